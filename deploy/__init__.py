@@ -1,0 +1,1 @@
+"""Real Kafka and Redis on this machine, for the demo, the tests and the benchmark."""

@@ -1,0 +1,1 @@
+"""Tests: the tour (read it first), unit, services (real Kafka and Redis), bench."""
