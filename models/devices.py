@@ -1,0 +1,49 @@
+"""Where a model is stepped: the CPU, or one CUDA device."""
+
+from __future__ import annotations
+
+import torch
+
+from models.errors import ModelError
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn a setting into a device that exists.
+
+    On CUDA, recurrent layers and matrix products are set to full float32 for this process: cuDNN
+    would round to TF32, and a key's prediction would then depend visibly on who shares its batch.
+
+    Args:
+        name: "cpu", "cuda", or "auto" for CUDA if there is one and else the CPU.
+
+    Returns:
+        device: The device.
+
+    Raises:
+        ModelError: If CUDA is asked for and torch sees no CUDA device, or if the name is none of
+            the three.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+
+    Source:
+        https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ModelError(
+            "no such device", field="device", expected="auto, cpu or cuda", found=repr(name)
+        )
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ModelError(
+            "torch sees no CUDA device; use --device cpu or --device auto",
+            field="device",
+            expected="a CUDA device",
+            found="none",
+        )
+    if name == "cpu" or not has_cuda:
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda")

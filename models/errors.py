@@ -1,0 +1,86 @@
+"""What can be wrong with a model or with an event, as exceptions that say where.
+
+    ValueError
+    ├── ModelError   a model on disk, or the device for it, can't be used
+    └── FieldError   one event doesn't fit the fields of a model
+
+Both are ValueErrors, so that a caller who doesn't tell them apart needs neither name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+#: Codes for "this event can't be used"; they travel as text in the headers of dead letters.
+FieldReason = Literal[
+    "not-an-object",
+    "missing-feature",
+    "unknown-feature",
+    "wrong-kind",
+    "wrong-length",
+    "unknown-category",
+    "not-finite",
+]
+
+
+class ModelError(ValueError):
+    """Raised if a model can't be saved, loaded or placed; nothing was loaded then.
+
+    Attributes:
+        problem: What is wrong, as a sentence without its full stop.
+        file: The file that is wrong, if it is one.
+        field: The member of `model.json`, the tensor or the setting that is wrong.
+        expected: What should stand there.
+        found: What stands there.
+
+    Example:
+        >>> print(ModelError("wrong shape", field="head.weight", expected=(9, 64), found=(9, 32)))
+        head.weight: wrong shape (expected (9, 64), found (9, 32))
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: Path | None = None,
+        field: str | None = None,
+        expected: object = None,
+        found: object = None,
+    ) -> None:
+        """Keep the parts and join them to one line."""
+        self.problem = problem
+        self.file = file
+        self.field = field
+        self.expected = expected
+        self.found = found
+        place = [str(part) for part in (file, field) if part is not None]
+        comparison = [
+            f"{word} {value}"
+            for word, value in (("expected", expected), ("found", found))
+            if value is not None
+        ]
+        message = ": ".join([*place, problem])
+        super().__init__(f"{message} ({', '.join(comparison)})" if comparison else message)
+
+
+class FieldError(ValueError):
+    """Raised if an event doesn't fit the fields of a model; no event of the call was encoded.
+
+    Attributes:
+        reason: One of the codes in `FieldReason`.
+        detail: A sentence for people: which field, what was expected, what was found.
+        event_index: Position of the first such event in the call.
+
+    Example:
+        >>> error = FieldError("missing-feature", "feature 'weather' is missing", event_index=3)
+        >>> print(error.reason, "|", error)
+        missing-feature | event 3: feature 'weather' is missing
+    """
+
+    def __init__(self, reason: FieldReason, detail: str, event_index: int = 0) -> None:
+        """Keep the parts; the message names the event."""
+        self.reason: FieldReason = reason
+        self.detail = detail
+        self.event_index = event_index
+        super().__init__(f"event {event_index}: {detail}")
