@@ -1,0 +1,218 @@
+"""The worker: the one place where the parts meet."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from typing import Any
+
+import mode
+import torch
+
+from models import LoadedModel, choose_device, load_model
+from pipeline.codec import codec_for
+from pipeline.cycle import Cycle
+from pipeline.engine import Engine
+from pipeline.errors import EngineError
+from pipeline.identity import WorkerId
+from pipeline.log import Log
+from pipeline.pool import Pool, StateLayout
+from pipeline.saver import Saver
+from pipeline.settings import Settings
+from pipeline.status import Meter
+from pipeline.stepping import Stepper
+from pipeline.store import RedisStore, Store
+from pipeline.transport import KafkaLog
+from pipeline.transport.faust_transport import (
+    Delivery,
+    DeliverySchema,
+    EngineApp,
+    EngineThread,
+    Transport,
+)
+
+_log = logging.getLogger("livestep.worker")
+
+
+def build_engine(
+    settings: Settings,
+    model: LoadedModel,
+    log: Log,
+    store: Store,
+    *,
+    output_partitions: dict[str, int],
+    is_saving_behind: bool = True,
+) -> Engine:
+    """Put an engine together over any log and store.
+
+    Args:
+        settings: Limits and topics.
+        model: The model, on its device.
+        log: Kafka, or the one in memory.
+        store: Redis, or the one in memory.
+        output_partitions: Partitions of the output and of the dead-letter topic.
+        is_saving_behind: Save in a thread of its own; else at the end of each cycle.
+    """
+    net = model.net.eval()
+    layout = StateLayout(net.initial_state(1))
+    pool = Pool(layout, settings.pool_slots)
+    saver = Saver(store, settings.save_queue_batches_max if is_saving_behind else 0)
+    meter = Meter()
+    cycle = Cycle(
+        settings=settings,
+        log=log,
+        store=store,
+        codec=codec_for(model),
+        stepper=Stepper(net, layout.device),
+        layout=layout,
+        pool=pool,
+        saver=saver,
+        fingerprint=model.fingerprint,
+        output_partitions=output_partitions,
+        meter=meter,
+    )
+    return Engine(
+        settings=settings,
+        log=log,
+        store=store,
+        cycle=cycle,
+        pool=pool,
+        saver=saver,
+        fingerprint=model.fingerprint,
+        meter=meter,
+    )
+
+
+class Worker:
+    """One process that predicts: a Faust app whose agent runs the cycle.
+
+    Args:
+        settings: All of them.
+
+    Raises:
+        EngineError: If a service or topic is missing or refuses.
+        ModelError: If the model can't be loaded.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._failure: BaseException | None = None
+        self._identity = WorkerId(settings.group, settings.worker_id)
+        model = load_model(settings.model, device=str(choose_device(settings.device)))
+        log = KafkaLog(settings, self._identity.name)
+        store = RedisStore(
+            settings.redis_url,
+            topic_id=log.topic_id,
+            fingerprint=model.fingerprint,
+            wait_s=settings.redis_wait_s,
+        )
+        store.check()
+        if "compact" in log.topic_setting(settings.input_topic, "cleanup.policy"):
+            _log.warning(
+                "topic %s is compacted: should Redis lose states, a replay could not bring back "
+                "what compaction has removed",
+                settings.input_topic,
+            )
+        self._engine = build_engine(
+            settings, model, log, store, output_partitions=log.partition_counts
+        )
+        _log.info(
+            "worker %s: model %s (%s), %s -> %s, %s",
+            self._identity.name,
+            model.name,
+            model.fingerprint,
+            settings.input_topic,
+            settings.output_topic,
+            settings.guarantee,
+        )
+
+    async def serve(self) -> None:
+        """Predict until a signal, the end of the log in a burst, or an error.
+
+        Raises:
+            EngineError: What made the worker leave.
+        """
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        app = self._make_app(stop)
+        # Starting ends when the first assignment is known, which a signal need not wait for.
+        tasks = [
+            asyncio.create_task(app.start()),
+            asyncio.create_task(self._tell_status()),
+            asyncio.create_task(stop.wait()),
+        ]
+        await tasks[2]
+        for task in tasks[:2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await app.stop()
+        self._identity.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _make_app(self, stop: asyncio.Event) -> EngineApp:
+        settings = self._settings
+        app = EngineApp(
+            settings.group,
+            broker=f"kafka://{settings.bootstrap_servers.split(',')[0]}",
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            web_enabled=False,
+            store="memory://",
+            agent_supervisor=mode.CrashingSupervisor,
+            stream_buffer_maxsize=2,
+        )
+        app.transport = Transport(app.conf.broker_consumer, app)
+        app.producer_transport = Transport(app.conf.broker_producer, app)
+
+        def fail(error: BaseException) -> None:
+            if not isinstance(error, EngineError):
+                _log.error("stopped by a defect", exc_info=error)
+            self._failure = self._failure or error
+            stop.set()
+
+        def end() -> None:
+            if settings.burst:
+                stop.set()
+
+        app.on_failure = fail
+        app.on_end = end
+        app.thread = EngineThread(
+            self._engine, lambda: torch.set_num_threads(settings.torch_threads)
+        )
+        # acks=False: the cycle's own transaction commits, not Faust.
+        events = app.topic(settings.input_topic, schema=DeliverySchema(), acks=False)
+
+        @app.agent(events)
+        async def predict(deliveries: Any) -> None:
+            """Step one batch after the other."""
+            delivery: Delivery
+            async for delivery in deliveries:
+                try:
+                    await app.thread.call(self._engine.run, delivery.work)
+                except Exception as error:
+                    # `done` stays unset: nothing may be polled after a batch that has failed.
+                    fail(error)
+                else:
+                    delivery.done.set_result(None)
+
+        return app
+
+    async def _tell_status(self) -> None:
+        while self._settings.status_interval_s:
+            await asyncio.sleep(self._settings.status_interval_s)
+            _log.info("%s", self._engine.status_line())
+
+
+def run_worker(settings: Settings) -> None:
+    """Run one worker until it ends; see `Worker`."""
+    worker = Worker(settings)
+    # What is there by now (torch, Faust, the model) stays: the collector need not look at it in the
+    # middle of a batch again, which would take tens of milliseconds.
+    gc.collect()
+    gc.freeze()
+    asyncio.run(worker.serve())

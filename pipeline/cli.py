@@ -1,0 +1,96 @@
+"""The command `livestep`.
+
+Exit codes: 0 done, 1 `check` has found something, 2 wrong usage, 3 a setting or topic, 4 Kafka,
+5 Redis, 6 the model, 7 log and states disagree, 8 fenced by another worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from models import ModelError
+from pipeline.commands.check import check
+from pipeline.commands.predictions import dead_letters, predictions
+from pipeline.commands.publish import publish
+from pipeline.commands.topics import topics
+from pipeline.errors import EngineError
+from pipeline.settings import Settings
+
+#: Exit code for a model directory that can't be used.
+EXIT_MODEL = 6
+
+
+@click.group(context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="livestep")
+def cli() -> None:
+    """Live predictions from recurrent models, for every key of a Kafka topic."""
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one flag for each of `Settings`, each with its environment variable."""
+    for item in reversed(dataclasses.fields(Settings)):
+        if item.name == "kafka_options":
+            continue
+        flag = "--" + item.name.replace("_", "-")
+        shown = f" [default: {item.default}]" if item.default not in ("", False) else ""
+        choices = item.metadata["choices"]
+        kind: Any = click.Choice(choices) if choices else type(item.default)
+        command = click.option(
+            flag,
+            type=None if kind is bool else kind,
+            is_flag=kind is bool,
+            default=None,
+            help=f"{item.metadata['help']}{shown}",
+        )(command)
+    return command
+
+
+@cli.command(short_help="Predict: events in, predictions out.")
+@settings_options
+@click.option("--verbose", is_flag=True, help="Say what each part does.")
+def worker(verbose: bool, **flags: Any) -> None:
+    """Predict until SIGTERM or Ctrl-C: step each event's key through the model, publish the output.
+
+    Each flag can be given as LIVESTEP_... in the environment, too (LIVESTEP_INPUT_TOPIC); a
+    librdkafka option as LIVESTEP_KAFKA_... (LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4).
+    """
+    from pipeline.app import run_worker  # torch and Faust take seconds that --help need not wait
+
+    set_up_logging(verbose)
+    run_worker(Settings.from_environment(**flags))
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Log to stderr: the worker's own lines, and warnings of the libraries."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    logging.getLogger("livestep").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+for _command in (check, publish, predictions, dead_letters, topics):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and an exit code, never a stack trace."""
+    try:
+        cli()
+    except ModelError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_MODEL)
+    except EngineError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of `livestep` that need no worker: publish, predictions, dead-letters, topics."""

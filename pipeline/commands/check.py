@@ -1,0 +1,93 @@
+"""`livestep check`: is everything there that a worker needs?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+
+from models import ModelError
+from pipeline.errors import EngineError
+from pipeline.settings import Settings
+
+
+@click.command(short_help="Test services, topics and model; exit 0 or 1.")
+@click.option("--model", help="Directory of the model.")
+@click.option("--input-topic", help="Topic of events.")
+@click.option("--output-topic", help="Topic of predictions.")
+@click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
+@click.option("--redis-url", help="Redis, redis[s]://[user:password@]host:port/db.")
+@click.option("--guarantee", help="exactly-once tests transactions, too.")
+def check(**flags: Any) -> None:
+    """Test what a worker with the same flags would need, and say what is wrong with each.
+
+    Nothing is read or written, except that a transactional id of its own is asked for.
+    """
+    settings = Settings.from_environment(**flags)
+    console = Console(highlight=False, soft_wrap=True)
+    failed = 0
+    for name, test in _tests(settings):
+        try:
+            console.print(f"[green]ok[/]      {name}: {test()}")
+        except (EngineError, ModelError) as error:
+            failed += 1
+            console.print("[red]wrong[/]  ", f"{name}: {error}", markup=True)
+    sys.exit(1 if failed else 0)
+
+
+def _tests(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
+    return [
+        ("model", lambda: _check_model(settings)),
+        ("topics", lambda: _check_topics(settings)),
+        ("transactions", lambda: _check_transactions(settings)),
+        ("Redis", lambda: _check_redis(settings)),
+    ]
+
+
+def _check_model(settings: Settings) -> str:
+    from models import choose_device, load_model
+
+    device = choose_device(settings.device)
+    model = load_model(settings.model, device=str(device))
+    return f"{model.name}, fingerprint {model.fingerprint}, on {device}"
+
+
+def _check_topics(settings: Settings) -> str:
+    from pipeline.transport import KafkaLog
+
+    log = KafkaLog(settings, "check")
+    try:
+        counts = ", ".join(f"{topic} ({n} partitions)" for topic, n in log.partition_counts.items())
+        if "compact" in log.topic_setting(settings.input_topic, "cleanup.policy"):
+            counts += "; the input is compacted: a replay can't bring back what compaction removed"
+        return counts
+    finally:
+        log.close()
+
+
+def _check_transactions(settings: Settings) -> str:
+    from pipeline.transport.options import producer_options
+    from pipeline.transport.transaction import Transactions
+
+    if settings.guarantee != "exactly-once":
+        return "not asked for (at least once)"
+    transactions = Transactions(producer_options(settings, f"{settings.group}.check"))
+    try:
+        transactions.begin()
+    finally:
+        transactions.close()
+    return "the broker gives them"
+
+
+def _check_redis(settings: Settings) -> str:
+    from pipeline.store import RedisStore, public_address
+
+    store = RedisStore(settings.redis_url, topic_id="check", fingerprint="check", wait_s=0.0)
+    try:
+        store.check()
+    finally:
+        store.close()
+    return f"{public_address(settings.redis_url)} answers and evicts nothing"

@@ -1,0 +1,88 @@
+"""`livestep topics`: create and list topics."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.commands.options import bootstrap_servers_option
+from pipeline.errors import ConfigError
+from pipeline.records import dead_letter_topic
+from pipeline.topics import create_topics, describe_topics
+
+
+@click.group()
+def topics() -> None:
+    """Create and list topics."""
+
+
+@topics.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 10_000),
+    default=4,
+    show_default=True,
+    help="Partitions of each: as many workers can share the work, and the number stays.",
+)
+@click.option(
+    "--replication-factor",
+    type=click.IntRange(1, 100),
+    help="Brokers that hold each partition.  [default: the broker's]",
+)
+@click.option(
+    "--with-dead-letter",
+    is_flag=True,
+    help="Also create the dead-letter topic of each.",
+)
+@click.option(
+    "--config",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Kafka's own setting of each topic, such as retention.ms=-1 to keep events for good; "
+    "repeatable.",
+)
+@bootstrap_servers_option
+def create(
+    names: tuple[str, ...],
+    partitions: int,
+    replication_factor: int | None,
+    with_dead_letter: bool,
+    settings: tuple[str, ...],
+    bootstrap_servers: str,
+) -> None:
+    """Create topics; one that is there with as many partitions is fine."""
+    wanted = list(names)
+    if with_dead_letter:
+        wanted += [dead_letter_topic(name) for name in names]
+    outcomes = create_topics(
+        bootstrap_servers, wanted, partitions, replication_factor or -1, _config(settings)
+    )
+    for outcome in outcomes:
+        if outcome.problem is None:
+            done = "created" if outcome.is_new else "exists"
+            click.echo(f"{done}  {outcome.name}  partitions {partitions}")
+    problems = [outcome for outcome in outcomes if outcome.problem is not None]
+    if problems:
+        raise ConfigError("; ".join(f"topic {item.name!r}: {item.problem}" for item in problems))
+
+
+def _config(settings: tuple[str, ...]) -> dict[str, str]:
+    config = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--config {setting}: NAME=VALUE is needed")
+        config[name] = value
+    return config
+
+
+@topics.command("list")
+@bootstrap_servers_option
+def list_topics(bootstrap_servers: str) -> None:
+    """List topics with their partitions and replicas."""
+    for topic in describe_topics(bootstrap_servers).values():
+        click.echo(
+            f"{topic.name}  partitions {topic.partition_count}  "
+            f"replication-factor {topic.replication_factor}"
+        )

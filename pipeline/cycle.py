@@ -1,0 +1,318 @@
+"""The travel of an event: poll -> pack -> load -> step -> send -> commit -> save.
+
+    poll    everything that has arrived on all assigned partitions, up to a bound
+    pack    records into arrays, grouped by key; bad records become dead letters
+    load    each key's hidden state: from the pool, else from the store
+    step    the whole batch in one model call
+    send    one prediction per event, and the dead letters
+    commit  predictions, dead letters and offsets in ONE transaction: all or nothing
+    save    the new states to the pool, and to the store by compare-and-set, one step behind
+
+A replay is the same travel with send and commit left out: its events were committed before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.batch import Batch, DeadRecord, Offset, Record, pack
+from pipeline.codec import Codec
+from pipeline.errors import BrokerError, StateError
+from pipeline.log import AbortedError, Log, Outgoing
+from pipeline.pool import Pool, StateLayout, States
+from pipeline.records import Source, dead_letter_headers, prediction_headers
+from pipeline.recovery import CommitMark
+from pipeline.saver import Save, Saver
+from pipeline.settings import Settings
+from pipeline.status import Meter
+from pipeline.stepping import Stepped, Stepper
+from pipeline.store import Store
+
+_log = logging.getLogger("livestep.cycle")
+
+#: Transactions aborted one after the other before the worker gives up: something stays wrong.
+ABORTS_MAX = 20
+
+
+class StoreBehindError(Exception):
+    """Raised if the store lacks what this worker has saved: the partition needs recovery."""
+
+    def __init__(self, partition: int, detail: str) -> None:
+        super().__init__(f"partition {partition}: {detail}")
+        self.partition = partition
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition that this worker has.
+
+    Attributes:
+        position: Where to predict on: all before it is committed.
+        start: Offset where the states begin.
+        queued: `applied` once every save that waits is done.
+        epoch: Names this hold of the partition to the saver.
+    """
+
+    position: Offset
+    start: Offset
+    queued: Offset
+    epoch: int
+
+
+class Cycle:
+    """The seven verbs over a log, a store and a model.
+
+    Args:
+        settings: Topics and limits.
+        log: The seam to Kafka.
+        store: The seam to Redis.
+        codec: The model's wire format.
+        stepper: The model.
+        layout: What its states look like.
+        pool: Slots on the device.
+        saver: Runs saves behind the cycle.
+        fingerprint: Names the model in headers and commits.
+        output_partitions: Partitions of the output and of the dead-letter topic.
+        meter: Counts events, and seconds for each verb.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        log: Log,
+        store: Store,
+        codec: Codec,
+        stepper: Stepper,
+        layout: StateLayout,
+        pool: Pool,
+        saver: Saver,
+        fingerprint: str,
+        output_partitions: dict[str, int],
+        meter: Meter,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._codec = codec
+        self._stepper = stepper
+        self._layout = layout
+        self._pool = pool
+        self._saver = saver
+        self._fingerprint = fingerprint
+        self._output_partitions = output_partitions
+        self._meter = meter
+        self._aborts = 0
+        #: The partitions that this worker has now; kept by the engine.
+        self.owned: dict[int, Owned] = {}
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """Take what has arrived.  # A crash here loses nothing: no position has moved."""
+        with self._meter.time("poll"):
+            return self._log.poll(self._settings.batch_events_max, timeout_s)
+
+    def run(self, records: Sequence[Record], *, is_replay: bool = False) -> None:
+        """Take polled records through the other six verbs.
+
+        Args:
+            records: Of owned partitions, each partition's in the order of the log.
+            is_replay: Leave out send and commit, and skip what a key's state has already seen.
+
+        Raises:
+            StoreBehindError: If Redis has lost what was saved; nothing was sent, the positions
+                are back where they were.
+            EngineError: If the worker has to leave.
+        """
+        time = self._meter.time
+        with time("pack"):
+            batch = self.pack(records)
+        try:
+            with time("load"):
+                states = self.load(batch, is_replay=is_replay)
+            with time("step"):
+                stepped = self._stepper.step(batch, states)
+            if not is_replay:
+                with time("send"):
+                    self.send(batch, stepped)
+                with time("commit"):
+                    self.commit(batch)
+        except (AbortedError, StoreBehindError) as error:
+            self._drop(batch, is_replay=is_replay)
+            if isinstance(error, StoreBehindError):
+                raise
+            self._count_abort(error)
+            return
+        with time("save"):
+            self.save(batch, stepped)
+        self._aborts = 0
+        self._meter.count(batch, is_replay=is_replay)
+
+    def pack(self, records: Sequence[Record]) -> Batch:
+        """Turn records into arrays; see `pipeline.batch.pack`."""
+        return pack(
+            records,
+            self._codec,
+            key_bytes_max=self._settings.key_bytes_max,
+            value_bytes_max=self._settings.value_bytes_max,
+        )
+
+    def load(self, batch: Batch, *, is_replay: bool) -> States:
+        """Gather each key's state: from its slot, else from the store, else zeros.
+
+        A replay drops from the batch what the states have seen.  # A crash here loses nothing.
+
+        Raises:
+            StoreBehindError: If the store's `applied` is not where this worker has brought it.
+            StateError: If a state has seen an event that is only now polled.
+        """
+        slots = self._pool.find(batch.keys)
+        missing = np.flatnonzero(slots < 0)
+        if not len(missing):
+            states = self._pool.read(slots)
+        else:
+            states = self._layout.fresh(len(batch.keys))
+            present = np.flatnonzero(slots >= 0)
+            states.put(present, self._pool.read(slots[present]))
+            for partition, rows in _by_partition(batch, missing.tolist()):
+                self._load_missing(partition, rows, batch, states)
+        is_new = batch.offsets > states.offsets[batch.key_index]
+        if not is_new.all():
+            if not is_replay:
+                event = batch.records[int(np.argmin(is_new))]
+                raise StateError(
+                    f"the state of key {event.key()!r} has already seen offset {event.offset()} of "
+                    f"partition {event.partition()}: was Redis changed from outside?"
+                )
+            batch.keep(is_new)
+        return states
+
+    def _load_missing(self, partition: int, rows: list[int], batch: Batch, states: States) -> None:
+        low = self._saver.applied(partition)
+        applied, records = self._store.load(partition, [batch.keys[row][1] for row in rows])
+        high = self.owned[partition].queued
+        if low is None or applied is None or not low <= applied <= high:
+            raise StoreBehindError(
+                partition, f"applied is {applied} in Redis, and should be {low} to {high}"
+            )
+        found = [(row, record) for row, record in zip(rows, records, strict=True) if record]
+        if found:
+            loaded = self._layout.from_records([record for _, record in found])
+            states.put(np.array([row for row, _ in found], dtype=np.int64), loaded)
+
+    def send(self, batch: Batch, stepped: Stepped) -> None:
+        """Send predictions and dead letters in the open transaction.
+
+        # A crash here is an aborted transaction: readers of committed records see nothing.
+        """
+        finite = stepped.is_finite
+        if not finite.all():
+            for i in np.flatnonzero(~finite).tolist():
+                detail = "the step gives NaN or infinity; the key's state is left as it was"
+                batch.dead.append(DeadRecord(batch.records[i], "not-finite-step", detail))
+        settings = self._settings
+        self._log.send(settings.output_topic, self._predictions(batch, stepped))
+        if batch.dead:
+            self._log.send(settings.dead_letter_topic, self._dead_letters(batch.dead))
+
+    def _predictions(self, batch: Batch, stepped: Stepped) -> Iterator[Outgoing]:
+        values = self._codec.encode(stepped.outputs)
+        # What all sources of a partition begin with; only the number differs from event to event.
+        prefixes = [
+            Source(self._settings.input_topic, partition, 0).to_bytes()[:-1]
+            for partition in range(self._log.partitions)
+        ]
+        partitions = self._output_partitions[self._settings.output_topic]
+        model = self._fingerprint.encode()
+        for record, value, timestep, is_finite in zip(
+            batch.records,
+            values,
+            stepped.timesteps.tolist(),
+            stepped.is_finite.tolist(),
+            strict=True,
+        ):
+            if is_finite:
+                partition = record.partition()
+                source = prefixes[partition] + b"%d" % record.offset()
+                headers = prediction_headers(source, timestep, model)
+                yield record.key(), value, partition % partitions, record.timestamp()[1], headers
+
+    def _dead_letters(self, dead: Sequence[DeadRecord]) -> Iterator[Outgoing]:
+        partitions = self._output_partitions[self._settings.dead_letter_topic]
+        for letter in dead:
+            record = letter.record
+            partition = record.partition()
+            headers = dead_letter_headers(
+                record.headers(),
+                letter.reason,
+                letter.detail,
+                Source(self._settings.input_topic, partition, record.offset()),
+            )
+            time_ms = record.timestamp()[1]
+            yield record.key(), record.value(), partition % partitions, time_ms, headers
+
+    def commit(self, batch: Batch) -> None:
+        """Commit all of the batch at once.
+
+        # A crash before the commit: nothing has happened.  After it: replay heals the store.
+        """
+        offsets: dict[int, tuple[Offset, str]] = {}
+        for partition, offset in batch.next_offsets.items():
+            start = self.owned[partition].start
+            mark = CommitMark(self._fingerprint, self._log.partitions, start)
+            offsets[partition] = (offset, mark.to_text())
+        self._log.commit(offsets)
+        for partition, offset in batch.next_offsets.items():
+            self.owned[partition].position = offset
+
+    def save(self, batch: Batch, stepped: Stepped) -> None:
+        """Write the new states to the pool, and queue them for the store.
+
+        # A crash here is healed at the next assignment: `applied` is behind the committed offset.
+        """
+        states = stepped.states
+        saver, pool = self._saver, self._pool
+        while pool.write(
+            batch.keys, states, ticket=saver.next_ticket, saved_ticket=saver.saved_ticket
+        ):
+            saver.wait_for_progress(timeout_s=1.0)
+
+        rows_of = dict(_by_partition(batch, range(len(batch.keys))))
+        plan = []
+        for partition, offset in batch.next_offsets.items():
+            owned = self.owned[partition]
+            plan.append((partition, owned.epoch, owned.queued, offset, rows_of.get(partition, [])))
+            owned.queued = offset
+
+        def make_saves() -> Iterator[Save]:
+            for partition, epoch, expected, applied, rows in plan:
+                keys = [batch.keys[row][1] for row in rows]
+                chosen = states.take(np.array(rows, dtype=np.int64))
+                records = self._layout.to_records(chosen)
+                yield Save(partition, epoch, expected, applied, keys, records)
+
+        saver.put(make_saves)
+
+    def _drop(self, batch: Batch, *, is_replay: bool) -> None:
+        """Go back to before the batch; the pool has not been written."""
+        if not is_replay:
+            self._log.rewind(
+                {p: self.owned[p].position for p in batch.next_offsets if p in self.owned}
+            )
+
+    def _count_abort(self, error: Exception) -> None:
+        self._aborts += 1
+        _log.warning("transaction aborted, its batch is read again: %s", error)
+        if self._aborts >= ABORTS_MAX:
+            raise BrokerError(f"{self._aborts} transactions aborted in a row, the last: {error}")
+
+
+def _by_partition(batch: Batch, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Group rows of `Batch.keys` by partition."""
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(batch.keys[row][0], []).append(row)
+    yield from groups.items()

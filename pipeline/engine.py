@@ -1,0 +1,264 @@
+"""The life of a partition with this worker: assigned, recovered, predicted on, revoked.
+
+Everything here runs on one thread, poll and rebalance callbacks included: a batch is never in
+flight while the assignment changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.batch import Offset, Record
+from pipeline.cycle import Cycle, Owned, StoreBehindError
+from pipeline.errors import StateError
+from pipeline.log import Log, Replay, StartAt
+from pipeline.pool import Pool
+from pipeline.recovery import CommitMark, Decision, Situation, check_partitions, decide
+from pipeline.saver import Save, Saver
+from pipeline.settings import Settings
+from pipeline.status import Meter
+from pipeline.store import SaveRefusedError, Store
+
+_log = logging.getLogger("livestep.engine")
+
+#: Seconds that a revoke waits for saves; what is not saved by then the next owner replays.
+REVOKE_FLUSH_S = 5.0
+
+#: Seconds that leaving waits for saves.
+DRAIN_FLUSH_S = 20.0
+
+#: Times that one recovery is begun anew because another worker writes the same partition: a worker
+#: that was revoked saves at most its queue, so this ends.
+RECOVERIES_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Records for one run of the cycle."""
+
+    records: list[Record]
+    is_replay: bool
+
+
+class Engine:
+    """Owns partitions and feeds the cycle; the listener of the log's assignment.
+
+    Args:
+        settings: Limits, and what the operator has decided.
+        log: The seam to Kafka.
+        store: The seam to Redis.
+        cycle: The seven verbs.
+        pool: Slots on the device.
+        saver: Runs saves behind the cycle.
+        fingerprint: Of the model.
+        meter: For the status line.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        log: Log,
+        store: Store,
+        cycle: Cycle,
+        pool: Pool,
+        saver: Saver,
+        fingerprint: str,
+        meter: Meter,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._cycle = cycle
+        self._pool = pool
+        self._saver = saver
+        self._fingerprint = fingerprint
+        self._meter = meter
+        self._replays: dict[int, Replay] = {}
+        self._is_replays_turn = False
+        self._has_joined = False
+
+    def join(self) -> None:
+        """Join the group; partitions are assigned within later polls."""
+        self._log.subscribe(self)
+
+    def poll(self, timeout_s: float) -> Work | None:
+        """Give the next work: what has arrived, or a part of a replay; None if there is neither.
+
+        Live events and replays take turns, so that partitions which are not in replay go on.
+
+        Raises:
+            EngineError: If the worker has to leave.
+        """
+        self._saver.check()
+        for partition in self._saver.take_refused():
+            if partition in self._cycle.owned:
+                self._recover_again(partition)
+        self._is_replays_turn = bool(self._replays) and not self._is_replays_turn
+        if self._is_replays_turn:
+            return self._poll_replay()
+        records = self._cycle.poll(0.0 if self._replays else timeout_s)
+        return Work(records, is_replay=False) if records else None
+
+    def run(self, work: Work) -> None:
+        """Run the cycle over polled work; a store that has lost writes is healed.
+
+        Raises:
+            EngineError: If the worker has to leave.
+        """
+        try:
+            self._cycle.run(work.records, is_replay=work.is_replay)
+        except StoreBehindError as error:
+            _log.warning("the store is behind, replaying: %s", error)
+            self._recover_again(error.partition)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all that the log holds for this worker is done (saves may still wait)."""
+        return self._has_joined and not self._replays and self._log.is_at_end
+
+    @property
+    def partitions(self) -> list[int]:
+        """Partitions that this worker has now."""
+        return sorted(self._cycle.owned)
+
+    def status_line(self) -> str:
+        """Write the status since the last line."""
+        return self._meter.line(
+            lag=self._log.lag(),
+            pool_keys=len(self._pool),
+            partitions=len(self._cycle.owned),
+            replaying=len(self._replays),
+        )
+
+    def drain(self) -> None:
+        """Leave: what is committed is saved, as far as the store answers; then leave the group."""
+        is_saved = self._saver.flush(DRAIN_FLUSH_S)
+        self._store.give_up_waiting()
+        self._log.close()
+        self._saver.close()
+        self._store.close()
+        if not is_saved:
+            _log.warning("left with saves undone; the next owner of the partitions replays them")
+
+    def assigned(self, partitions: Sequence[int]) -> dict[int, StartAt]:
+        """See `Listener.assigned`: decide for each partition, by the table in `recovery`."""
+        self._has_joined = True
+        if partitions:
+            _log.info("assigned partitions %s", sorted(partitions))
+            self._recover(partitions)
+        return {
+            partition: StartAt(self._cycle.owned[partition].position, partition in self._replays)
+            for partition in partitions
+        }
+
+    def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
+        """See `Listener.revoked`: no batch is in flight; save what waits, forget the slots."""
+        if not is_lost and not self._saver.flush(REVOKE_FLUSH_S):
+            _log.warning("partitions go with saves undone; their next owner replays them")
+        for partition in partitions:
+            self._stop_replay(partition)
+            self._cycle.owned.pop(partition, None)
+            self._pool.forget(partition)
+        if partitions:
+            _log.info("%s partitions %s", "lost" if is_lost else "revoked", sorted(partitions))
+
+    def _recover_again(self, partition: int) -> None:
+        """Bring a partition that this worker has back in line with the store."""
+        self._stop_replay(partition)
+        self._recover([partition])
+        if partition in self._replays:
+            self._log.pause(partition)
+        else:
+            self._log.resume(partition)
+
+    def _recover(self, partitions: Sequence[int]) -> None:
+        for attempt in range(RECOVERIES_MAX):
+            committed = self._log.committed()
+            marks = {p: CommitMark.from_text(metadata) for p, (_, metadata) in committed.items()}
+            check_partitions(self._settings.input_topic, self._log.partitions, marks.values())
+            try:
+                for partition in partitions:
+                    situation = self._look(partition, committed[partition][0], marks[partition])
+                    self._take(situation, self._decide(situation))
+                return
+            except SaveRefusedError as error:
+                _log.info("another worker's late save came in between (%d): %s", attempt, error)
+        raise StateError(f"another worker keeps writing the states of partitions {partitions}")
+
+    def _look(self, partition: int, committed: Offset | None, mark: CommitMark | None) -> Situation:
+        """Put together what log and store say; the store is read last, since it follows."""
+        log_start, log_end = self._log.bounds(partition)
+        is_earliest = self._settings.auto_offset_reset == "earliest"
+        return Situation(
+            topic=self._settings.input_topic,
+            partition=partition,
+            partitions=self._log.partitions,
+            model=self._fingerprint,
+            committed=committed,
+            mark=mark,
+            stored=self._store.describe([partition])[partition],
+            log_start=log_start,
+            log_end=log_end,
+            group_start=log_start if is_earliest else log_end,
+        )
+
+    def _decide(self, situation: Situation) -> Decision:
+        return decide(
+            situation,
+            on_new_model=self._settings.on_new_model,
+            accept_missing_history=self._settings.accept_missing_history,
+        )
+
+    def _take(self, situation: Situation, decision: Decision) -> None:
+        """Own a partition as decided."""
+        partition = situation.partition
+        self._stop_replay(partition)
+        self._pool.forget(partition)
+        if not decision.is_begun:
+            self._store.begin(
+                partition,
+                expected=situation.stored.applied if situation.stored else None,
+                applied=decision.applied,
+                start=decision.start,
+                partitions=situation.partitions,
+            )
+        epoch = self._saver.begin(partition, decision.applied)
+        self._cycle.owned[partition] = Owned(
+            decision.position, decision.start, decision.applied, epoch
+        )
+        _log.info("%s: %s, position %d", situation.name, decision.reason, decision.position)
+        if decision.is_replay:
+            first = max(decision.applied, situation.log_start)
+            _log.info("%s: replay from %d to %d", situation.name, first, decision.position)
+            self._replays[partition] = self._log.replay(partition, first, decision.position)
+
+    def _poll_replay(self) -> Work | None:
+        """Read on in one replay; when it is done, its partition predicts again."""
+        partition = next(iter(self._replays))
+        replay = self._replays.pop(partition)
+        self._replays[partition] = replay  # the next turn is another replay's
+        records = replay.read(self._settings.batch_events_max, timeout_s=0.05)
+        if records:
+            return Work(records, is_replay=True)
+        if replay.is_done:
+            self._finish_replay(partition)
+        return None
+
+    def _finish_replay(self, partition: int) -> None:
+        owned = self._cycle.owned[partition]
+        if owned.queued < owned.position:
+            # The last offsets of the part are transaction markers, or compacted away.
+            save = Save(partition, owned.epoch, owned.queued, owned.position, [], [])
+            owned.queued = owned.position
+            self._saver.put(lambda: [save])
+        self._stop_replay(partition)
+        self._log.resume(partition)
+        _log.info("partition %d: replay done, at %d", partition, owned.position)
+
+    def _stop_replay(self, partition: int) -> None:
+        replay = self._replays.pop(partition, None)
+        if replay is not None:
+            replay.close()

@@ -1,0 +1,267 @@
+"""Publishing events with kafka-python, with the delivery of each one checked."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import orjson
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import KafkaError
+
+from pipeline.connection import CONNECT_TIMEOUT_S, cause, connect, missing_topic
+from pipeline.errors import BrokerError
+from pipeline.records import key_bytes
+from pipeline.topics import describe_topics
+
+#: Events and bytes that may wait for the broker's answer before `publish` waits itself: enough for
+#: full batches to some partitions, little beside the process.
+PENDING_EVENTS_MAX = 20_000
+PENDING_BYTES_MAX = 32 * 1024 * 1024
+
+#: How long the broker may take for one event, retries included.
+DELIVERY_TIMEOUT_S = 30.0
+
+#: Member that a JSON event gets if it is published as plain numbers.
+VECTOR_MEMBER = "x"
+
+
+class EventPublisher:
+    """Publish events and make sure that they have arrived.
+
+    Sending is asynchronous, idempotent and in order for each key; what could not be delivered is
+    raised by the next `publish`, by `flush`, or at the end of the `with` block, and ends it: no
+    order could be kept after a gap, so all later calls raise the same. Events of one key go to one
+    partition, the same as Kafka's Java clients choose (murmur2). Not thread-safe.
+
+    Args:
+        bootstrap_servers: host:port[,host:port...].
+        topic: Where to; must exist.
+        codec: As in the model's `model.json`: "json", or "float32" for raw little-endian numbers.
+        timeout_s: How long to look for a broker.
+        client_options: Of kafka-python's KafkaProducer, under its own names.
+
+    Raises:
+        BrokerError: If no broker answers, or there is no such topic.
+        ConfigError: If the client has no such option.
+
+    Example:
+        >>> with EventPublisher("127.0.0.1:9092", "events") as publisher:  # doctest: +SKIP
+        ...     publisher.publish("flat-7", {"weather": "sunny"})
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        *,
+        codec: Literal["json", "float32"] = "json",
+        timeout_s: float = CONNECT_TIMEOUT_S,
+        **client_options: Any,
+    ) -> None:
+        self.topic = topic
+        self._encode = encode_json if codec == "json" else encode_float32
+        self._pending: deque[tuple[Any, bytes, int]] = deque()  # future, key, bytes
+        self._pending_bytes = 0
+        self._failure: BrokerError | None = None
+        self._is_closed = False
+        # kafka-python 3.0 has a producer create a missing topic, also when told not to.
+        shared = KafkaAdminClient.DEFAULT_CONFIG.keys() & client_options.keys()
+        admin_options = {name: client_options[name] for name in shared}
+        if not describe_topics(bootstrap_servers, [topic], timeout_s=timeout_s, **admin_options):
+            raise missing_topic(topic, bootstrap_servers)
+        options = {
+            "acks": "all",
+            "linger_ms": 5,
+            "batch_size": 128 * 1024,
+            "request_timeout_ms": 10_000,
+            "delivery_timeout_ms": int(DELIVERY_TIMEOUT_S * 1000),
+            "max_block_ms": int(timeout_s * 1000),
+            **client_options,
+        }
+        self._producer = connect(KafkaProducer, bootstrap_servers, timeout_s=timeout_s, **options)
+
+    def publish(
+        self,
+        key: str | bytes,
+        event: Mapping[str, Any] | Sequence[float],
+        *,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Send one event; waits only if too much is on its way already.
+
+        Args:
+            key: Whose event; text is sent as UTF-8.
+            event: One member for each input of the model, or plain numbers: the vector itself
+                (float32), or the member `x` (json).
+            timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
+
+        Raises:
+            ValueError: If a number is NaN or infinite; nothing was sent.
+            TypeError: If key or event can't be written; nothing was sent.
+            BrokerError: If an earlier event was not delivered; this one was not sent.
+        """
+        self._settle(wait_for_room=True)
+        encoded_key = key_bytes(key)
+        value = self._encode(event)
+        try:
+            future = self._producer.send(
+                self.topic, value, key=encoded_key, timestamp_ms=timestamp_ms
+            )
+        except KafkaError as error:
+            raise self._not_delivered(encoded_key, error) from error
+        size = len(encoded_key) + len(value)
+        self._pending.append((future, encoded_key, size))
+        self._pending_bytes += size
+
+    @property
+    def pending_count(self) -> int:
+        """How many events have no answer from the broker yet, as far as was looked."""
+        return len(self._pending)
+
+    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Wait until the broker has all events that were published.
+
+        Args:
+            timeout_s: How long to wait.
+
+        Raises:
+            BrokerError: If one was not delivered, or the time is over; names topic and key. Those
+                that are still on their way may arrive later.
+        """
+        self._settle()
+        try:
+            self._producer.flush(timeout_s)
+        except KafkaError as error:
+            self._settle()
+            if self._pending:
+                raise self._not_delivered(self._pending[0][1], error) from error
+        self._settle()
+
+    def close(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Flush, then disconnect; a second call does nothing.
+
+        Raises:
+            BrokerError: As `flush`, unless it was raised before.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self._failure is None:
+                self.flush(timeout_s)
+        finally:
+            # What has not arrived was raised, so there is nothing left to wait for.
+            with contextlib.suppress(KafkaError):
+                self._producer.close(timeout=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; an error of the block is never hidden by one of closing."""
+        try:
+            self.close()
+        except BrokerError:
+            if error is None:
+                raise
+
+    def _settle(self, wait_for_room: bool = False) -> None:
+        """Drop what has been answered, and raise the first failure.
+
+        Args:
+            wait_for_room: Wait for the oldest ones while more are pending than may be.
+        """
+        if self._failure is not None:
+            raise self._failure
+        pending = self._pending
+        while pending:
+            future, key, size = pending[0]
+            if not future.is_done:
+                if not wait_for_room or not self._is_full():
+                    return
+                self._await(future)
+                continue
+            pending.popleft()
+            self._pending_bytes -= size
+            if future.failed():
+                raise self._not_delivered(key, future.exception)
+
+    def _is_full(self) -> bool:
+        return len(self._pending) >= PENDING_EVENTS_MAX or self._pending_bytes >= PENDING_BYTES_MAX
+
+    def _await(self, future: Any) -> None:
+        """Wait for one answer, good or bad; the caller looks which."""
+        try:
+            # The client itself fails it in time; the second half is for a client that hangs.
+            future.get(timeout=2 * DELIVERY_TIMEOUT_S)
+        except KafkaError as error:
+            if not future.is_done:
+                raise self._not_delivered(self._pending[0][1], error) from error
+
+    def _not_delivered(self, key: bytes, error: BaseException) -> BrokerError:
+        """Make the error, and keep it: it is the end."""
+        name = key.decode("utf-8", "backslashreplace")
+        self._failure = BrokerError(
+            f"an event of key {name!r} was not delivered to topic {self.topic!r}: {cause(error)}"
+        )
+        return self._failure
+
+
+def encode_json(event: Mapping[str, Any] | Sequence[float]) -> bytes:
+    """Write an event as JSON.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON doesn't have.
+        TypeError: If a value has no place in JSON.
+
+    Example:
+        >>> encode_json({"weather": "sunny", "degrees": 21.5}), encode_json([1, 2.5])
+        (b'{"weather":"sunny","degrees":21.5}', b'{"x":[1,2.5]}')
+    """
+    members = event if isinstance(event, Mapping) else {VECTOR_MEMBER: event}
+    value = orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
+    # orjson writes NaN and infinity as null without a word; null is rare, so looking is cheap.
+    if b"null" in value:
+        _refuse_non_finite(members)
+    return value
+
+
+def encode_float32(event: Mapping[str, Any] | Sequence[float]) -> bytes:
+    """Write a vector as raw little-endian float32.
+
+    Raises:
+        ValueError: If a number is NaN or beyond float32.
+        TypeError: If the event is no flat sequence of numbers.
+
+    Example:
+        >>> encode_float32([1.0, -2.0]).hex()
+        '0000803f000000c0'
+    """
+    if isinstance(event, Mapping):
+        raise TypeError("codec float32 takes a sequence of numbers, not members with names")
+    with np.errstate(over="ignore"):  # too large: infinite, and refused below
+        vector = np.asarray(event, dtype="<f4")
+    if vector.ndim != 1:
+        raise TypeError(f"an event is one vector, not an array of {vector.ndim} dimensions")
+    if not np.isfinite(vector).all():
+        raise ValueError("an event has a number that is NaN or beyond float32")
+    return vector.tobytes()
+
+
+def _refuse_non_finite(event: Mapping[str, Any]) -> None:
+    for name, value in event.items():
+        elements = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        for element in elements:
+            if isinstance(element, float | np.floating) and not math.isfinite(element):
+                raise ValueError(f"feature {name!r} is {element}: JSON has no such number")

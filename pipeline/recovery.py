@@ -1,0 +1,253 @@
+"""What to do with a partition that is assigned: go on, replay, take over, or refuse.
+
+Kafka's committed offset C says what has been done; Redis' `applied` A says up to where the states
+have it.  The commit also carries a mark: which model made it, and where its states begin.  `decide`
+is the whole table, as a pure function.
+
+    commit            applied      then
+    none              none         first run: states begin where the group begins
+    none              A, no state  the first run died before its first commit: go on at A
+    none              A, states    refuse: the group was deleted under the states
+    ours              A == C       go on
+    ours              A <  C       replay A..C without outputs (crash before save, lost writes)
+    ours              none         replay start..C (Redis lost everything)
+    any               A >  C       refuse: the offsets were reset under the states
+    other model's     A == C       go on: this model has already taken over
+    other model's     else         as set: refuse; zeros: begin at C; warm: replay the history
+    without mark      none         states begin at C: somebody set the offsets by hand
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.batch import Offset
+from pipeline.errors import (
+    HistoryMissingError,
+    OffsetsResetError,
+    OtherModelError,
+    PartitionsChangedError,
+)
+from pipeline.store import StoredPartition
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMark:
+    """What a commit says about the states, in the metadata that Kafka keeps beside the offset.
+
+    Attributes:
+        model: Fingerprint of the model.
+        partitions: Partitions of the topic.
+        start: Offset where the states begin.
+    """
+
+    model: str
+    partitions: int
+    start: Offset
+
+    def to_text(self) -> str:
+        """Write it as commit metadata.
+
+        Example:
+            >>> CommitMark("00ff", 4, Offset(0)).to_text()
+            'livestep/1 model=00ff partitions=4 start=0'
+        """
+        return f"livestep/1 model={self.model} partitions={self.partitions} start={self.start}"
+
+    @classmethod
+    def from_text(cls, text: str | None) -> CommitMark | None:
+        """Read commit metadata; None if this program did not write it."""
+        match = re.fullmatch(
+            r"livestep/1 model=([0-9a-f]+) partitions=(\d+) start=(\d+)", text or ""
+        )
+        return match and cls(match[1], int(match[2]), Offset(int(match[3])))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that is known of a partition when it is assigned.
+
+    Attributes:
+        topic: Input topic, for messages.
+        partition: Index.
+        partitions: Partitions of the topic now.
+        model: Fingerprint of this worker's model.
+        committed: The group's committed offset, None if there is none.
+        mark: The commit's mark, None if it has none.
+        stored: What the store holds, None if nothing.
+        log_start: First offset that the log still has.
+        log_end: Offset after its last.
+        group_start: Where a group without commits begins.
+    """
+
+    topic: str
+    partition: int
+    partitions: int
+    model: str
+    committed: Offset | None
+    mark: CommitMark | None
+    stored: StoredPartition | None
+    log_start: Offset
+    log_end: Offset
+    group_start: Offset
+
+    @property
+    def name(self) -> str:
+        """The partition, for messages."""
+        return f"{self.topic}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        position: Where to predict on.
+        start: Where the states begin.
+        applied: `applied` to go on from; a replay goes from here to `position`.
+        is_begun: False if the store has to begin the partition's states first.
+        reason: For the log.
+    """
+
+    position: Offset
+    start: Offset
+    applied: Offset
+    is_begun: bool
+    reason: str
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the store is behind."""
+        return self.applied < self.position
+
+
+def decide(
+    situation: Situation, *, on_new_model: str = "refuse", accept_missing_history: bool = False
+) -> Decision:
+    """Decide what to do with an assigned partition; see the table above.
+
+    Args:
+        situation: What is known.
+        on_new_model: `Settings.on_new_model`.
+        accept_missing_history: `Settings.accept_missing_history`.
+
+    Raises:
+        StateError: If the operator has to decide; says what can be done.
+    """
+    check_partitions(situation.topic, situation.partitions, [situation.mark, situation.stored])
+    if situation.committed is None:
+        decision = _without_commit(situation)
+    else:
+        decision = _with_commit(situation, situation.committed, on_new_model)
+    return _check_history(situation, decision, accept_missing_history)
+
+
+def _without_commit(situation: Situation) -> Decision:
+    stored = situation.stored
+    if stored is None:
+        start = situation.group_start
+        return Decision(start, start, start, is_begun=False, reason="first run")
+    if stored.has_states:
+        raise OffsetsResetError(_ahead(situation, "the group has no committed offset"))
+    # A crash after `begin` and before the first commit: nothing has been stepped.
+    at = stored.applied
+    return Decision(at, at, at, is_begun=True, reason="first run, begun before")
+
+
+def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> Decision:
+    stored, mark = situation.stored, situation.mark
+    if stored is not None and stored.applied > committed:
+        raise OffsetsResetError(_ahead(situation, f"the group's committed offset is {committed}"))
+    if stored is not None and stored.applied == committed:
+        return Decision(committed, stored.start, committed, is_begun=True, reason="go on")
+    if mark is not None and mark.model != situation.model:
+        return _take_over(situation, committed, mark, on_new_model)
+    if stored is not None:
+        return Decision(
+            committed, stored.start, stored.applied, is_begun=True, reason="states are behind"
+        )
+    if mark is None:
+        return Decision(
+            committed, committed, committed, is_begun=False, reason="offset set by hand"
+        )
+    return Decision(committed, mark.start, mark.start, is_begun=False, reason="states are lost")
+
+
+def _take_over(
+    situation: Situation, committed: Offset, mark: CommitMark, on_new_model: str
+) -> Decision:
+    stored = situation.stored
+    if on_new_model == "zeros":
+        return Decision(
+            committed, committed, committed, is_begun=False, reason=f"zeros after {mark.model}"
+        )
+    if on_new_model == "warm":
+        reason = f"history of {mark.model}"
+        if stored is not None:
+            return Decision(committed, stored.start, stored.applied, is_begun=True, reason=reason)
+        start = min(situation.log_start, committed)
+        return Decision(committed, start, start, is_begun=False, reason=reason)
+    raise OtherModelError(
+        f"{situation.name}: the last commit, at offset {committed}, was made by model "
+        f"{mark.model}, and this worker has model {situation.model}. --on-new-model zeros begins "
+        f"all states at zeros from offset {committed} on; --on-new-model warm first replays the history that the "
+        "log holds through this model, without outputs"
+    )
+
+
+def check_partitions(
+    topic: str, partitions: int, written: Iterable[CommitMark | StoredPartition | None]
+) -> None:
+    """Check that states and commits were written under the topic's present partitions.
+
+    Raises:
+        PartitionsChangedError: If one was not.
+    """
+    for one in written:
+        if one is not None and one.partitions != partitions:
+            raise PartitionsChangedError(
+                f"topic {topic} has {partitions} partitions, and the states were written when it "
+                f"had {one.partitions}: keys may have moved to other partitions, away from their "
+                "states. Publish the history to a new topic with the wanted number of partitions "
+                "and start a new group on it"
+            )
+
+
+def _check_history(
+    situation: Situation, decision: Decision, accept_missing_history: bool
+) -> Decision:
+    """Make sure that the log still has what the decision needs."""
+    if decision.position > situation.log_end:
+        raise OffsetsResetError(
+            f"{situation.name}: the group's position is {decision.position}, and the log ends at "
+            f"{situation.log_end}: the log has lost records. Reset the group's offsets, and start "
+            "with another group or model directory"
+        )
+    needed = decision.applied
+    if needed >= situation.log_start:
+        return decision
+    if not accept_missing_history:
+        raise HistoryMissingError(
+            f"{situation.name}: offsets {needed} to {situation.log_start - 1} are no longer in the "
+            f"log, and the states need them ({decision.reason}). --accept-missing-history goes on "
+            f"from offset {situation.log_start} with states that have not seen them"
+        )
+    first = situation.log_start
+    return Decision(
+        position=max(decision.position, first),
+        start=decision.start if decision.is_begun else first,
+        applied=first if not decision.is_begun else decision.applied,
+        is_begun=decision.is_begun,
+        reason=f"{decision.reason}, history before {first} accepted as missing",
+    )
+
+
+def _ahead(situation: Situation, commit: str) -> str:
+    assert situation.stored is not None
+    return (
+        f"{situation.name}: the states have seen events up to offset {situation.stored.applied}, "
+        f"and {commit}: events would be stepped twice. Set the group's offset back to "
+        f"{situation.stored.applied}, or use another group and delete this one's states"
+    )

@@ -1,0 +1,214 @@
+"""The verb save, one step behind: committed states go to the store while the next batch is stepped.
+
+Saves of a worker are done in the order of their commits by one thread.  At most some batches wait
+(`Settings.save_queue_batches_max`); then committing waits for the store, and so does polling.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.batch import Offset
+from pipeline.errors import EngineError, StoreError
+from pipeline.store import SaveRefusedError, Store
+
+_log = logging.getLogger("livestep.saver")
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """The states of one partition after one batch.
+
+    Attributes:
+        partition: Index.
+        epoch: Number of the recovery that this worker's hold of the partition began with.
+        expected: `applied` before, as this worker last saw or queued it.
+        applied: `applied` after.
+        keys: Keys that were stepped.
+        records: Their records, in the same order.
+    """
+
+    partition: int
+    epoch: int
+    expected: Offset
+    applied: Offset
+    keys: Sequence[bytes]
+    records: Sequence[bytes]
+
+
+class Saver:
+    """Runs saves in order, behind the cycle.
+
+    Args:
+        store: Where to.
+        batches_max: How many batches may wait; 0 saves at once, in the caller's thread.
+    """
+
+    def __init__(self, store: Store, batches_max: int) -> None:
+        self._store = store
+        self._queue: queue.Queue[tuple[int, Callable[[], Iterable[Save]]] | None] = queue.Queue(
+            batches_max
+        )
+        self._lock = threading.Condition()
+        self._applied: dict[int, Offset] = {}
+        self._epoch: dict[int, int] = {}
+        self._refused: set[int] = set()
+        self._failure: EngineError | None = None
+        self._ticket = 0
+        self._saved_ticket = 0
+        self.busy_s = 0.0
+        self._thread: threading.Thread | None = None
+        if batches_max:
+            self._thread = threading.Thread(target=self._run, name="livestep-saver", daemon=True)
+            self._thread.start()
+
+    @property
+    def next_ticket(self) -> int:
+        """Number of the save that `put` will take next."""
+        return self._ticket + 1
+
+    @property
+    def saved_ticket(self) -> int:
+        """Number of the last save that is done; all before it are done, too."""
+        return self._saved_ticket
+
+    def begin(self, partition: int, applied: Offset) -> int:
+        """Follow a partition from `applied` on.
+
+        Returns:
+            epoch: To be named in its saves; those of an earlier epoch are dropped from now on,
+            since the recovery before this call has seen to what they would have written.
+        """
+        with self._lock:
+            self._applied[partition] = applied
+            self._refused.discard(partition)
+            self._epoch[partition] = self._epoch.get(partition, 0) + 1
+            return self._epoch[partition]
+
+    def applied(self, partition: int) -> Offset | None:
+        """Give the `applied` that the store has reached; None if a save was refused."""
+        with self._lock:
+            return self._applied.get(partition)
+
+    def put(self, make_saves: Callable[[], Iterable[Save]]) -> None:
+        """Queue the saves of one batch; they are made when their turn comes.
+
+        Waits while too many wait.
+
+        Raises:
+            StoreError: If an earlier save has failed for good.
+        """
+        self.check()
+        self._ticket += 1
+        if self._thread is None:
+            self._save(self._ticket, make_saves)
+            return
+        while True:
+            try:
+                # The thread may fail while the queue is full: look again from time to time.
+                return self._queue.put((self._ticket, make_saves), timeout=0.5)
+            except queue.Full:
+                self.check()
+
+    def check(self) -> None:
+        """Raise what the saving thread has met, so that it is not passed over.
+
+        Raises:
+            StoreError: If a save has failed for good.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def take_refused(self) -> set[int]:
+        """Give the partitions whose save was refused since the last call; each needs recovery."""
+        with self._lock:
+            refused, self._refused = self._refused, set()
+            return refused
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is saved; False if the time was too short, which loses nothing."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            while self._saved_ticket < self._ticket and self._failure is None:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._lock.wait(remaining)
+        return self._failure is None
+
+    def wait_for_progress(self, timeout_s: float) -> None:
+        """Wait until one more save is done, or the time is over."""
+        with self._lock:
+            if self._saved_ticket < self._ticket and self._failure is None:
+                self._lock.wait(timeout_s)
+        self.check()
+
+    def close(self) -> None:
+        """Stop the thread after what it is doing; what waits is left to the next owner's replay."""
+        if self._thread is not None:
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            ticket, make_saves = item
+            started = time.perf_counter()
+            self._save(ticket, make_saves)
+            self.busy_s += time.perf_counter() - started
+
+    def _save(self, ticket: int, make_saves: Callable[[], Iterable[Save]]) -> None:
+        try:
+            if self._failure is None:
+                for save in make_saves():
+                    self._save_partition(save)
+        except Exception as error:
+            # Handed to the engine's thread, which raises it at its next save.
+            failure = error if isinstance(error, EngineError) else StoreError(f"save: {error!r}")
+            failure.__cause__ = error
+            self._failure = failure
+        finally:
+            with self._lock:
+                self._saved_ticket = ticket
+                self._lock.notify_all()
+
+    def _save_partition(self, save: Save) -> None:
+        if not self._is_next(save):
+            return
+        try:
+            self._store.save(
+                save.partition,
+                expected=save.expected,
+                applied=save.applied,
+                keys=save.keys,
+                records=save.records,
+            )
+        except SaveRefusedError as error:
+            _log.warning("save refused, the partition will be recovered: %s", error)
+            self._refuse(save)
+            return
+        with self._lock:
+            if self._epoch[save.partition] == save.epoch:
+                self._applied[save.partition] = save.applied
+
+    def _is_next(self, save: Save) -> bool:
+        """Tell whether a save goes on where the last one ended; mark the partition if not."""
+        with self._lock:
+            if self._epoch[save.partition] != save.epoch:
+                return False
+            if self._applied.get(save.partition) == save.expected:
+                return True
+        self._refuse(save)
+        return False
+
+    def _refuse(self, save: Save) -> None:
+        with self._lock:
+            if self._epoch[save.partition] == save.epoch:
+                self._applied.pop(save.partition, None)
+                self._refused.add(save.partition)

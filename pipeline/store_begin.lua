@@ -1,0 +1,16 @@
+-- Begin one partition's states, dropping what was there; the layout is in store_save.lua.
+--
+-- KEYS[1]  the partition's hash
+-- ARGV[1]  `applied` as this worker last saw it, '' for none; anything else is refused
+-- ARGV[2]  the new `applied`
+-- ARGV[3]  start
+-- ARGV[4]  partitions
+--
+-- Returns {1, applied} when written, {0, applied} when refused.
+local applied = redis.call('HGET', KEYS[1], 'applied') or ''
+if applied ~= ARGV[1] then
+  return {0, applied}
+end
+redis.call('UNLINK', KEYS[1])
+redis.call('HSET', KEYS[1], 'applied', ARGV[2], 'start', ARGV[3], 'partitions', ARGV[4])
+return {1, ARGV[2]}

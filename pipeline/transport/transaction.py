@@ -1,0 +1,206 @@
+"""Transactions: predictions, dead letters and offsets, all at once or not at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from pipeline.errors import BrokerError, FencedError
+from pipeline.log import AbortedError, Headers, Outgoing
+from pipeline.transport.codes import FENCED
+
+_log = logging.getLogger("livestep.transport")
+
+#: Seconds for one call of the transaction API; librdkafka's own retries are within it.
+CALL_TIMEOUT_S = 30.0
+
+#: Seconds that a commit whose result is unknown is asked again.
+COMMIT_TIMEOUT_S = 120.0
+
+#: How often a full send queue is given time, and how long each.
+_QUEUE_FULL_TRIES, _QUEUE_FULL_WAIT_S = 600, 0.1
+
+
+class Transactions:
+    """One producer, one transaction at a time.
+
+    Args:
+        options: librdkafka options; with `transactional.id` for exactly once, without for at
+            least once, where `commit` is a flush followed by the consumer's commit.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._id = options.get("transactional.id")
+        self._failed: KafkaError | None = None
+        self._producer = Producer(
+            {**options, "on_delivery": self._on_delivery, "delivery.report.only.error": True},
+            logger=_log,
+        )
+        self._is_open = False
+
+    def begin(self) -> None:
+        """Take over the transactional id: aborts what an earlier worker of this id has open.
+
+        Raises:
+            BrokerError: If the broker can't be reached, or has no transactions.
+        """
+        if self._id is None:
+            return
+        try:
+            self._producer.init_transactions(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            raise BrokerError(
+                f"the broker gives no transactions to {self._id!r}: {error.args[0].str()}; a "
+                "broker without transactions needs --guarantee at-least-once"
+            ) from error
+
+    def send(self, topic: str, records: Iterable[Outgoing]) -> None:
+        """Send records within the open transaction, opening one if there is none.
+
+        Raises:
+            AbortedError: If the broker wants the transaction aborted; it is.
+            FencedError: If another worker has this transactional id.
+        """
+        if not self._is_open:
+            self._call(self._open)
+        produce = self._producer.produce
+        for key, value, partition, timestamp_ms, headers in records:
+            try:
+                produce(topic, value, key, partition, None, None, timestamp_ms, headers)
+            except BufferError:
+                self._call(
+                    lambda k=key, v=value, p=partition, t=timestamp_ms, h=headers: (
+                        self._send_slowly(topic, k, v, p, t, h)
+                    )
+                )
+            except KafkaException as error:
+                self._raise(error)
+
+    def commit(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
+        """Commit what was sent, and the offsets.
+
+        Raises:
+            AbortedError: If nothing of it has happened.
+            FencedError: If another worker has taken this one's place.
+            BrokerError: If the result can't be learned.
+        """
+        if self._id is None:
+            self._commit_at_least_once(consumer, offsets)
+            return
+        if not self._is_open:
+            self._call(self._open)
+        self._call(
+            lambda: self._producer.send_offsets_to_transaction(
+                list(offsets), consumer.consumer_group_metadata(), CALL_TIMEOUT_S
+            )
+        )
+        # A crash here is an aborted transaction, one line later a committed one.
+        self._call(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+        self._is_open = False
+
+    def close(self) -> None:
+        """Abort what is open; what was committed stays."""
+        if self._id is not None and self._is_open:
+            try:
+                self._producer.abort_transaction(CALL_TIMEOUT_S)
+            except KafkaException as error:
+                # The broker aborts it by its time-out, or has given the id to another already.
+                _log.warning("open transaction left to the broker: %s", error.args[0].str())
+        self._producer.close()
+
+    def _open(self) -> None:
+        self._failed = None
+        if self._id is not None:
+            self._producer.begin_transaction()
+        self._is_open = True
+
+    def _send_slowly(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int,
+        timestamp_ms: int,
+        headers: Headers,
+    ) -> None:
+        """Send one record into a queue that was full."""
+        for _ in range(_QUEUE_FULL_TRIES):
+            self._producer.poll(_QUEUE_FULL_WAIT_S)
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, None, None, timestamp_ms, headers
+                )
+                return
+            except BufferError:
+                continue
+        raise BrokerError(f"records for topic {topic} could not be sent: the send queue stays full")
+
+    def _commit_at_least_once(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
+        waiting = self._producer.flush(COMMIT_TIMEOUT_S)
+        self._is_open = False
+        if waiting or self._failed is not None:
+            reason = self._failed.str() if self._failed else f"{waiting} records not delivered"
+            self._producer.purge()
+            raise AbortedError(reason)
+        try:
+            # A crash here repeats the batch's predictions: that is what at least once means.
+            consumer.commit(offsets=list(offsets), asynchronous=False)
+        except KafkaException as error:
+            raise AbortedError(error.args[0].str()) from error
+
+    def _call(self, call: Any) -> None:
+        """Run one call of the transaction API, asking again while the result is unknown."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.retriable() and time.monotonic() < deadline:
+                    _log.warning("asking the broker again: %s", cause.str())
+                    continue
+                self._raise(error)
+
+    def _raise(self, error: KafkaException) -> None:
+        """Translate an error; abort the transaction if that is what it asks for."""
+        cause = error.args[0]
+        if cause.code() in FENCED:
+            raise FencedError(
+                f"another worker uses the transactional id {self._id!r}, or this one was away for "
+                f"longer than its time-out: {cause.str()}"
+            ) from error
+        if cause.fatal():
+            raise BrokerError(f"the broker refuses for good: {cause.str()}") from error
+        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE or (
+            self._failed is not None and self._failed.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        ):
+            raise BrokerError(
+                "a prediction or dead letter is longer than its topic's max.message.bytes: raise "
+                f"it ({cause.str()})"
+            ) from error
+        if not self._is_open and not cause.txn_requires_abort():
+            raise BrokerError(f"the broker refuses: {cause.str()}") from error
+        reason = self._failed.str() if self._failed is not None else cause.str()
+        self._is_open = False
+        if self._id is None:
+            self._producer.purge()
+            raise AbortedError(reason) from error
+        try:
+            self._producer.abort_transaction(CALL_TIMEOUT_S)
+        except KafkaException as second:
+            second_cause = second.args[0]
+            if second_cause.code() in FENCED:
+                raise FencedError(
+                    f"another worker has taken the place of {self._id!r}: {second_cause.str()}"
+                ) from second
+            raise BrokerError(f"abort failed: {second_cause.str()}, after: {reason}") from second
+        raise AbortedError(reason) from error
+
+    def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None and self._failed is None:
+            self._failed = error

@@ -1,0 +1,126 @@
+"""Events from CSV and JSON lines."""
+
+import pytest
+
+from pipeline.commands.event_files import EventColumns, LineError, read_csv, read_json_lines
+
+KEY = EventColumns("flat")
+
+
+def csv_events(text, columns=KEY):
+    return list(read_csv(lines_of(text), columns, "days.csv"))
+
+
+def json_events(text, columns=KEY):
+    return list(read_json_lines(lines_of(text), columns, "days.jsonl"))
+
+
+def lines_of(text):
+    return (text if isinstance(text, bytes) else text.encode()).splitlines(keepends=True)
+
+
+def test_numbers_become_numbers_empty_cells_are_left_out_and_the_key_is_taken_out():
+    events = csv_events("flat,weather,degrees,dish\n7,rainy,-1.5e1,\nb,sunny,21,2\n")
+    assert [event.key for event in events] == [b"7", b"b"]
+    assert events[0].value == {"weather": "rainy", "degrees": -15.0}
+    assert events[1].value == {"weather": "sunny", "degrees": 21, "dish": 2}
+    assert [event.line for event in events] == [2, 3]
+
+
+@pytest.mark.parametrize("cell", ["007", "nan", "inf", "+49", "0x1f", "1_000", "1,5"])
+def test_what_json_would_not_call_a_number_stays_text(cell):
+    (event,) = csv_events(f'flat,a\n1,"{cell}"\n')
+    assert event.value == {"a": cell}
+
+
+def test_an_integer_beyond_64_bits_becomes_a_float():
+    (event,) = csv_events("flat,a\n1,123456789012345678901234567890\n")
+    assert event.value == {"a": pytest.approx(1.2345678901234568e29)}
+
+
+def test_columns_choose_and_order_the_members():
+    (event,) = csv_events("a,b,flat,c\n1,2,k,3\n", EventColumns("flat", values=("c", "a")))
+    assert list(event.value.items()) == [("c", 3), ("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_ms"),
+    [
+        ("1700000000123", 1_700_000_000_123),
+        ("2023-11-14T22:13:20.123Z", 1_700_000_000_123),
+        ("2023-11-14T23:13:20.123+01:00", 1_700_000_000_123),
+        ("2023-11-14 22:13:20", 1_700_000_000_000),
+        ("1970-01-02", 86_400_000),
+    ],
+)
+def test_a_timestamp_is_milliseconds_or_iso_8601_and_leaves_the_value(text, expected_ms):
+    columns = EventColumns("flat", timestamp="when")
+    (event,) = csv_events(f"when,flat,a\n{text},k,1\n", columns)
+    assert event.timestamp_ms == expected_ms
+    assert event.value == {"a": 1}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name():
+    (event,) = csv_events(b"\xef\xbb\xbfflat,a\nk,1\n")
+    assert event.key == b"k"
+
+
+def test_a_cell_of_several_lines_counts_them():
+    with pytest.raises(LineError, match="line 4: 1 cells"):
+        csv_events('flat,a\nk,"one\ntwo"\nk\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: the file is empty"),
+        ("a,b\n1,2\n", "line 1: there is no column 'flat', only a, b"),
+        ("flat,a,a\n", "line 1: a column stands there twice"),
+        ("flat,a\nk,1\nk\n", "line 3: 1 cells, but the header has 2 columns"),
+        ("flat,a\nk,1\nk,1,2\n", "line 3: 3 cells"),
+        ("flat,a\nk,1\n,1\n", "line 3: no key in 'flat'"),
+        ('flat,a\nk,"1\n', "no CSV"),
+        (b"flat,a\nk,1\nk,\xff\n", "line 3: not UTF-8"),
+    ],
+)
+def test_a_csv_that_cant_be_read_says_where_and_why(text, message):
+    with pytest.raises(LineError, match=message):
+        csv_events(text)
+
+
+def test_all_lines_before_a_bad_one_are_given_out_and_nothing_of_it():
+    events = read_csv(lines_of("flat,a\nk,1\nk,2\nk\n"), KEY, "days.csv")
+    assert [next(events).value, next(events).value] == [{"a": 1}, {"a": 2}]
+    with pytest.raises(LineError, match="days.csv, line 4"):
+        next(events)
+
+
+def test_json_lines_keep_their_members_as_they_are():
+    events = json_events('{"flat":7,"x":[1,2.5],"dish":null}\n\n{"flat":"b","weather":"sunny"}')
+    assert [event.key for event in events] == [b"7", b"b"]
+    assert events[0].value == {"x": [1, 2.5], "dish": None}
+    assert [event.line for event in events] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"flat":1}\n{"flat":', "line 2: no JSON"),
+        ('{"flat":1}\n[1]', "line 2: a list, not a JSON object"),
+        ('{"a":1}', "line 1: no key in 'flat': it is None"),
+        ('{"flat":1.5}', "line 1: no key"),
+        ('{"flat":true}', "line 1: no key"),
+        ('{"flat":1,"a":NaN}', "line 1: no JSON"),
+    ],
+)
+def test_json_lines_that_cant_be_read_say_where_and_why(text, message):
+    with pytest.raises(LineError, match=message):
+        json_events(text)
+
+
+def test_a_bad_timestamp_is_named():
+    columns = EventColumns("flat", timestamp="when")
+    with pytest.raises(LineError, match="line 1: 'when' is 'noon', neither milliseconds"):
+        json_events('{"flat":1,"when":"noon"}', columns)
+    with pytest.raises(LineError, match="'when' is None"):
+        json_events('{"flat":1}', columns)

@@ -1,0 +1,87 @@
+"""Headers and sources: what the worker writes is what the clients read."""
+
+import pytest
+
+from pipeline.errors import DecodeError
+from pipeline.records import (
+    Source,
+    dead_letter_headers,
+    key_bytes,
+    key_text,
+    prediction_headers,
+    read_dead_letter_headers,
+    read_prediction_headers,
+)
+
+SOURCE = Source("events", 3, 1041)
+
+
+def test_a_source_comes_back_from_its_bytes():
+    assert Source.from_bytes(SOURCE.to_bytes()) == SOURCE
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"events",
+        b"events/1",
+        b"events/1/2/3",
+        b"/1/2",
+        b"events/-1/2",
+        b"events/ 1/2",
+        b"events/01/2",
+        b"events/1/x",
+        b"events/1_0/2",
+        b"\xff/1/2",
+    ],
+)
+def test_bytes_that_no_source_has_are_refused(value):
+    with pytest.raises(DecodeError):
+        Source.from_bytes(value)
+
+
+def test_the_headers_of_a_prediction_come_back():
+    headers = prediction_headers(SOURCE, 17, b"0123456789abcdef")
+    assert headers[1] == ("timestep", b"17")
+    assert read_prediction_headers(headers) == (SOURCE, 17, "0123456789abcdef")
+
+
+@pytest.mark.parametrize("missing", ["source", "timestep", "model"])
+def test_a_prediction_without_one_of_its_headers_is_refused_by_name(missing):
+    headers = [item for item in prediction_headers(SOURCE, 0, b"m") if item[0] != missing]
+    with pytest.raises(DecodeError, match=missing):
+        read_prediction_headers(headers)
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"x"])
+def test_a_timestep_that_is_no_count_is_refused(value):
+    headers = [("source", b"events/0/1"), ("timestep", value), ("model", b"m")]
+    with pytest.raises(DecodeError, match="timestep"):
+        read_prediction_headers(headers)
+
+
+def test_a_dead_letter_keeps_the_headers_that_the_record_had():
+    own = [("trace", b"1"), ("trace", b"2"), ("empty", None)]
+    headers = dead_letter_headers(own, "not-json", "the value is no JSON", SOURCE)
+    reason, detail, source, rest = read_dead_letter_headers(headers)
+    assert (reason, detail, source) == ("not-json", "the value is no JSON", SOURCE)
+    assert list(rest) == own
+
+
+def test_a_dead_letter_of_a_prediction_tells_both_sources_apart():
+    own = prediction_headers(Source("weather", 0, 5), 2, b"m")
+    headers = dead_letter_headers(own, "wrong-kind", "a string", SOURCE)
+    _, _, source, rest = read_dead_letter_headers(headers)
+    assert source == SOURCE
+    assert list(rest) == own
+
+
+def test_a_record_without_headers_can_become_a_dead_letter():
+    headers = dead_letter_headers(None, "no-key", "it has no key", SOURCE)
+    assert read_dead_letter_headers(headers)[3] == ()
+
+
+@pytest.mark.parametrize("key", [b"flat-7", "Küche".encode(), b"\xff\x00\x80", b""])
+def test_any_key_comes_back_from_its_text(key):
+    assert key_bytes(key_text(key)) == key

@@ -1,0 +1,65 @@
+"""Values as publisher and readers write and read them."""
+
+import numpy as np
+import orjson
+import pytest
+
+from pipeline.client import decode_float32, decode_json
+from pipeline.errors import DecodeError
+from pipeline.publisher import encode_float32, encode_json
+
+
+def test_plain_numbers_become_the_member_x_in_json():
+    assert encode_json([1, 2.5]) == b'{"x":[1,2.5]}'
+    assert encode_json(np.array([1.0, 2.5])) == b'{"x":[1.0,2.5]}'
+
+
+def test_arrays_of_numpy_may_stand_in_a_json_event():
+    event = {"x": np.array([1.0, 2.5], np.float32), "weather": "rainy"}
+    assert orjson.loads(encode_json(event)) == {"x": [1.0, 2.5], "weather": "rainy"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"a": 1.0, "b": float("nan")},
+        {"x": [1.0, float("inf")]},
+        {"x": np.array([1.0, np.nan], np.float32)},
+        [float("-inf")],
+    ],
+)
+def test_a_number_that_json_does_not_have_is_refused_and_not_sent_as_null(event):
+    with pytest.raises(ValueError, match="JSON has no such number"):
+        encode_json(event)
+
+
+def test_null_may_stand_in_a_json_event():
+    assert encode_json({"dish": None}) == b'{"dish":null}'
+
+
+def test_a_vector_becomes_little_endian_float32_and_comes_back():
+    value = encode_float32([1.0, -2.0, 0.1])
+    assert value == np.array([1.0, -2.0, 0.1], "<f4").tobytes()
+    assert decode_float32(value) == pytest.approx((1.0, -2.0, 0.1))
+
+
+@pytest.mark.parametrize("vector", [[float("nan")], [1e39], [float("inf")]])
+def test_a_vector_with_a_number_beyond_float32_is_refused(vector):
+    with pytest.raises(ValueError, match="beyond float32"):
+        encode_float32(vector)
+
+
+@pytest.mark.parametrize("event", [{"x": 1.0}, [[1.0], [2.0]], 1.0])
+def test_what_is_no_vector_is_refused_by_codec_float32(event):
+    with pytest.raises(TypeError):
+        encode_float32(event)
+
+
+def test_a_prediction_that_is_no_json_is_named():
+    with pytest.raises(DecodeError, match="no JSON"):
+        decode_json(b"{")
+
+
+def test_bytes_that_are_no_whole_number_of_float32_are_named():
+    with pytest.raises(DecodeError, match="5 bytes"):
+        decode_float32(b"12345")
