@@ -134,6 +134,8 @@ class JsonCodec(Codec):
 
     def encode(self, outputs: FloatArray) -> list[bytes]:
         """Write a column at a time; a row is put together by the model's template."""
+        if not len(outputs):
+            return []
         values = activate(self._outputs, outputs)
         columns: list[list[bytes]] = []
         start = 0

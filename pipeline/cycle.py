@@ -214,7 +214,8 @@ class Cycle:
                 detail = "the step gives NaN or infinity; the key's state is left as it was"
                 batch.dead.append(DeadRecord(batch.records[i], "not-finite-step", detail))
         settings = self._settings
-        self._log.send(settings.output_topic, self._predictions(batch, stepped))
+        if batch.records:
+            self._log.send(settings.output_topic, self._predictions(batch, stepped))
         if batch.dead:
             self._log.send(settings.dead_letter_topic, self._dead_letters(batch.dead))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import socket
 import sys
@@ -35,12 +37,16 @@ class WorkerId:
     def _number(self, group: str) -> int:
         if sys.platform != "linux":
             return os.getpid()
+        # A socket's name has 107 bytes at most, a group's may be longer.
+        name = hashlib.sha256(group.encode()).hexdigest()[:32]
         for number in range(WORKERS_MAX):
             held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                held.bind(f"\0livestep/{group}/{number}")
-            except OSError:
+                held.bind(f"\0livestep/{name}/{number}")
+            except OSError as error:
                 held.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
                 continue
             self._socket = held
             return number

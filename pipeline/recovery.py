@@ -192,8 +192,8 @@ def _take_over(
     raise OtherModelError(
         f"{situation.name}: the last commit, at offset {committed}, was made by model "
         f"{mark.model}, and this worker has model {situation.model}. --on-new-model zeros begins "
-        f"all states at zeros from offset {committed} on; --on-new-model warm first replays the history that the "
-        "log holds through this model, without outputs"
+        f"all states at zeros from offset {committed} on; --on-new-model warm first replays the "
+        "history that the log holds through this model, without outputs"
     )
 
 

@@ -1,0 +1,31 @@
+"""Fixtures of the tests on real Kafka and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.services import LocalServices
+from tests.conftest import TopicNames
+from tests.services.running import Running, make_running
+
+MakeRunning = Callable[..., Running]
+
+
+@pytest.fixture
+def pipeline(
+    services: LocalServices, tmp_path: Path, topic_names: TopicNames
+) -> Iterator[MakeRunning]:
+    """A maker of pipelines: `pipeline(net=GRU(...))`; their workers end with the test."""
+    made: list[Running] = []
+
+    def make(**options: Any) -> Running:
+        made.append(make_running(services, tmp_path, topic_names("t"), **options))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.close()

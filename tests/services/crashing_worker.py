@@ -1,0 +1,56 @@
+"""A worker that kills itself (SIGKILL) at a verb: `crashing_worker before-commit:3 worker ...`.
+
+The code is the worker's own; only the call of one verb is led past the kill.  The number says at
+which call of the verb.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.cli import main
+from pipeline.cycle import Cycle
+from pipeline.store import RedisStore
+from pipeline.transport import KafkaLog
+from pipeline.transport.transaction import Transactions
+
+#: Where each verb is done.
+PLACES: dict[str, tuple[type, str]] = {
+    "poll": (KafkaLog, "poll"),
+    "pack": (Cycle, "pack"),
+    "load": (Cycle, "load"),
+    "send": (Cycle, "send"),
+    "commit": (Transactions, "commit"),
+    "save": (Cycle, "save"),
+    "store": (RedisStore, "save"),
+}
+
+
+def crash_at(place: str) -> None:
+    """Lead the place's call past a SIGKILL."""
+    when, _, rest = place.partition("-")
+    verb, _, number = rest.partition(":")
+    owner, name = PLACES[verb]
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if when == "before" and calls == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if when == "after" and calls == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, crashing)
+
+
+if __name__ == "__main__":
+    crash_at(sys.argv.pop(1))
+    main()

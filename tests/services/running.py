@@ -1,0 +1,166 @@
+"""A whole pipeline for a test: topics, a model on disk, workers as processes or in this one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from confluent_kafka import Producer
+
+from deploy.audit import AuditReport, audit
+from deploy.process import ChildProcess
+from deploy.services import LocalServices
+from models import GRU, LoadedModel, StepModel, load_model, save_model
+from pipeline.app import run_worker
+from pipeline.settings import Settings
+from pipeline.topics import create_topics, lag
+from tests.helpers import wait_until
+
+PARTITIONS = 4
+
+#: Short, so that a killed worker's partitions move within a test; the broker allows 1 s.
+SESSION_TIMEOUT_MS = 2_000
+
+_run_number = itertools.count()
+
+
+@dataclass
+class Running:
+    """Topics and a model, and the workers that a test starts on them."""
+
+    services: LocalServices
+    folder: Path
+    input_topic: str
+    output_topic: str
+    model: LoadedModel
+    workers: list[ChildProcess] = field(default_factory=list)
+    published: int = 0
+
+    @property
+    def group(self) -> str:
+        """Consumer group of the workers."""
+        return f"livestep.{self.output_topic}"
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Settings of a worker."""
+        return {
+            "model": str(self.folder / "model"),
+            "input_topic": self.input_topic,
+            "output_topic": self.output_topic,
+            "bootstrap_servers": self.services.bootstrap_servers,
+            "redis_url": self.services.redis_url,
+            "session_timeout_ms": SESSION_TIMEOUT_MS,
+            "status_interval_s": 0.5,
+            **changes,
+        }
+
+    def burst(self, **changes: Any) -> None:
+        """Run one worker in this process, to the end of the log."""
+        run_worker(Settings.from_environment({}, burst=True, **self.settings(**changes)))
+
+    def start(
+        self, *, crash: str | None = None, program: str = "pipeline.cli", **changes: Any
+    ) -> ChildProcess:
+        """Start a worker as a process; `crash` names where it kills itself (`crashing_worker`)."""
+        arguments = [sys.executable, "-m", program]
+        if crash is not None:
+            arguments = [sys.executable, "-m", "tests.services.crashing_worker", crash]
+        arguments.append("worker")
+        for name, value in self.settings(**changes).items():
+            flag = "--" + name.replace("_", "-")
+            arguments += [flag] if value is True else [] if value is False else [flag, str(value)]
+        number = next(_run_number)
+        worker = ChildProcess(
+            f"worker {number}",
+            arguments,
+            self.folder / f"worker-{number}.log",
+            {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        worker.start()
+        self.workers.append(worker)
+        return worker
+
+    def publish(self, events: int, *, keys: int = 50, seed: int = 0) -> None:
+        """Publish random events of random keys; more of the same keys with each call."""
+        rng = random.Random(f"{seed}/{self.published}")
+        width = self.model.net.input_size
+        records: list[tuple[bytes | None, bytes | None]] = []
+        for _ in range(events):
+            x = [round(rng.gauss(0, 1), 3) for _ in range(width)]
+            value = json.dumps({"x": x if width > 1 else x[0]})
+            records.append((f"key-{rng.randrange(keys)}".encode(), value.encode()))
+        self.publish_raw(records)
+
+    def publish_raw(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        """Publish records as they are."""
+        producer = Producer(
+            {
+                "bootstrap.servers": self.services.bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+            }
+        )
+        for key, value in records:
+            producer.produce(self.input_topic, value, key)
+            producer.poll(0)
+        assert producer.flush(30) == 0
+        producer.close()
+        self.published += len(records)
+
+    def lag(self) -> int:
+        """Events that the group has not committed."""
+        found = lag(self.services.bootstrap_servers, self.group, self.input_topic)
+        return sum(found.values()) if isinstance(found, dict) else found
+
+    def wait_until_done(self, timeout_s: float = 60.0) -> None:
+        """Wait until every event is committed."""
+        wait_until(lambda: self.lag() == 0, timeout_s, "all events committed")
+
+    def wait_for_log(self, worker: ChildProcess, text: str, timeout_s: float = 40.0) -> None:
+        """Wait until a worker has logged a text."""
+        wait_until(lambda: text in worker.log_tail(10_000), timeout_s, f"{text!r} in the log")
+
+    def audit(self) -> AuditReport:
+        """Compare all predictions with the offline unroll, by the independent judge."""
+        return audit(
+            self.services.bootstrap_servers, self.input_topic, self.output_topic, self.model
+        )
+
+    def assert_truth(self) -> None:
+        """Each event predicted exactly once, in order, equal to the unroll."""
+        report = self.audit()
+        assert report.is_clean, report
+        assert report.events == self.published, report
+        assert report.predictions + report.dead_letters == self.published, report
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for worker in self.workers:
+            worker.kill()
+
+
+def make_running(
+    services: LocalServices,
+    folder: Path,
+    name: str,
+    *,
+    net: StepModel | None = None,
+    seed: int = 0,
+    partitions: int = PARTITIONS,
+    **save_options: Any,
+) -> Running:
+    """Create topics and a model for a test."""
+    torch.manual_seed(seed)
+    model = folder / "model"
+    save_model(net or GRU(input_size=3, hidden_size=8, output_size=2), model, **save_options)
+    topics = [f"{name}.events", f"{name}.events.dead-letter", f"{name}.predictions"]
+    outcomes = create_topics(services.bootstrap_servers, topics, partition_count=partitions)
+    assert not [outcome.problem for outcome in outcomes if outcome.problem]
+    return Running(services, folder, topics[0], topics[2], load_model(model))
