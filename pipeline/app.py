@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -99,25 +100,30 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._failure: BaseException | None = None
-        self._identity = WorkerId(settings.group, settings.worker_id)
-        model = load_model(settings.model, device=str(choose_device(settings.device)))
-        log = KafkaLog(settings, self._identity.name)
-        store = RedisStore(
-            settings.redis_url,
-            topic_id=log.topic_id,
-            fingerprint=model.fingerprint,
-            wait_s=settings.redis_wait_s,
-        )
-        store.check()
-        if "compact" in log.topic_setting(settings.input_topic, "cleanup.policy"):
-            _log.warning(
-                "topic %s is compacted: should Redis lose states, a replay could not bring back "
-                "what compaction has removed",
-                settings.input_topic,
+        with contextlib.ExitStack() as undo:
+            self._identity = WorkerId(settings.group, settings.worker_id)
+            undo.callback(self._identity.close)
+            model = load_model(settings.model, device=str(choose_device(settings.device)))
+            log = KafkaLog(settings, self._identity.name)
+            undo.callback(log.close)
+            store = RedisStore(
+                settings.redis_url,
+                topic_id=log.topic_id,
+                fingerprint=model.fingerprint,
+                wait_s=settings.redis_wait_s,
             )
-        self._engine = build_engine(
-            settings, model, log, store, output_partitions=log.partition_counts
-        )
+            undo.callback(store.close)
+            store.check()
+            if "compact" in log.topic_setting(settings.input_topic, "cleanup.policy"):
+                _log.warning(
+                    "topic %s is compacted: should Redis lose states, a replay could not bring "
+                    "back what compaction has removed",
+                    settings.input_topic,
+                )
+            self._engine = build_engine(
+                settings, model, log, store, output_partitions=log.partition_counts
+            )
+            undo.pop_all()
         _log.info(
             "worker %s: model %s (%s), %s -> %s, %s",
             self._identity.name,

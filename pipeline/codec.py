@@ -9,6 +9,7 @@ into one array.
 from __future__ import annotations
 
 import operator
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -27,6 +28,9 @@ FloatArray = npt.NDArray[np.float32]
 #: A vector up to this length is read as a tuple of a fixed length, which msgspec does fastest;
 #: a longer one as a list whose length is checked.
 _TUPLE_LENGTH_MAX = 64
+
+#: What msgspec refuses in a struct's name for a member.
+_NOT_IN_STRUCT = re.compile(r'["\\\x00-\x1f]')
 
 
 class Codec(ABC):
@@ -97,7 +101,7 @@ class Float32Codec(Codec):
     def encode(self, outputs: FloatArray) -> list[bytes]:
         """Write numbers, and probabilities for a category."""
         data = np.ascontiguousarray(activate(self._outputs, outputs), dtype="<f4")
-        row_bytes = data.strides[0]
+        row_bytes = 4 * data.shape[1]
         whole = data.tobytes()
         return [whole[at : at + row_bytes] for at in range(0, len(whole), row_bytes)]
 
@@ -111,9 +115,14 @@ class JsonCodec(Codec):
 
     def __init__(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> None:
         super().__init__(inputs, outputs)
-        event = _event_type(self._inputs)
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(event).decode
-        self._getters = [operator.attrgetter(f"f{i}") for i in range(len(self._inputs))]
+        self._decode: Callable[[bytes], Any]
+        self._getters: list[Callable[[Any], Any]]
+        if any(_NOT_IN_STRUCT.search(field.name) for field in self._inputs):
+            self._decode = self._decode_slowly
+            self._getters = [operator.methodcaller("get", field.name) for field in self._inputs]
+        else:
+            self._decode = msgspec.json.Decoder(_event_type(self._inputs)).decode
+            self._getters = [operator.attrgetter(f"f{i}") for i in range(len(self._inputs))]
         self._template = b"{" + b",".join(_template(field) for field in self._outputs) + b"}"
         self._labels = [
             [orjson.dumps(value) for value in field.values] if isinstance(field, Category) else []
@@ -141,19 +150,33 @@ class JsonCodec(Codec):
         start = 0
         for field, labels in zip(self._outputs, self._labels, strict=True):
             block = np.ascontiguousarray(values[:, start : start + field.width])
+            logits = outputs[:, start : start + field.width]
             start += field.width
             if labels:
-                columns.append([labels[i] for i in block.argmax(axis=1).tolist()])
+                # Of the logits, since two of them may round to one probability.
+                columns.append([labels[i] for i in logits.argmax(axis=1).tolist()])
                 columns.extend(_texts(np.ascontiguousarray(column)) for column in block.T)
             else:
                 columns.append(_texts(block))
         template = self._template
         return [template % row for row in zip(*columns, strict=True)]
 
+    def _decode_slowly(self, value: bytes) -> Any:
+        """Read one object of a model with a name that msgspec can't have in a struct."""
+        event = msgspec.json.decode(value)
+        try:
+            encode(self._inputs, [event])
+        except FieldError as error:
+            raise msgspec.ValidationError(error.detail) from None  # as the fast road does
+        return event
+
     def _explain(self, value: bytes, error: Exception) -> DecodeError:
         """Name the reason for a value that the fast road refused; slow, and for bad ones only."""
         try:
             event = msgspec.json.decode(value)
+        except msgspec.ValidationError as cause:
+            # Without a type to check, this is a number beyond float64: 1e999 is JSON.
+            return DecodeError("not-finite", str(cause))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
             return DecodeError("not-json", str(cause))
         if not isinstance(event, dict):

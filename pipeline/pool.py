@@ -94,6 +94,8 @@ class StateLayout:
     def to_records(self, states: States) -> list[bytes]:
         """Write each key's record; one copy from the device for all."""
         count = len(states)
+        if not count:
+            return []
         table = np.empty((count, self.record_bytes), dtype=np.uint8)
         table[:, :8] = states.offsets.astype("<i8").view(np.uint8).reshape(count, 8)
         table[:, 8:16] = states.timesteps.astype("<i8").view(np.uint8).reshape(count, 8)

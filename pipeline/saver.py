@@ -6,6 +6,7 @@ Saves of a worker are done in the order of their commits by one thread.  At most
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -151,8 +152,9 @@ class Saver:
     def close(self) -> None:
         """Stop the thread after what it is doing; what waits is left to the next owner's replay."""
         if self._thread is not None:
-            while not self._queue.empty():
-                self._queue.get_nowait()
+            with contextlib.suppress(queue.Empty):
+                while True:  # the thread takes from it, too
+                    self._queue.get_nowait()
             self._queue.put(None)
             self._thread.join()
 

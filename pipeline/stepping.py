@@ -20,7 +20,7 @@ class Stepped:
     """What a step gives.
 
     Attributes:
-        outputs: (n, H_out) float32, in the order of the batch's events.
+        outputs: (n, H_out) float32, in the order of the batch's events; zeros for one left out.
         timesteps: (n,) int64.  Count of the key's events before this one.
         states: The N keys' next states, in the order of `Batch.keys`.
         is_finite: (n,) bool.  False for an event that would have made its key's state or its own
@@ -111,7 +111,8 @@ class Stepper:
             for tensor, row in zip(current, rows, strict=True):
                 good = is_good.reshape(size, *[1] * (row.dim() - 1))
                 tensor[:size] = torch.where(good, row, tensor[:size])
-            outputs.append(y)
+            # Zeros, so that nobody after this has to know what a NaN is.
+            outputs.append(torch.where(is_good.unsqueeze(1), y, 0))
             finite.append(is_good)
         return torch.cat(outputs), tuple(current), torch.cat(finite).cpu().numpy()
 

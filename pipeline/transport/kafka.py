@@ -67,7 +67,8 @@ class KafkaLog:
         if settings.guarantee == "exactly-once":
             transactional_id = f"{settings.group}.{worker_id}"
         try:
-            self._admin = AdminClient(client_options(settings), logger=_log)
+            # What it has to say comes as an error of its calls; its log would go to stderr.
+            self._admin = AdminClient({**client_options(settings), "log_level": 0})
             self._consumer = Consumer(consumer_options(settings), logger=_log)
             self._transactions = Transactions(producer_options(settings, transactional_id))
         except KafkaException as error:

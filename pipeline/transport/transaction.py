@@ -93,24 +93,27 @@ class Transactions:
             return
         if not self._is_open:
             self._call(self._open)
-        self._call(
-            lambda: self._producer.send_offsets_to_transaction(
+        try:
+            self._producer.send_offsets_to_transaction(
                 list(offsets), consumer.consumer_group_metadata(), CALL_TIMEOUT_S
             )
-        )
+        except KafkaException as error:
+            # Not asked again, even where librdkafka would allow it: nothing is lost by an abort,
+            # and a second call after a time-out was seen never to return.
+            self._raise(error)
         # A crash here is an aborted transaction, one line later a committed one.
         self._call(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
         self._is_open = False
 
     def close(self) -> None:
         """Abort what is open; what was committed stays."""
-        if self._id is not None and self._is_open:
-            try:
+        try:
+            if self._id is not None and self._is_open:
                 self._producer.abort_transaction(CALL_TIMEOUT_S)
-            except KafkaException as error:
-                # The broker aborts it by its time-out, or has given the id to another already.
-                _log.warning("open transaction left to the broker: %s", error.args[0].str())
-        self._producer.close()
+            self._producer.close()
+        except KafkaException as error:
+            # The broker aborts it by its time-out, or has given the id to another already.
+            _log.warning("open transaction left to the broker: %s", error.args[0].str())
 
     def _open(self) -> None:
         self._failed = None
@@ -170,10 +173,7 @@ class Transactions:
         """Translate an error; abort the transaction if that is what it asks for."""
         cause = error.args[0]
         if cause.code() in FENCED:
-            raise FencedError(
-                f"another worker uses the transactional id {self._id!r}, or this one was away for "
-                f"longer than its time-out: {cause.str()}"
-            ) from error
+            raise self._fenced(cause) from error
         if cause.fatal():
             raise BrokerError(f"the broker refuses for good: {cause.str()}") from error
         if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE or (
@@ -190,16 +190,30 @@ class Transactions:
         if self._id is None:
             self._producer.purge()
             raise AbortedError(reason) from error
-        try:
-            self._producer.abort_transaction(CALL_TIMEOUT_S)
-        except KafkaException as second:
-            second_cause = second.args[0]
-            if second_cause.code() in FENCED:
-                raise FencedError(
-                    f"another worker has taken the place of {self._id!r}: {second_cause.str()}"
-                ) from second
-            raise BrokerError(f"abort failed: {second_cause.str()}, after: {reason}") from second
+        self._abort(reason)
         raise AbortedError(reason) from error
+
+    def _abort(self, reason: str) -> None:
+        """Abort the open transaction, asking again while the broker is away."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while True:
+            try:
+                self._producer.abort_transaction(CALL_TIMEOUT_S)
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.code() in FENCED:
+                    raise self._fenced(cause) from error
+                if not cause.retriable() or time.monotonic() > deadline:
+                    raise BrokerError(f"abort failed: {cause.str()}, after: {reason}") from error
+                _log.warning("aborting again: %s", cause.str())
+
+    def _fenced(self, cause: KafkaError) -> FencedError:
+        return FencedError(
+            f"the broker no longer takes anything from {self._id!r}: another worker has this "
+            "worker id, or a transaction stayed open for longer than --session-timeout-ms "
+            f"({cause.str()}). What was committed stays; a restart goes on from there"
+        )
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is not None and self._failed is None:

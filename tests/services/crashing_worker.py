@@ -1,7 +1,7 @@
 """A worker that kills itself (SIGKILL) at a verb: `crashing_worker before-commit:3 worker ...`.
 
 The code is the worker's own; only the call of one verb is led past the kill.  The number says at
-which call of the verb.
+which call of the verb.  `stop-commit:3` stops it (SIGSTOP) before the call instead.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ def crash_at(place: str) -> None:
         calls += 1
         if when == "before" and calls == int(number):
             os.kill(os.getpid(), signal.SIGKILL)
+        if when == "stop" and calls == int(number):
+            print(f"stopped before {verb}", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
         result = original(*args, **kwargs)
         if when == "after" and calls == int(number):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -18,6 +18,7 @@ from deploy.audit import AuditReport, audit
 from deploy.process import ChildProcess
 from deploy.services import LocalServices
 from models import GRU, LoadedModel, StepModel, load_model, save_model
+from pipeline import Prediction, PredictionReader
 from pipeline.app import run_worker
 from pipeline.settings import Settings
 from pipeline.topics import create_topics, lag
@@ -63,7 +64,8 @@ class Running:
 
     def burst(self, **changes: Any) -> None:
         """Run one worker in this process, to the end of the log."""
-        run_worker(Settings.from_environment({}, burst=True, **self.settings(**changes)))
+        environment = changes.pop("environment", {})
+        run_worker(Settings.from_environment(environment, burst=True, **self.settings(**changes)))
 
     def start(
         self, *, crash: str | None = None, program: str = "pipeline.cli", **changes: Any
@@ -126,6 +128,14 @@ class Running:
     def wait_for_log(self, worker: ChildProcess, text: str, timeout_s: float = 40.0) -> None:
         """Wait until a worker has logged a text."""
         wait_until(lambda: text in worker.log_tail(10_000), timeout_s, f"{text!r} in the log")
+
+    def predictions(self) -> list[Prediction]:
+        """Read all predictions, in the order of their events."""
+        with PredictionReader(
+            self.services.bootstrap_servers, self.output_topic, from_beginning=True
+        ) as reader:
+            found = list(reader.iterate(idle_timeout_s=1.0))
+        return sorted(found, key=lambda p: (p.timestamp_ms, p.source))
 
     def audit(self) -> AuditReport:
         """Compare all predictions with the offline unroll, by the independent judge."""

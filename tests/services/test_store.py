@@ -1,0 +1,192 @@
+"""The rules of the store: the same assertions on the one in memory and on Redis."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from pipeline.memory import MemoryStore
+from pipeline.store import LOAD_KEYS_MAX, SAVE_KEYS_MAX, RedisStore, SaveRefusedError, Store
+
+#: Makes a store that sees what the other ones of the same test have written.
+Connect = Callable[[], Store]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    if request.param == "memory":
+        one = MemoryStore()
+        yield lambda: one
+        return
+    url = request.getfixturevalue("redis_url")
+    topic_id = f"test-{uuid.uuid4().hex}"
+    made: list[RedisStore] = []
+
+    def connect_redis() -> RedisStore:
+        made.append(RedisStore(url, topic_id=topic_id, fingerprint="aa", wait_s=10))
+        return made[-1]
+
+    yield connect_redis
+    for store in made:
+        store.close()
+    with redis.Redis.from_url(url) as client:
+        for name in client.scan_iter(f"livestep:{{{topic_id}:*"):
+            client.delete(name)
+
+
+@pytest.fixture
+def store(connect: Connect) -> Store:
+    """A store in which partition 0 has begun at offset 10."""
+    store = connect()
+    store.begin(0, expected=None, applied=10, start=10, partitions=4)
+    return store
+
+
+def record(offset: int, state: bytes = b"state", timesteps: int = 1) -> bytes:
+    """Write a record as `StateLayout.to_records` does."""
+    return offset.to_bytes(8, "little", signed=True) + timesteps.to_bytes(8, "little") + state
+
+
+def save(store: Store, expected: int, applied: int, records: dict[bytes, bytes]) -> None:
+    keys, values = list(records), list(records.values())
+    store.save(0, expected=expected, applied=applied, keys=keys, records=values)
+
+
+def about(store: Store, partition: int = 0) -> Any:
+    return store.describe([partition])[partition]
+
+
+def test_nothing_is_held_of_a_partition_that_has_not_begun(store: Store) -> None:
+    assert store.describe([7, 0, 8])[7] is None
+    assert store.load(7, [b"a"]) == (None, [None])
+
+
+def test_what_has_begun_is_described(store: Store) -> None:
+    found = about(store)
+    assert (found.applied, found.start, found.partitions, found.has_states) == (10, 10, 4, False)
+
+
+def test_saved_records_come_back_in_the_order_asked_for(store: Store) -> None:
+    save(store, 10, 15, {b"a": record(11), b"b": record(14, b"other"), b"": record(12)})
+    assert store.load(0, [b"b", b"x", b"a", b""]) == (
+        15,
+        [record(14, b"other"), None, record(11), record(12)],
+    )
+    assert (about(store).applied, about(store).start, about(store).has_states) == (15, 10, True)
+
+
+@pytest.mark.parametrize("key", [b"applied", b"start", b"partitions", b"\x00\xff\n", b"k" * 1000])
+def test_any_bytes_may_be_a_key(store: Store, key: bytes) -> None:
+    save(store, 10, 15, {key: record(11)})
+    assert store.load(0, [key]) == (15, [record(11)])
+    assert about(store).applied == 15
+
+
+def test_a_save_moves_applied_also_without_states(store: Store) -> None:
+    save(store, 10, 15, {})
+    assert (about(store).applied, about(store).has_states) == (15, False)
+
+
+@pytest.mark.parametrize("expected", [9, 11])
+def test_a_save_that_expects_another_applied_is_refused_and_writes_nothing(
+    store: Store, expected: int
+) -> None:
+    with pytest.raises(SaveRefusedError, match="applied is 10") as caught:
+        save(store, expected, 15, {b"a": record(11)})
+    assert caught.value.partition == 0
+    assert store.load(0, [b"a"]) == (10, [None])
+
+
+def test_a_save_into_what_is_lost_is_refused(store: Store) -> None:
+    with pytest.raises(SaveRefusedError, match="applied is None"):
+        store.save(3, expected=10, applied=15, keys=[b"a"], records=[record(11)])
+    assert store.load(3, [b"a"]) == (None, [None])
+
+
+def test_a_save_whose_answer_was_lost_may_be_sent_again(store: Store) -> None:
+    for _ in range(2):
+        save(store, 10, 15, {b"a": record(14)})
+    assert store.load(0, [b"a"]) == (15, [record(14)])
+
+
+def test_a_state_never_goes_back(store: Store) -> None:
+    # Given a state that is newer than applied: what a crash between two chunks leaves
+    save(store, 10, 10, {b"a": record(20, b"newer"), b"b": record(11)})
+    # When replay saves what it has seen up to there
+    save(store, 10, 15, {b"a": record(12, b"older"), b"b": record(14), b"c": record(13)})
+    # Then the newer one stays
+    assert store.load(0, [b"a", b"b", b"c"]) == (
+        15,
+        [record(20, b"newer"), record(14), record(13)],
+    )
+
+
+def test_offsets_are_compared_as_signed_numbers_of_64_bits(store: Store) -> None:
+    save(store, 10, 15, {b"a": record(255), b"b": record(-1)})
+    save(store, 15, 300, {b"a": record(256), b"b": record(0)})
+    assert store.load(0, [b"a", b"b"]) == (300, [record(256), record(0)])
+
+
+def test_the_same_offset_is_not_newer(store: Store) -> None:
+    save(store, 10, 15, {b"a": record(14, b"first")})
+    save(store, 15, 16, {b"a": record(14, b"again")})
+    assert store.load(0, [b"a"]) == (16, [record(14, b"first")])
+
+
+def test_beginning_anew_drops_what_was_there(store: Store) -> None:
+    save(store, 10, 15, {b"a": record(14)})
+    store.begin(0, expected=15, applied=30, start=30, partitions=5)
+    found = about(store)
+    assert (found.applied, found.start, found.partitions, found.has_states) == (30, 30, 5, False)
+    assert store.load(0, [b"a"]) == (30, [None])
+
+
+@pytest.mark.parametrize("expected", [None, 9])
+def test_beginning_what_another_has_begun_is_refused(store: Store, expected: int | None) -> None:
+    save(store, 10, 15, {b"a": record(14)})
+    with pytest.raises(SaveRefusedError, match="applied is 15"):
+        store.begin(0, expected=expected, applied=30, start=30, partitions=4)
+    assert store.load(0, [b"a"]) == (15, [record(14)])
+
+
+def test_beginning_what_is_lost_meanwhile_is_refused(store: Store) -> None:
+    with pytest.raises(SaveRefusedError, match="applied is None"):
+        store.begin(3, expected=10, applied=30, start=30, partitions=4)
+    assert about(store, 3) is None
+
+
+def test_beginning_twice_with_the_same_offset_is_one_begin(store: Store) -> None:
+    store.begin(0, expected=None, applied=10, start=10, partitions=4)
+    assert about(store).applied == 10
+
+
+def test_partitions_do_not_see_each_other(store: Store) -> None:
+    store.begin(1, expected=None, applied=0, start=0, partitions=4)
+    save(store, 10, 15, {b"a": record(14)})
+    assert store.load(1, [b"a"]) == (0, [None])
+    assert about(store, 1).has_states is False
+
+
+def test_a_save_and_a_load_of_many_keys_are_whole(store: Store) -> None:
+    # Given more keys than one call takes
+    count = max(2 * SAVE_KEYS_MAX, LOAD_KEYS_MAX) + 1
+    records = {b"%d" % n: record(11 + n, b"%d" % n) for n in range(count)}
+    save(store, 10, 50_000, records)
+    # Then all are there, and a refused one leaves none
+    assert store.load(0, list(records)) == (50_000, list(records.values()))
+    with pytest.raises(SaveRefusedError):
+        save(store, 10, 60_000, dict.fromkeys(records, record(59_999)))
+    assert store.load(0, list(records)) == (50_000, list(records.values()))
+
+
+def test_two_workers_see_each_others_saves_and_the_slower_one_is_refused(connect: Connect) -> None:
+    first, second = connect(), connect()
+    first.begin(0, expected=None, applied=10, start=10, partitions=4)
+    save(second, 10, 15, {b"a": record(14)})
+    with pytest.raises(SaveRefusedError, match="applied is 15"):
+        save(first, 10, 12, {b"a": record(11)})
+    assert first.load(0, [b"a"]) == (15, [record(14)])
