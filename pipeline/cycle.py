@@ -110,6 +110,10 @@ class Cycle:
         #: The partitions that this worker has now; kept by the engine.
         self.owned: dict[int, Owned] = {}
 
+    def warm_up(self) -> None:
+        """Do once, for nothing, what would make the first batch slow."""
+        self._stepper.warm_up()
+
     def poll(self, timeout_s: float) -> list[Record]:
         """Take what has arrived.  # A crash here loses nothing: no position has moved."""
         with self._meter.time("poll"):

@@ -81,7 +81,8 @@ class Engine:
         self._has_joined = False
 
     def join(self) -> None:
-        """Join the group; partitions are assigned within later polls."""
+        """Warm up and join the group; partitions are assigned within later polls."""
+        self._cycle.warm_up()
         self._log.subscribe(self)
 
     def poll(self, timeout_s: float) -> Work | None:

@@ -47,6 +47,13 @@ class Stepper:
         self._template: State = net.initial_state(1)
 
     @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Step once and forget it, so that the first event need not wait for what torch sets up."""
+        data = torch.zeros(2, self._net.input_size, device=self._device)
+        sequence = PackedSequence(data, torch.ones(2, dtype=torch.int64))
+        self._net.step_packed(sequence, self._template)
+
+    @torch.inference_mode()
     def step(self, batch: Batch, states: States) -> Stepped:
         """Step every event of the batch, each key's in its order.
 

@@ -20,6 +20,9 @@ RESERVED = frozenset(
     }
 )
 
+#: Options of the classic group protocol, which the newer one refuses.
+_CLASSIC_GROUP = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+
 #: Bytes that librdkafka fetches ahead for all partitions of a consumer.
 _PREFETCH_KIB = 65_536
 
@@ -53,6 +56,10 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "auto.offset.reset": "error",
         "enable.partition.eof": settings.burst,
     }
+    if options.get("group.protocol") == "consumer":
+        # KIP-848: the broker decides on assignment and time-outs, a client may not name them.
+        for name in _CLASSIC_GROUP:
+            del options[name]
     if settings.group_instance_id:
         options["group.instance.id"] = settings.group_instance_id
     return options

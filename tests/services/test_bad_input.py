@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from deploy.services import LocalServices
@@ -17,6 +18,7 @@ from pipeline import DeadLetterReader
 from pipeline.errors import (
     BrokerError,
     ConfigError,
+    HistoryMissingError,
     OffsetsResetError,
     OtherModelError,
     PartitionsChangedError,
@@ -221,6 +223,31 @@ def test_another_model_is_refused_until_the_operator_says_how_it_takes_over(
     assert max(p.timestep for p in running.predictions()) < 450
     last = running.predictions()[-50:]
     assert {p.timestep for p in last} & set(range(10, 60))
+
+
+def test_history_that_is_no_longer_in_the_log_is_refused_or_accepted(
+    pipeline: MakeRunning, redis_client: redis.Redis
+) -> None:
+    # Given a partition whose first events have been deleted, and a Redis that has lost its states
+    running = pipeline(partitions=1)
+    running.publish(100, keys=3)
+    running.burst()
+    admin = AdminClient({"bootstrap.servers": running.services.bootstrap_servers})
+    kept = TopicPartition(running.input_topic, 0, 60)
+    for future in admin.delete_records([kept]).values():
+        future.result(10)
+    redis_client.flushall()
+
+    # When a worker starts, then it says from which offset on the history is missing
+    with pytest.raises(HistoryMissingError, match="offsets 0 to 59 .*--accept-missing-history"):
+        running.burst()
+
+    # When that is accepted, then states begin with what is left
+    running.publish(30, keys=3)
+    running.burst(accept_missing_history=True)
+    last = running.predictions()[-30:]
+    assert sum(p.timestep for p in last) < 30 * 40
+    assert min(p.timestep for p in last) > 3
 
 
 def test_offsets_set_back_by_hand_under_the_states_are_refused(pipeline: MakeRunning) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import numpy as np
 import pytest
 
 from models import GRU, LSTM, StepModel, VanillaRNN
@@ -74,12 +76,34 @@ def test_at_least_once_gives_exact_states_when_nothing_crashes(pipeline: MakeRun
     running.assert_truth()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "environment": {
+                "LIVESTEP_KAFKA_COMPRESSION_TYPE": "lz4",
+                "LIVESTEP_KAFKA_LINGER_MS": "3",
+            }
+        },
+        {"environment": {"LIVESTEP_KAFKA_GROUP_PROTOCOL": "consumer"}},
+        {"group_instance_id": "static"},
+    ],
+    ids=["client options", "new group protocol", "static member"],
+)
+def test_client_options_pass_through_and_the_truth_holds(
+    pipeline: MakeRunning, options: dict[str, Any]
+) -> None:
+    running = pipeline()
+    for _ in range(2):
+        running.publish(500)
+        running.burst(**dict(options))
+    running.assert_truth()
+
+
 def test_raw_float32_models_are_served_as_exactly_as_json(pipeline: MakeRunning) -> None:
     # Given a model whose codec is raw float32
     running = pipeline(codec="float32")
     rng = random.Random(1)
-    import numpy as np
-
     events = [
         (b"k%d" % rng.randrange(9), np.array([rng.gauss(0, 1) for _ in range(3)], "<f4").tobytes())
         for _ in range(1_000)
