@@ -1,0 +1,185 @@
+"""The log in memory: one worker's view of a `MemoryBroker`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.batch import Offset, Record
+from pipeline.log import AbortedError, Listener, Outgoing, StartAt
+from pipeline.memory.broker import MemoryBroker, MemoryProducer, MemoryRecord
+from pipeline.settings import Settings
+
+
+class MemoryLog:
+    """`Log` on a `MemoryBroker`; several share one as the workers of one group.
+
+    Partitions are assigned and revoked within `poll`, as `MemoryGroup.rebalance` says; joining and
+    leaving deal them out evenly.
+
+    Args:
+        broker: Where the topics are.
+        settings: Topics and guarantee.
+        worker_id: A second log with the same one fences the first.
+    """
+
+    def __init__(self, broker: MemoryBroker, settings: Settings, worker_id: str = "worker") -> None:
+        self._broker = broker
+        self._group = broker.group
+        self._topic = settings.input_topic
+        self._is_transactional = settings.guarantee == "exactly-once"
+        self._listener: Listener | None = None
+        self._producer: MemoryProducer | None = None
+        self._generation = -1
+        self._positions: dict[int, Offset] = {}
+        self._paused: set[int] = set()
+        self.worker_id = worker_id
+        self.partitions = broker.partition_counts[self._topic]
+
+    def subscribe(self, listener: Listener) -> None:
+        """See `Log.subscribe`."""
+        self._listener = listener
+        if self._is_transactional:
+            self._producer = self._broker.producer(self.worker_id)
+        else:
+            self._producer = MemoryProducer(self._broker)
+        self._deal([m for m in self._members() if m.worker_id != self.worker_id] + [self])
+
+    def poll(self, records_max: int, timeout_s: float) -> list[Record]:
+        """See `Log.poll`; never waits."""
+        self._rebalance()
+        records: list[Record] = []
+        for partition in sorted(self._positions.keys() - self._paused):
+            found, position = self._read(partition, records_max - len(records))
+            records += found
+            self._positions[partition] = position
+        return records
+
+    def send(self, topic: str, records: Iterable[Outgoing]) -> None:
+        """See `Log.send`."""
+        assert self._producer is not None
+        if self._is_transactional:
+            self._producer.send(topic, records)
+        else:
+            for record in records:
+                self._broker.append(topic, record)
+
+    def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
+        """See `Log.commit`."""
+        assert self._producer is not None
+        self._producer.check()
+        try:
+            self._group.commit(self._generation, offsets)
+        except AbortedError:
+            self._producer.end(is_committed=False)
+            raise
+        self._producer.end(is_committed=True)
+
+    def rewind(self, positions: Mapping[int, Offset]) -> None:
+        """See `Log.rewind`."""
+        self._positions.update({p: at for p, at in positions.items() if p in self._positions})
+
+    def committed(self) -> dict[int, tuple[Offset | None, str]]:
+        """See `Log.committed`."""
+        self.partitions = self._broker.partition_counts[self._topic]
+        nothing: tuple[Offset | None, str] = (None, "")
+        return {p: self._group.offsets.get(p, nothing) for p in range(self.partitions)}
+
+    def bounds(self, partition: int) -> tuple[Offset, Offset]:
+        """See `Log.bounds`."""
+        return self._broker.bounds(self._topic, partition)
+
+    def pause(self, partition: int) -> None:
+        """See `Log.pause`."""
+        self._paused.add(partition)
+
+    def resume(self, partition: int) -> None:
+        """See `Log.resume`."""
+        self._paused.discard(partition)
+
+    def replay(self, partition: int, start: Offset, end: Offset) -> MemoryReplay:
+        """See `Log.replay`."""
+        return MemoryReplay(self._broker, self._topic, partition, start, end)
+
+    @property
+    def is_at_end(self) -> bool:
+        """See `Log.is_at_end`."""
+        return self.lag() == 0
+
+    def lag(self) -> int:
+        """See `Log.lag`; exact."""
+        return sum(len(self._read(partition, None)[0]) for partition in self._positions)
+
+    def close(self) -> None:
+        """See `Log.close`."""
+        assert self._listener is not None and self._producer is not None
+        if not self._producer.is_fenced:
+            self._producer.end(is_committed=False)
+        self._give_up(set(self._positions))
+        if self in self._members():
+            self._deal([member for member in self._members() if member is not self])
+
+    def _read(self, partition: int, records_max: int | None) -> tuple[list[MemoryRecord], Offset]:
+        start = self._positions[partition]
+        return self._broker.read(self._topic, partition, start, records_max)
+
+    def _members(self) -> list[Any]:
+        return self._group.members
+
+    def _deal(self, members: list[Any]) -> None:
+        self._group.rebalance_evenly(members, self._broker.partition_counts[self._topic])
+
+    def _rebalance(self) -> None:
+        """Take note of the group's generation: give up first, then take what is free."""
+        assert self._listener is not None
+        target = self._group.target(self)
+        self._give_up(self._positions.keys() - target)
+        free = {p for p in target - self._positions.keys() if self._group.owner(p) is None}
+        if not free and self._generation == self._group.generation:
+            return
+        self._generation = self._group.generation
+        starts: dict[int, StartAt] = self._listener.assigned(sorted(free))
+        for partition, start in starts.items():
+            self._group.take(self, partition)
+            self._positions[partition] = start.position
+            if start.is_paused:
+                self._paused.add(partition)
+
+    def _give_up(self, partitions: set[int]) -> None:
+        """Tell the listener what goes, and what has gone already; a partition may be both."""
+        assert self._listener is not None
+        gone = {p for p in self._positions if self._group.owner(p) is not self}
+        for lost, leaving in ((True, gone), (False, partitions - gone)):
+            if leaving:
+                self._listener.revoked(sorted(leaving), is_lost=lost)
+        for partition in gone | partitions:
+            del self._positions[partition]
+            self._paused.discard(partition)
+            if partition not in gone:
+                self._group.release(partition)
+
+
+class MemoryReplay:
+    """`Replay` on a `MemoryBroker`."""
+
+    def __init__(
+        self, broker: MemoryBroker, topic: str, partition: int, start: Offset, end: Offset
+    ) -> None:
+        self._broker = broker
+        self._place = (topic, partition)
+        self._position = start
+        self._end = end
+
+    def read(self, records_max: int, timeout_s: float) -> list[Record]:
+        """See `Replay.read`; never waits."""
+        found, self._position = self._broker.read(*self._place, self._position, records_max)
+        return [record for record in found if record.offset() < self._end]
+
+    @property
+    def is_done(self) -> bool:
+        """See `Replay.is_done`."""
+        rest, _ = self._broker.read(*self._place, self._position, 1)
+        return not rest or rest[0].offset() >= self._end
+
+    def close(self) -> None:
+        """See `Replay.close`."""

@@ -1,0 +1,127 @@
+"""The real engine over the log and the store in memory, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from models import FieldError, LoadedModel, encode
+from pipeline.app import build_engine
+from pipeline.client import decode_float32, decode_json
+from pipeline.errors import DecodeError
+from pipeline.memory.broker import MemoryBroker, MemoryRecord
+from pipeline.memory.log import MemoryLog
+from pipeline.memory.store import MemoryStore
+from pipeline.records import (
+    Prediction,
+    key_bytes,
+    key_text,
+    read_dead_letter_headers,
+    read_prediction_headers,
+)
+from pipeline.settings import Settings
+
+Event = Mapping[str, Any] | bytes
+
+
+def predict_in_memory(
+    model: LoadedModel,
+    events: Iterable[tuple[str | bytes, Event]],
+    *,
+    partitions: int = 1,
+    batch_events_max: int = 1_000,
+) -> list[Prediction]:
+    """Predict as a worker would, without Kafka and Redis: for tests of your own model.
+
+    The engine is the worker's, codec, batches and transactions included; its log and store are
+    gone when this returns.
+
+    Args:
+        model: Any model, also one made by hand: `LoadedModel(net=..., ...)`.
+        events: Key and event, as a publisher sends them: a mapping, or the record's bytes.
+        partitions: Of the topics in memory.
+        batch_events_max: Events of one batch; the predictions are the same whatever it is.
+
+    Returns:
+        predictions: One for each event, in the order of the events.
+
+    Raises:
+        DecodeError: If a worker would send an event to the dead-letter topic; names the first.
+
+    Example:
+        >>> import tempfile
+        >>> from models import GRU, load_model, save_model
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     save_model(GRU(input_size=1, hidden_size=4, output_size=1), directory)
+        ...     model = load_model(directory)
+        >>> events = [("a", {"x": 0.5}), ("b", {"x": 2}), ("a", {"x": 1})]
+        >>> predictions = predict_in_memory(model, events)
+        >>> [(prediction.key, prediction.timestep) for prediction in predictions]
+        [('a', 0), ('b', 0), ('a', 1)]
+    """
+    settings = Settings(
+        model=model.name or "model",
+        input_topic="events",
+        output_topic="predictions",
+        batch_events_max=batch_events_max,
+        pool_slots=2 * batch_events_max,
+    )
+    topics = (settings.input_topic, settings.output_topic, settings.dead_letter_topic)
+    broker = MemoryBroker(dict.fromkeys(topics, partitions))
+    places = [
+        broker.publish(settings.input_topic, key_bytes(key), _value(model, event))
+        for key, event in events
+    ]
+
+    engine = build_engine(
+        settings,
+        model,
+        MemoryLog(broker, settings),
+        MemoryStore(),
+        output_partitions=broker.partition_counts,
+        is_saving_behind=False,
+    )
+    engine.join()
+    # The first poll is the one that assigns.
+    while (work := engine.poll(0)) is not None or not engine.is_at_end:
+        if work is not None:
+            engine.run(work)
+    engine.drain()
+
+    letters = broker.records(settings.dead_letter_topic)
+    found = [read_dead_letter_headers(letter.headers() or []) for letter in letters]
+    if found:
+        reason, detail, source, _ = min(found, key=lambda one: places.index(one[2]))
+        raise DecodeError(reason, f"event {places.index(source)}: {detail}")
+    answers = [_prediction(model, record) for record in broker.records(settings.output_topic)]
+    by_source = {answer.source: answer for answer in answers}
+    return [by_source[place] for place in places]
+
+
+def _value(model: LoadedModel, event: Event) -> bytes:
+    """Write an event by the model's codec."""
+    if isinstance(event, bytes):
+        return event
+    if model.codec == "json":
+        return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return encode(model.inputs, [event]).astype("<f4").tobytes()
+    except FieldError as error:
+        raise DecodeError(error.reason, error.detail) from error
+
+
+def _prediction(model: LoadedModel, record: MemoryRecord) -> Prediction:
+    source, timestep, fingerprint = read_prediction_headers(record.headers() or [])
+    decode = decode_json if model.codec == "json" else decode_float32
+    return Prediction(
+        key=key_text(record.key() or b""),
+        value=decode(record.value() or b""),
+        timestep=timestep,
+        timestamp_ms=record.timestamp()[1],
+        source=source,
+        model=fingerprint,
+        partition=record.partition(),
+        offset=record.offset(),
+    )

@@ -1,0 +1,38 @@
+"""2. One model call steps many keys, each from its own state, each in its own order.
+
+A batch of a keyed stream is a `PackedSequence`: the rank of an event within its key is its time
+step.  That is why a batch costs little more than one event.
+"""
+
+import numpy as np
+import torch
+
+from models import GRU
+from pipeline.batch import pack, rank
+from pipeline.codec import JsonCodec
+from pipeline.memory import MemoryRecord
+from pipeline.pool import StateLayout
+from pipeline.stepping import Stepper
+from tests.world import loaded
+
+
+def test_a_mixed_batch_gives_each_key_what_it_would_get_alone():
+    # Given events of two keys in turn: a b a a
+    model = loaded(GRU(input_size=1, hidden_size=4, output_size=1))
+    codec = JsonCodec(model.inputs, model.outputs)
+    records = [
+        MemoryRecord(("events", 0, offset), (key, b'{"x": %d}' % offset))
+        for offset, key in enumerate([b"a", b"b", b"a", b"a"])
+    ]
+    batch = pack(records, codec, key_bytes_max=100, value_bytes_max=100)
+    assert rank(batch.key_index).batch_sizes.tolist() == [2, 1, 1]  # Both; then a; then a.
+
+    # When one call steps all of them
+    layout = StateLayout(model.net.initial_state(1))
+    stepped = Stepper(model.net, torch.device("cpu")).step(batch, layout.fresh(2))
+
+    # Then each key has the outputs of its own sequence
+    for events in ([0, 2, 3], [1]):
+        alone = model.unroll_rows(np.array(events, np.float32).reshape(-1, 1))
+        assert np.allclose(stepped.outputs[events], alone, atol=1e-6)
+    assert stepped.timesteps.tolist() == [0, 0, 1, 2]

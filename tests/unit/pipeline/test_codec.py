@@ -1,0 +1,251 @@
+"""Codecs: every reason for a dead letter, and both roads give the same numbers."""
+
+import json
+import math
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import Category, FieldError, Number, activate, decode, encode
+from pipeline.codec import Float32Codec, JsonCodec
+from pipeline.errors import DecodeError
+
+WEATHER = Category("weather", ("sunny", "rainy"))
+DISH = Category("dish", ("1", "2", "3"), optional=True)
+INPUTS = [Number("x"), Number("pair", 2), WEATHER, DISH]
+OUTPUTS = [Number("y"), Number("z", 3), DISH]
+GOOD = {"x": 1, "pair": [2, 3.5], "weather": "rainy", "dish": 2}
+
+
+@pytest.fixture
+def codec():
+    return JsonCodec(INPUTS, OUTPUTS)
+
+
+def refused(codec, value):
+    with pytest.raises(DecodeError) as caught:
+        codec.decode(value)
+    return caught.value.reason
+
+
+def rows(codec, *events):
+    return codec.to_array([codec.decode(orjson.dumps(event)) for event in events])
+
+
+def without(name):
+    return {other: value for other, value in GOOD.items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (without("x"), "missing-feature"),
+        (without("pair"), "missing-feature"),
+        (without("weather"), "missing-feature"),
+        ({**GOOD, "y": 1}, "unknown-feature"),
+        ({**GOOD, "x": "1"}, "wrong-kind"),
+        ({**GOOD, "x": True}, "wrong-kind"),
+        ({**GOOD, "x": None}, "wrong-kind"),
+        ({**GOOD, "x": [1]}, "wrong-kind"),
+        ({**GOOD, "pair": 1}, "wrong-kind"),
+        ({**GOOD, "pair": [1, "2"]}, "wrong-kind"),
+        ({**GOOD, "weather": None}, "wrong-kind"),
+        ({**GOOD, "weather": ["sunny"]}, "wrong-kind"),
+        ({**GOOD, "dish": 1.5}, "wrong-kind"),
+        ({**GOOD, "dish": True}, "wrong-kind"),
+        ({**GOOD, "pair": [1]}, "wrong-length"),
+        ({**GOOD, "pair": [1, 2, 3]}, "wrong-length"),
+        ({**GOOD, "weather": "snow"}, "unknown-category"),
+        ({**GOOD, "dish": 4}, "unknown-category"),
+        ([GOOD], "not-an-object"),
+        ("text", "not-an-object"),
+        (1, "not-an-object"),
+        (None, "not-an-object"),
+    ],
+)
+def test_json_that_is_no_event_of_the_model_says_why(codec, event, reason):
+    assert refused(codec, json.dumps(event).encode()) == reason
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"{",
+        b'{"x": 1}}',
+        b"\x00\x01",
+        b"\xff",
+        b'{"x": "\xff"}',
+        b'\xef\xbb\xbf{"x": 1}',
+        b'{"x": NaN}',
+        b'{"x": Infinity}',
+        b"{'x': 1}",
+        b'{"weather": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"x": ' + b"[" * 100_000,
+        b'{"new": ' + b'{"a":' * 100_000,
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_bytes_that_are_no_json_say_so_however_deep_they_are_nested(codec, value):
+    assert refused(codec, value) == "not-json"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'{"weather": "\xff"}', b'{"\xff": 1}', b'{"a\\"b": ' + b"[" * 100_000],
+    ids=lambda value: repr(value[:20]),
+)
+@pytest.mark.parametrize("name", ["x", 'a"b'])
+def test_bytes_that_fail_deep_within_are_no_event_on_either_road(name, value):
+    codec = JsonCodec([Number(name), WEATHER], OUTPUTS)
+    assert refused(codec, value) in {"not-json", "unknown-feature"}
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "1" + "0" * 400])
+def test_a_number_beyond_float64_is_not_finite(codec, number):
+    value = json.dumps(GOOD).replace("3.5", number).encode()
+    assert refused(codec, value) == "not-finite"
+
+
+def test_a_number_beyond_float32_becomes_infinite_and_pack_sees_it(codec):
+    assert math.isinf(rows(codec, {**GOOD, "x": 1e39})[0, 0])
+    assert math.isinf(rows(codec, {**GOOD, "x": -3.4028235677973366e38})[0, 0])
+    assert np.isfinite(rows(codec, {**GOOD, "x": 3.4028235e38})).all()
+
+
+def test_an_integer_category_counts_as_its_text_and_an_absent_one_as_zeros(codec):
+    found = rows(codec, GOOD, {**GOOD, "dish": "2"}, {**GOOD, "dish": None}, without("dish"))
+    assert found[:, 5:].tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert found[0, :5].tolist() == [1, 2, 3.5, 0, 1]
+
+
+names = st.sampled_from(
+    ["x", "a b", "100%", "%b", "%%", 'say "hi"', "back\\slash", "line\nbreak", "", "ü", "☃", "f0"]
+)
+
+
+@given(st.lists(names.filter(bool), min_size=1, max_size=4, unique=True), names)
+def test_any_name_and_any_category_can_be_read_and_written(found, category):
+    fields = [*map(Number, found), Category("c\t%", (category, category + "%b"))]
+    codec = JsonCodec(fields, fields)
+    event = {**dict.fromkeys(found, 1.5), "c\t%": category}
+    width = len(found) + 2
+    assert rows(codec, event).tolist() == [[1.5] * len(found) + [1, 0]]
+    written = orjson.loads(codec.encode(np.zeros((1, width), np.float32))[0])
+    assert written == decode(fields, np.zeros((1, width), np.float32))[0]
+    assert refused(codec, b'{"other": 1}') in {"unknown-feature", "missing-feature"}
+
+
+#: JSON of all kinds, near to an event: what the fast road takes, the slow one takes, and the same.
+numbers = st.one_of(
+    st.integers(-(10**40), 10**40),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.just(3.4028235677973366e38),
+)
+anything = st.one_of(
+    numbers, st.none(), st.booleans(), st.text(max_size=3), st.lists(numbers, max_size=3)
+)
+events = st.fixed_dictionaries(
+    {"x": numbers, "pair": st.lists(numbers, min_size=2, max_size=2)},
+    optional={
+        "weather": st.sampled_from(["sunny", "rainy"]),
+        "dish": st.one_of(st.none(), st.sampled_from(["1", "2", 3])),
+    },
+)
+near_events = st.one_of(
+    events,
+    st.builds(
+        lambda event, name, value: {**event, name: value},
+        events,
+        st.sampled_from(["x", "pair", "weather", "dish", "new"]),
+        anything,
+    ),
+)
+
+
+@given(near_events)
+def test_the_fast_road_and_the_careful_one_agree(event):
+    codec = JsonCodec(INPUTS, OUTPUTS)
+    value = json.dumps(event).encode()
+    try:
+        careful = encode(INPUTS, [event])
+    except FieldError as error:
+        # A single number beyond float32 is found in pack, for all rows at once.
+        try:
+            fast = codec.to_array([codec.decode(value)])
+        except DecodeError as fast_error:
+            assert fast_error.reason == error.reason
+        else:
+            assert error.reason == "not-finite"
+            assert not np.isfinite(fast).all()
+    else:
+        assert codec.to_array([codec.decode(value)]).tobytes() == careful.tobytes()
+
+
+floats = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+@given(st.lists(st.lists(floats, min_size=7, max_size=7), max_size=5))
+def test_what_is_written_is_what_the_offline_decode_gives(outputs):
+    array = np.array(outputs, np.float32).reshape(len(outputs), 7)
+    written = [orjson.loads(value) for value in JsonCodec(INPUTS, OUTPUTS).encode(array)]
+    offline = decode(OUTPUTS, array)
+    assert len(written) == len(offline)
+    for found, expected in zip(written, offline, strict=True):
+        assert list(found) == list(expected) == ["y", "z", "dish"]
+        assert list(found["dish"]["probabilities"]) == ["1", "2", "3"]
+        assert found["dish"]["label"] == expected["dish"]["label"]
+        # A float32 written with its own digits is that float32 again, bit by bit.
+        assert np.float32([found["y"], *found["z"]]).tobytes() == (
+            np.float32([expected["y"], *expected["z"]]).tobytes()
+        )
+        assert np.float32(list(found["dish"]["probabilities"].values())).tobytes() == (
+            np.float32(list(expected["dish"]["probabilities"].values())).tobytes()
+        )
+
+
+def test_a_float32_is_written_with_as_many_digits_as_it_has(codec):
+    (value,) = JsonCodec([], [Number("y")]).encode(np.array([[0.1]], np.float32))
+    assert value == b'{"y":0.1}'
+
+
+@pytest.mark.parametrize("width", [64, 65, 10_000])
+def test_long_vectors_are_read_and_their_length_is_checked(width):
+    codec = JsonCodec([Number("x", width)], [Number("y", width)])
+    vector = np.arange(width, dtype=np.float32) / 7
+    value = orjson.dumps({"x": vector.tolist()})
+    assert np.array_equal(codec.to_array([codec.decode(value)])[0], vector)
+    assert np.array_equal(
+        np.float32(orjson.loads(codec.encode(vector.reshape(1, -1))[0])["y"]), vector
+    )
+    for wrong in (vector.tolist()[:-1], [*vector.tolist(), 1.0], []):
+        assert refused(codec, orjson.dumps({"x": wrong})) == "wrong-length"
+
+
+def test_raw_float32_is_read_and_written_little_endian():
+    outputs = [Number("y"), DISH]
+    codec = Float32Codec([Number("x", 2)], outputs)
+    value = bytes.fromhex("0000803f000000c0")
+    assert codec.to_array([codec.decode(value)]).tolist() == [[1, -2]]
+    array = np.array([[0.5, 1, 2, 3], [1, 0, 0, 0]], np.float32)
+    expected = activate(outputs, array)
+    assert codec.encode(array) == [row.astype("<f4").tobytes() for row in expected]
+
+
+def test_raw_float32_of_a_wrong_length_says_how_long_it_is():
+    codec = Float32Codec([Number("x", 2)], [Number("y")])
+    assert refused(codec, b"12345") == "not-float32"
+    assert refused(codec, b"1234") == "wrong-length"
+    assert refused(codec, b"123456789012") == "wrong-length"
+
+
+@pytest.mark.parametrize("kind", [JsonCodec, Float32Codec])
+@pytest.mark.parametrize("outputs", [[Number("y")], [Number("y", 3)], [DISH]])
+def test_no_rows_give_no_values(kind, outputs):
+    codec = kind([Number("x", 2)], outputs)
+    width = sum(field.width for field in outputs)
+    assert codec.to_array([]).shape == (0, 2)
+    assert codec.encode(np.zeros((0, width), np.float32)) == []

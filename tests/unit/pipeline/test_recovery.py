@@ -1,0 +1,217 @@
+"""What is done with an assigned partition: each row of the table at the head of recovery.py."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.errors import (
+    HistoryMissingError,
+    OffsetsResetError,
+    OtherModelError,
+    PartitionsChangedError,
+)
+from pipeline.recovery import CommitMark, Situation, decide
+from pipeline.store import StoredPartition
+
+OURS = CommitMark("aa", partitions=4, start=3)
+THEIRS = CommitMark("bb", partitions=4, start=3)
+BASE = Situation(
+    topic="events",
+    partition=2,
+    partitions=4,
+    model="aa",
+    committed=None,
+    mark=None,
+    stored=None,
+    log_start=0,
+    log_end=100,
+    group_start=0,
+)
+
+
+def situation(**changes):
+    return replace(BASE, **changes)
+
+
+def stored(applied, start=3, *, has_states=True):
+    return StoredPartition(applied, start, 4, has_states)
+
+
+def decided(*, on_new_model="refuse", accept_missing_history=False, **changes):
+    decision = decide(
+        situation(**changes),
+        on_new_model=on_new_model,
+        accept_missing_history=accept_missing_history,
+    )
+    return decision.position, decision.start, decision.applied, decision.is_begun
+
+
+def refused(error, *texts, **changes):
+    with pytest.raises(error) as caught:
+        decided(**changes)
+    for text in texts:
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("at", [0, 40])
+def test_the_first_run_begins_where_the_group_begins(at):
+    assert decided(group_start=at) == (at, at, at, False)
+
+
+def test_a_first_run_that_died_before_its_first_commit_goes_on_where_it_began():
+    # Also when the log has grown, and a group without commits would begin elsewhere now.
+    begun = stored(7, start=7, has_states=False)
+    assert decided(stored=begun, group_start=90) == (7, 7, 7, True)
+
+
+def test_a_group_deleted_under_its_states_is_refused():
+    refused(
+        OffsetsResetError,
+        "events/2",
+        "up to offset 50",
+        "the group has no committed offset",
+        "Set the group's offset back to 50",
+        stored=stored(50),
+    )
+
+
+@pytest.mark.parametrize("mark", [OURS, THEIRS, None])
+def test_states_as_far_as_the_commit_go_on_whoever_committed(mark):
+    # Another model's mark with our states: this model has taken over, and not committed yet.
+    assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, True)
+
+
+@pytest.mark.parametrize("mark", [OURS, None])
+def test_states_behind_the_commit_are_replayed(mark):
+    assert decided(committed=50, mark=mark, stored=stored(20)) == (50, 3, 20, True)
+
+
+def test_lost_states_are_replayed_from_where_they_began():
+    assert decided(committed=50, mark=OURS) == (50, 3, 3, False)
+
+
+@pytest.mark.parametrize("mark", [OURS, THEIRS, None])
+@pytest.mark.parametrize("on_new_model", ["refuse", "zeros", "warm"])
+def test_offsets_reset_under_the_states_are_refused_whoever_committed(mark, on_new_model):
+    refused(
+        OffsetsResetError,
+        "up to offset 51",
+        "committed offset is 50",
+        "stepped twice",
+        committed=50,
+        mark=mark,
+        stored=stored(51),
+        on_new_model=on_new_model,
+    )
+
+
+@pytest.mark.parametrize("states", [None, stored(20)])
+def test_another_models_commit_is_refused_and_both_ways_out_are_named(states):
+    refused(
+        OtherModelError,
+        "at offset 50",
+        "made by model bb",
+        "this worker has model aa",
+        "--on-new-model zeros",
+        "--on-new-model warm",
+        committed=50,
+        mark=THEIRS,
+        stored=states,
+    )
+
+
+@pytest.mark.parametrize("states", [None, stored(20)])
+def test_a_new_model_may_begin_at_zeros_at_the_commit(states):
+    found = decided(committed=50, mark=THEIRS, stored=states, on_new_model="zeros")
+    assert found == (50, 50, 50, False)
+
+
+def test_a_new_model_may_replay_the_history_that_the_log_holds():
+    begun = dict(committed=50, mark=THEIRS, log_start=10, on_new_model="warm")
+    assert decided(**begun) == (50, 10, 10, False)
+    # After a crash in it, it goes on from where it was.
+    assert decided(**begun, stored=stored(20, start=10)) == (50, 10, 20, True)
+
+
+def test_a_new_model_warms_up_with_nothing_when_the_log_holds_nothing():
+    found = decided(committed=50, mark=THEIRS, log_start=50, on_new_model="warm")
+    assert found == (50, 50, 50, False)
+
+
+def test_a_commit_without_a_mark_and_without_states_was_set_by_hand():
+    assert decided(committed=50) == (50, 50, 50, False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(committed=50, mark=OURS, log_start=4),
+        dict(committed=50, mark=OURS, stored=stored(20), log_start=21),
+        dict(committed=50, mark=OURS, stored=stored(50), log_start=51),
+    ],
+)
+def test_a_replay_whose_events_are_gone_is_refused_unless_accepted(changes):
+    refused(HistoryMissingError, "no longer in the log", "--accept-missing-history", **changes)
+    assert decided(**changes, accept_missing_history=True)[0] == max(50, changes["log_start"])
+
+
+def test_missing_history_says_which_offsets():
+    refused(
+        HistoryMissingError,
+        "offsets 20 to 29",
+        "from offset 30",
+        committed=50,
+        mark=OURS,
+        stored=stored(20),
+        log_start=30,
+    )
+
+
+def test_accepted_missing_history_begins_lost_states_with_what_is_there():
+    found = decided(committed=50, mark=OURS, log_start=10, accept_missing_history=True)
+    assert found == (50, 10, 10, False)
+    kept = decided(
+        committed=50, mark=OURS, stored=stored(20), log_start=30, accept_missing_history=True
+    )
+    assert kept == (50, 3, 20, True)
+
+
+def test_an_event_of_a_history_that_only_just_is_there_is_enough():
+    assert decided(committed=50, mark=OURS, stored=stored(20), log_start=20)[2] == 20
+
+
+def test_a_log_that_ends_before_the_commit_has_lost_records():
+    refused(
+        OffsetsResetError,
+        "position is 101",
+        "ends at 100",
+        committed=101,
+        mark=OURS,
+        stored=stored(101),
+    )
+    assert decided(committed=100, mark=OURS, stored=stored(100))[0] == 100
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(committed=50, mark=replace(OURS, partitions=3)),
+        dict(committed=50, mark=replace(THEIRS, partitions=3), on_new_model="zeros"),
+        dict(stored=StoredPartition(0, 0, 3, has_states=False)),
+        dict(committed=50, mark=OURS, stored=StoredPartition(50, 3, 3, has_states=True)),
+    ],
+)
+def test_another_number_of_partitions_is_refused(changes):
+    refused(PartitionsChangedError, "has 4 partitions", "had 3", "new topic", **changes)
+
+
+def test_a_mark_comes_back_from_the_commits_metadata():
+    assert CommitMark.from_text(OURS.to_text()) == OURS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "by hand", "livestep/2 model=aa partitions=4 start=3", OURS.to_text() + " more"],
+)
+def test_other_metadata_is_no_mark(text):
+    assert CommitMark.from_text(text) is None

@@ -1,0 +1,138 @@
+"""step: a whole batch in one call, and what would make a state NaN is left out."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import GRU, LSTM, TOLERANCE, StepModel, VanillaRNN
+from pipeline.batch import Batch
+from pipeline.pool import StateLayout
+from pipeline.stepping import Stepper, count_before
+
+LIMIT = TOLERANCE[torch.float32]
+
+
+class Reciprocal(StepModel):
+    """y = 1 / x, and the state is the sum of all y: x = 0 would make it infinite."""
+
+    def initial_state(self, batch_size):
+        return torch.zeros(batch_size, self.input_size)
+
+    def step(self, inputs, prev_state=None):
+        outputs = 1 / inputs
+        state = outputs if prev_state is None else prev_state + outputs
+        return state, state
+
+
+def batch_of(key_index, inputs, first_offset=0):
+    count = len(key_index)
+    return Batch(
+        records=list(range(count)),
+        inputs=np.array(inputs, np.float32).reshape(count, -1 if count else 1),
+        offsets=np.arange(first_offset, first_offset + count),
+        key_index=np.array(key_index, np.int64),
+        keys=[(0, b"%d" % key) for key in range(max(key_index, default=-1) + 1)],
+        next_offsets={},
+    )
+
+
+def stepper_of(net):
+    layout = StateLayout(net.initial_state(1))
+    return Stepper(net.eval(), layout.device), layout
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    st.lists(st.integers(0, 30), max_size=4),
+    st.sampled_from([VanillaRNN, GRU, LSTM]),
+)
+def test_split_anywhere_gives_the_same_result(key_index, cuts, kind):
+    # Given events of some keys
+    torch.manual_seed(0)
+    net = kind(2, 3, 2)
+    stepper, layout = stepper_of(net)
+    inputs = torch.randn(len(key_index), 2)
+
+    # When they are stepped in batches that are cut anywhere
+    states, outputs, timesteps = layout.fresh(4), [], []
+    edges = sorted({0, len(key_index), *(cut for cut in cuts if cut < len(key_index))})
+    for start, end in zip(edges, edges[1:], strict=False):
+        batch = batch_of([*key_index[start:end]], inputs[start:end].numpy(), start)
+        batch.keys = [(0, b"%d" % key) for key in range(4)]
+        stepped = stepper.step(batch, states)
+        states = stepped.states
+        outputs += stepped.outputs.tolist()
+        timesteps += stepped.timesteps.tolist()
+
+    # Then each key's outputs are those of its unroll, and its timesteps count from 0
+    for key in range(4):
+        events = [i for i, one in enumerate(key_index) if one == key]
+        assert states.timesteps[key] == len(events)
+        assert states.offsets[key] == max(events, default=-1)
+        if events:
+            truth = net.unroll(inputs[events].unsqueeze(1)).squeeze(1)
+            assert np.allclose([outputs[i] for i in events], truth.detach(), rtol=0, atol=LIMIT)
+            assert [timesteps[i] for i in events] == list(range(len(events)))
+
+
+def test_states_that_come_in_are_not_written_to():
+    stepper, layout = stepper_of(GRU(1, 3, 1))
+    states = layout.fresh(1)
+    stepper.step(batch_of([0, 0], [1, 2]), states)
+    assert states.offsets.tolist() == [-1]
+    assert states.timesteps.tolist() == [0]
+    assert not states.tensors[0].any()
+
+
+def test_a_batch_without_events_leaves_the_states():
+    stepper, layout = stepper_of(GRU(1, 3, 2))
+    stepped = stepper.step(batch_of([], []), layout.fresh(0))
+    assert stepped.outputs.shape == (0, 2)
+    assert len(stepped.states) == len(stepped.timesteps) == len(stepped.is_finite) == 0
+
+
+def test_an_event_that_would_poison_its_key_is_left_out_and_its_neighbours_are_unharmed():
+    # Given a zero among each key's events: first, in the middle, last, and twice
+    stepper, layout = stepper_of(Reciprocal(1, 1))
+    key_index = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
+    inputs = [0, 1, 1, 0, 2, 0, 2, 0, 4, 4, 0, 8]
+    stepped = stepper.step(batch_of(key_index, inputs), layout.fresh(4))
+
+    # Then only the zeros are left out
+    assert stepped.is_finite.tolist() == [x != 0 for x in inputs]
+    good = stepped.outputs[stepped.is_finite].ravel().tolist()
+    assert good == [1, 1, 0.5, 1.5, 0.75, 1.25, 0.125]
+    assert stepped.states.tensors[0].ravel().tolist() == [0.75, 1.25, 1.5, 0.125]
+    # They count as seen, and not as timesteps
+    assert stepped.states.offsets.tolist() == [8, 9, 10, 11]
+    assert stepped.states.timesteps.tolist() == [2, 2, 2, 1]
+    assert stepped.timesteps[stepped.is_finite].tolist() == [0, 0, 0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_what_is_left_out_does_not_depend_on_the_batches(cut):
+    stepper, layout = stepper_of(Reciprocal(1, 1))
+    key_index, inputs = [0, 1, 0, 0, 1, 0], [1, 0, 0, 2, 1, 4]
+    whole = stepper.step(batch_of(key_index, inputs), layout.fresh(2))
+    head_batch = batch_of(key_index[:cut], inputs[:cut])
+    tail_batch = batch_of(key_index[cut:], inputs[cut:], cut)
+    head_batch.keys = tail_batch.keys = [(0, b"0"), (0, b"1")]
+    head = stepper.step(head_batch, layout.fresh(2))
+    tail = stepper.step(tail_batch, head.states)
+    assert [*head.is_finite, *tail.is_finite] == whole.is_finite.tolist()
+    assert [*head.timesteps, *tail.timesteps] == whole.timesteps.tolist()
+    assert torch.equal(tail.states.tensors[0], whole.states.tensors[0])
+    assert tail.states.timesteps.tolist() == whole.states.timesteps.tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=40))
+def test_events_of_a_key_are_counted_up_to_each_event(events):
+    key_index = np.array([key for key, _ in events], np.int64)
+    is_counted = np.array([counted for _, counted in events], bool)
+    expected = [
+        sum(counted for other, counted in events[:i] if other == key)
+        for i, (key, _) in enumerate(events)
+    ]
+    assert count_before(key_index, is_counted).tolist() == expected
