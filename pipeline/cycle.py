@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.batch import Batch, DeadRecord, Offset, Record, pack
+from pipeline.batch import Batch, DeadRecord, Offset, PartitionKey, Record, pack
 from pipeline.codec import Codec
 from pipeline.errors import BrokerError, StateError
 from pipeline.log import AbortedError, Log, Outgoing
@@ -181,7 +181,7 @@ class Cycle:
             states = self._layout.fresh(len(batch.keys))
             present = np.flatnonzero(slots >= 0)
             states.put(present, self._pool.read(slots[present]))
-            for partition, rows in _by_partition(batch, missing.tolist()):
+            for partition, rows in _by_partition(batch.keys, missing.tolist()):
                 self._load_missing(partition, rows, batch, states)
         is_new = batch.offsets > states.offsets[batch.key_index]
         if not is_new.all():
@@ -278,14 +278,15 @@ class Cycle:
 
         # A crash here is healed at the next assignment: `applied` is behind the committed offset.
         """
-        states = stepped.states
         saver, pool = self._saver, self._pool
-        while pool.write(
-            batch.keys, states, ticket=saver.next_ticket, saved_ticket=saver.saved_ticket
-        ):
+        # A key all of whose events were dropped has no new state.
+        stepped_rows = np.unique(batch.key_index)
+        states = stepped.states.take(stepped_rows)
+        keys = [batch.keys[row] for row in stepped_rows.tolist()]
+        while pool.write(keys, states, ticket=saver.next_ticket, saved_ticket=saver.saved_ticket):
             saver.wait_for_progress(timeout_s=1.0)
 
-        rows_of = dict(_by_partition(batch, range(len(batch.keys))))
+        rows_of = dict(_by_partition(keys, range(len(keys))))
         plan = []
         for partition, offset in batch.next_offsets.items():
             owned = self.owned[partition]
@@ -294,10 +295,10 @@ class Cycle:
 
         def make_saves() -> Iterator[Save]:
             for partition, epoch, expected, applied, rows in plan:
-                keys = [batch.keys[row][1] for row in rows]
                 chosen = states.take(np.array(rows, dtype=np.int64))
                 records = self._layout.to_records(chosen)
-                yield Save(partition, epoch, expected, applied, keys, records)
+                saved_keys = [keys[row][1] for row in rows]
+                yield Save(partition, epoch, expected, applied, saved_keys, records)
 
         saver.put(make_saves)
 
@@ -315,9 +316,11 @@ class Cycle:
             raise BrokerError(f"{self._aborts} transactions aborted in a row, the last: {error}")
 
 
-def _by_partition(batch: Batch, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Group rows of `Batch.keys` by partition."""
+def _by_partition(
+    keys: Sequence[PartitionKey], rows: Sequence[int]
+) -> Iterator[tuple[int, list[int]]]:
+    """Group rows of keys by partition."""
     groups: dict[int, list[int]] = {}
     for row in rows:
-        groups.setdefault(batch.keys[row][0], []).append(row)
+        groups.setdefault(keys[row][0], []).append(row)
     yield from groups.items()

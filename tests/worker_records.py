@@ -63,7 +63,9 @@ def answers_to(
             key=key,
             value=value,
             timestamp=timestamp_ms,
-            headers=prediction_headers(Source(*place), timestep, model.fingerprint.encode()),
+            headers=prediction_headers(
+                Source(*place).to_bytes(), timestep, model.fingerprint.encode()
+            ),
             partition=place[1],
         )
         for timestep, (place, value) in enumerate(zip(places, values, strict=True))

@@ -53,7 +53,7 @@ def send(producer, topic, numbers, *, partition=None, commit=True, key=b"k"):
             key=key,
             partition=number % 3 if partition is None else partition,
             timestamp=1_000 + number,
-            headers=prediction_headers(Source("events", 0, number), number, MODEL),
+            headers=prediction_headers(Source("events", 0, number).to_bytes(), number, MODEL),
         )
     producer.flush()
     if commit:
@@ -239,7 +239,7 @@ def test_an_aborted_transaction_is_never_seen(bootstrap_servers, topic, producer
 
 def test_what_an_open_transaction_holds_is_seen_once_it_commits(bootstrap_servers, topic, producer):
     producer.begin_transaction()
-    headers = prediction_headers(Source("events", 0, 1), 1, MODEL)
+    headers = prediction_headers(Source("events", 0, 1).to_bytes(), 1, MODEL)
     producer.produce(topic, b'{"y":1}', key=b"k", partition=0, headers=headers)
     producer.flush()
     with PredictionReader(bootstrap_servers, topic) as reader:
@@ -290,7 +290,7 @@ def test_a_group_goes_on_after_what_it_was_given(bootstrap_servers, topic, topic
 def test_float32_predictions_are_tuples(bootstrap_servers, topic, producer):
     with PredictionReader(bootstrap_servers, topic, codec="float32") as reader:
         producer.begin_transaction()
-        headers = prediction_headers(Source("events", 0, 1), 1, MODEL)
+        headers = prediction_headers(Source("events", 0, 1).to_bytes(), 1, MODEL)
         value = bytes.fromhex("0000803f000000c0")
         producer.produce(topic, value, key=b"k", partition=0, headers=headers)
         producer.commit_transaction()

@@ -132,7 +132,7 @@ def put(bootstrap_servers, topic, count, key="k"):
     """Write predictions."""
     producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(count):
-        headers = prediction_headers(Source("events", 0, number), number, b"abc")
+        headers = prediction_headers(Source("events", 0, number).to_bytes(), number, b"abc")
         producer.produce(
             topic, b'{"y":%d}' % number, key=key, partition=0, timestamp=9, headers=headers
         )

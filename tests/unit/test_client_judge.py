@@ -140,7 +140,7 @@ def test_two_swapped_values_are_different(log, answers):
 def test_a_wrong_timestep_is_out_of_order(log, answers):
     queue = answers[b"flat-2"]
     place = log.places[b"flat-2"][3]
-    headers = prediction_headers(Source(*place), 4, log.model.fingerprint.encode())
+    headers = prediction_headers(Source(*place).to_bytes(), 4, log.model.fingerprint.encode())
     queue[3] = queue[3].but(headers=headers)
     assert faults(judged(log, answers)) == (0, 0, 1, 0)
 
@@ -193,13 +193,13 @@ def test_a_record_of_another_form_is_different(log, answers, changes):
 
 @pytest.mark.parametrize("source", [Source("other", 0, 0), Source("events", 0, 10_000)], ids=str)
 def test_an_answer_to_no_event_is_different(log, answers, source):
-    headers = prediction_headers(source, 0, log.model.fingerprint.encode())
+    headers = prediction_headers(source.to_bytes(), 0, log.model.fingerprint.encode())
     answers[b"flat-2"].append(answers[b"flat-2"][0].but(headers=headers))
     assert faults(judged(log, answers)) == (0, 0, 0, 1)
 
 
 def test_an_answer_of_another_model_is_different(log, answers):
-    headers = prediction_headers(Source(*log.places[b"flat-2"][0]), 0, b"0" * 16)
+    headers = prediction_headers(Source(*log.places[b"flat-2"][0]).to_bytes(), 0, b"0" * 16)
     answers[b"flat-2"][0] = answers[b"flat-2"][0].but(headers=headers)
     assert faults(judged(log, answers)) == (0, 0, 0, 1)
 

@@ -42,14 +42,16 @@ def test_bytes_that_no_source_has_are_refused(value):
 
 
 def test_the_headers_of_a_prediction_come_back():
-    headers = prediction_headers(SOURCE, 17, b"0123456789abcdef")
+    headers = prediction_headers(SOURCE.to_bytes(), 17, b"0123456789abcdef")
     assert headers[1] == ("timestep", b"17")
     assert read_prediction_headers(headers) == (SOURCE, 17, "0123456789abcdef")
 
 
 @pytest.mark.parametrize("missing", ["source", "timestep", "model"])
 def test_a_prediction_without_one_of_its_headers_is_refused_by_name(missing):
-    headers = [item for item in prediction_headers(SOURCE, 0, b"m") if item[0] != missing]
+    headers = [
+        item for item in prediction_headers(SOURCE.to_bytes(), 0, b"m") if item[0] != missing
+    ]
     with pytest.raises(DecodeError, match=missing):
         read_prediction_headers(headers)
 
@@ -70,7 +72,7 @@ def test_a_dead_letter_keeps_the_headers_that_the_record_had():
 
 
 def test_a_dead_letter_of_a_prediction_tells_both_sources_apart():
-    own = prediction_headers(Source("weather", 0, 5), 2, b"m")
+    own = prediction_headers(Source("weather", 0, 5).to_bytes(), 2, b"m")
     headers = dead_letter_headers(own, "wrong-kind", "a string", SOURCE)
     _, _, source, rest = read_dead_letter_headers(headers)
     assert source == SOURCE

@@ -298,6 +298,18 @@ def test_dead_letters_keep_their_bytes_and_the_good_events_are_not_disturbed():
     world.assert_truth()
 
 
+def test_a_key_without_a_usable_event_takes_no_memory():
+    # Given a new key whose only event is beyond float32, beside a good one
+    world = World(partitions=1)
+    world.publish("bad", {"x": [1e39, 0]})
+    world.publish("good", {"x": [1, 0]})
+    world.run_to_end()
+
+    # Then the store has a state of the other only
+    _, records = world.store.load(0, [b"bad", b"good"])
+    assert [record is None for record in records] == [True, False]
+
+
 @pytest.mark.parametrize("codec", ["json", "float32"])
 def test_a_batch_with_nothing_but_bad_records_is_committed(codec):
     world = World(loaded(GRU(2, 4, 1), codec=codec), partitions=1)
