@@ -114,6 +114,7 @@ class Worker:
                 settings.redis_url,
                 topic_id=log.topic_id,
                 fingerprint=model.fingerprint,
+                group=settings.group,
                 wait_s=settings.redis_wait_s,
             )
             undo.callback(store.close)
@@ -155,14 +156,27 @@ class Worker:
             asyncio.create_task(self._tell_status()),
             asyncio.create_task(stop.wait()),
         ]
-        await tasks[2]
-        for task in tasks[:2]:
+        start, _, stopped = tasks
+        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done() and (error := start.exception()) is not None:
+            self._fail(error, stop)
+        await stopped
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await app.stop()
-        self._identity.close()
-        if self._failure is not None:
-            raise self._failure
+        try:
+            await app.stop()
+        finally:
+            self._identity.close()
+            if self._failure is not None:
+                raise self._failure
+
+    def _fail(self, error: BaseException, stop: asyncio.Event) -> None:
+        """Keep the first error, which is why the worker leaves."""
+        if not isinstance(error, EngineError):
+            _log.error("stopped by a defect", exc_info=error)
+        self._failure = self._failure or error
+        stop.set()
 
     def _make_app(self, stop: asyncio.Event) -> EngineApp:
         settings = self._settings
@@ -180,10 +194,7 @@ class Worker:
         app.producer_transport = Transport(app.conf.broker_producer, app)
 
         def fail(error: BaseException) -> None:
-            if not isinstance(error, EngineError):
-                _log.error("stopped by a defect", exc_info=error)
-            self._failure = self._failure or error
-            stop.set()
+            self._fail(error, stop)
 
         def end() -> None:
             if settings.burst:

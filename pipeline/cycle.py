@@ -14,7 +14,8 @@ A replay is the same travel with send and commit left out: its events were commi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,10 @@ _log = logging.getLogger("livestep.cycle")
 
 #: Transactions aborted one after the other before the worker gives up: something stays wrong.
 ABORTS_MAX = 20
+
+#: The wait after an aborted transaction: doubled with each, up to the bound.  All together is half
+#: a minute, longer than a heartbeat of any session time-out that is usual.
+ABORT_WAIT_S, ABORT_WAIT_S_MAX = 0.01, 2.0
 
 
 class StoreBehindError(Exception):
@@ -131,18 +136,18 @@ class Cycle:
                 are back where they were.
             EngineError: If the worker has to leave.
         """
-        time = self._meter.time
-        with time("pack"):
+        timed = self._meter.time
+        with timed("pack"):
             batch = self.pack(records)
         try:
-            with time("load"):
+            with timed("load"):
                 states = self.load(batch, is_replay=is_replay)
-            with time("step"):
+            with timed("step"):
                 stepped = self._stepper.step(batch, states)
             if not is_replay:
-                with time("send"):
+                with timed("send"):
                     self.send(batch, stepped)
-                with time("commit"):
+                with timed("commit"):
                     self.commit(batch)
         except (AbortedError, StoreBehindError) as error:
             self._drop(batch, is_replay=is_replay)
@@ -150,9 +155,10 @@ class Cycle:
                 raise
             self._count_abort(error)
             return
-        with time("save"):
+        with timed("save"):
             self.save(batch, stepped)
-        self._aborts = 0
+        if not is_replay:
+            self._aborts = 0
         self._meter.count(batch, is_replay=is_replay)
 
     def pack(self, records: Sequence[Record]) -> Batch:
@@ -264,14 +270,27 @@ class Cycle:
 
         # A crash before the commit: nothing has happened.  After it: replay heals the store.
         """
-        offsets: dict[int, tuple[Offset, str]] = {}
-        for partition, offset in batch.next_offsets.items():
-            start = self.owned[partition].start
-            mark = CommitMark(self._fingerprint, self._log.partitions, start)
-            offsets[partition] = (offset, mark.to_text())
-        self._log.commit(offsets)
+        self._log.commit(self._marked(batch.next_offsets))
         for partition, offset in batch.next_offsets.items():
             self.owned[partition].position = offset
+
+    def commit_positions(self, partitions: Iterable[int]) -> bool:
+        """Commit where partitions stand, without an event; False if it has to be tried again."""
+        try:
+            self._log.commit(self._marked({p: self.owned[p].position for p in partitions}))
+        except AbortedError as error:
+            self._count_abort(error)
+            return False
+        return True
+
+    def _marked(self, offsets: Mapping[int, Offset]) -> dict[int, tuple[Offset, str]]:
+        """Put the mark beside each offset."""
+        marked = {}
+        for partition, offset in offsets.items():
+            start = self.owned[partition].start
+            mark = CommitMark(self._fingerprint, self._log.partitions, start)
+            marked[partition] = (offset, mark.to_text())
+        return marked
 
     def save(self, batch: Batch, stepped: Stepped) -> None:
         """Write the new states to the pool, and queue them for the store.
@@ -314,6 +333,8 @@ class Cycle:
         _log.warning("transaction aborted, its batch is read again: %s", error)
         if self._aborts >= ABORTS_MAX:
             raise BrokerError(f"{self._aborts} transactions aborted in a row, the last: {error}")
+        # A member that was removed from its group learns of it by a heartbeat: give it the time.
+        time.sleep(min(ABORT_WAIT_S * 2**self._aborts, ABORT_WAIT_S_MAX))
 
 
 def _by_partition(

@@ -6,6 +6,7 @@ flight while the assignment changes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pipeline.recovery import CommitMark, Decision, Situation, check_partitions,
 from pipeline.saver import Save, Saver
 from pipeline.settings import Settings
 from pipeline.status import Meter
-from pipeline.store import SaveRefusedError, Store
+from pipeline.store import SaveRefusedError, Store, StoredPartition
 
 _log = logging.getLogger("livestep.engine")
 
@@ -77,6 +78,8 @@ class Engine:
         self._fingerprint = fingerprint
         self._meter = meter
         self._replays: dict[int, Replay] = {}
+        self._uncommitted: set[int] = set()
+        self._is_draining = False
         self._is_replays_turn = False
         self._has_joined = False
 
@@ -97,6 +100,7 @@ class Engine:
         for partition in self._saver.take_refused():
             if partition in self._cycle.owned:
                 self._recover_again(partition)
+        self._commit_starts()
         self._is_replays_turn = bool(self._replays) and not self._is_replays_turn
         if self._is_replays_turn:
             return self._poll_replay()
@@ -109,6 +113,8 @@ class Engine:
         Raises:
             EngineError: If the worker has to leave.
         """
+        if self._is_draining:
+            return
         try:
             self._cycle.run(work.records, is_replay=work.is_replay)
         except StoreBehindError as error:
@@ -118,7 +124,8 @@ class Engine:
     @property
     def is_at_end(self) -> bool:
         """Whether all that the log holds for this worker is done (saves may still wait)."""
-        return self._has_joined and not self._replays and self._log.is_at_end
+        is_waiting = self._replays or self._uncommitted
+        return self._has_joined and not is_waiting and self._log.is_at_end
 
     @property
     def partitions(self) -> list[int]:
@@ -136,11 +143,13 @@ class Engine:
 
     def drain(self) -> None:
         """Leave: what is committed is saved, as far as the store answers; then leave the group."""
-        is_saved = self._saver.flush(DRAIN_FLUSH_S)
-        self._store.give_up_waiting()
-        self._log.close()
-        self._saver.close()
-        self._store.close()
+        self._is_draining = True
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(self._store.close)
+            leaving.callback(self._saver.close)
+            leaving.callback(self._log.close)
+            is_saved = self._saver.flush(DRAIN_FLUSH_S)
+            self._store.give_up_waiting()
         if not is_saved:
             _log.warning("left with saves undone; the next owner of the partitions replays them")
 
@@ -162,6 +171,7 @@ class Engine:
         for partition in partitions:
             self._stop_replay(partition)
             self._cycle.owned.pop(partition, None)
+            self._uncommitted.discard(partition)
             self._pool.forget(partition)
         if partitions:
             _log.info("%s partitions %s", "lost" if is_lost else "revoked", sorted(partitions))
@@ -170,6 +180,7 @@ class Engine:
         """Bring a partition that this worker has back in line with the store."""
         self._stop_replay(partition)
         self._recover([partition])
+        self._log.rewind({partition: self._cycle.owned[partition].position})
         if partition in self._replays:
             self._log.pause(partition)
         else:
@@ -177,20 +188,30 @@ class Engine:
 
     def _recover(self, partitions: Sequence[int]) -> None:
         for attempt in range(RECOVERIES_MAX):
+            # The store first: it follows the log, so what it says can't be ahead of a commit that
+            # is read after it, whoever commits in between.
+            stored = self._store.describe(partitions)
             committed = self._log.committed()
             marks = {p: CommitMark.from_text(metadata) for p, (_, metadata) in committed.items()}
             check_partitions(self._settings.input_topic, self._log.partitions, marks.values())
             try:
                 for partition in partitions:
-                    situation = self._look(partition, committed[partition][0], marks[partition])
+                    offset, mark = committed[partition][0], marks[partition]
+                    situation = self._look(partition, stored[partition], offset, mark)
                     self._take(situation, self._decide(situation))
                 return
             except SaveRefusedError as error:
                 _log.info("another worker's late save came in between (%d): %s", attempt, error)
         raise StateError(f"another worker keeps writing the states of partitions {partitions}")
 
-    def _look(self, partition: int, committed: Offset | None, mark: CommitMark | None) -> Situation:
-        """Put together what log and store say; the store is read last, since it follows."""
+    def _look(
+        self,
+        partition: int,
+        stored: StoredPartition | None,
+        committed: Offset | None,
+        mark: CommitMark | None,
+    ) -> Situation:
+        """Put together what log and store say."""
         log_start, log_end = self._log.bounds(partition)
         is_earliest = self._settings.auto_offset_reset == "earliest"
         return Situation(
@@ -200,7 +221,7 @@ class Engine:
             model=self._fingerprint,
             committed=committed,
             mark=mark,
-            stored=self._store.describe([partition])[partition],
+            stored=stored,
             log_start=log_start,
             log_end=log_end,
             group_start=log_start if is_earliest else log_end,
@@ -230,11 +251,23 @@ class Engine:
         self._cycle.owned[partition] = Owned(
             decision.position, decision.start, decision.applied, epoch
         )
+        mark = CommitMark(self._fingerprint, situation.partitions, decision.start)
+        if (situation.committed, situation.mark) != (decision.position, mark):
+            self._uncommitted.add(partition)
         _log.info("%s: %s, position %d", situation.name, decision.reason, decision.position)
         if decision.is_replay:
             first = max(decision.applied, situation.log_start)
             _log.info("%s: replay from %d to %d", situation.name, first, decision.position)
             self._replays[partition] = self._log.replay(partition, first, decision.position)
+
+    def _commit_starts(self) -> None:
+        """Commit where partitions begin that no commit of this model names, before any event.
+
+        Without it a partition that stays idle would be known to the store only, and a loss of the
+        store would begin it anew, at another place or as another model's.
+        """
+        if self._uncommitted and self._cycle.commit_positions(self._uncommitted):
+            self._uncommitted.clear()
 
     def _poll_replay(self) -> Work | None:
         """Read on in one replay; when it is done, its partition predicts again."""

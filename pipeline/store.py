@@ -45,6 +45,9 @@ _WORTH_WAITING = (
     redis.exceptions.OutOfMemoryError,
 )
 
+#: Fields of the hash that are no states; the last one is there within a save only.
+_FIELDS = ("applied", "start", "partitions", "saving")
+
 T = TypeVar("T")
 
 
@@ -133,17 +136,21 @@ class RedisStore:
         url: `redis[s]://[user:password@]host:port/db`.
         topic_id: Kafka's id of the input topic: one made anew under the same name has other states.
         fingerprint: The model's; another model has other states.
+        group: The consumer group; another group is elsewhere in the log.
         wait_s: How long a call waits for a Redis that is away.
 
     Raises:
         ConfigError: If the URL can't be read.
     """
 
-    def __init__(self, url: str, *, topic_id: str, fingerprint: str, wait_s: float) -> None:
+    def __init__(
+        self, url: str, *, topic_id: str, fingerprint: str, group: str, wait_s: float
+    ) -> None:
         self._client = connect(url)
         self._address = public_address(url)
         self._topic_id = topic_id
         self._fingerprint = fingerprint
+        self._group = group
         self._wait_s = wait_s
         self._closing = threading.Event()
         self._save = self._client.register_script(_script("store_save.lua"))
@@ -168,7 +175,7 @@ class RedisStore:
         def read() -> list[Any]:
             pipe = self._client.pipeline(transaction=False)
             for partition in partitions:
-                pipe.hmget(self._name(partition), "applied", "start", "partitions")
+                pipe.hmget(self._name(partition), *_FIELDS)
                 pipe.hlen(self._name(partition))
             return pipe.execute()
 
@@ -177,9 +184,10 @@ class RedisStore:
         for partition, values, length in zip(partitions, answers[::2], answers[1::2], strict=True):
             found[partition] = None
             if values[0] is not None:
-                applied, start, count = map(int, values)
+                applied, start, count = map(int, values[:3])
+                fields = sum(value is not None for value in values)
                 found[partition] = StoredPartition(
-                    Offset(applied), Offset(start), count, has_states=length > len(values)
+                    Offset(applied), Offset(start), count, has_states=length > fields
                 )
         return found
 
@@ -221,9 +229,9 @@ class RedisStore:
         records: Sequence[bytes],
     ) -> None:
         """See `Store.save`; one Lua call for some thousand keys, `applied` moves in the last."""
-        for at in range(0, max(len(keys), 1), SAVE_KEYS_MAX):
+        for chunk, at in enumerate(range(0, max(len(keys), 1), SAVE_KEYS_MAX)):
             end = at + SAVE_KEYS_MAX
-            arguments: list[Any] = [expected, applied if end >= len(keys) else ""]
+            arguments: list[Any] = [expected, applied, chunk, int(end >= len(keys))]
             for key, record in zip(keys[at:end], records[at:end], strict=True):
                 arguments += (b"k" + key, record)
             # A crash here leaves states newer than `applied`: right as they are, replay skips.
@@ -243,7 +251,7 @@ class RedisStore:
         return self._call(lambda: self._client.hmget(self._name(partition), fields))
 
     def _name(self, partition: int) -> str:
-        return f"livestep:{{{self._topic_id}:{partition}}}:{self._fingerprint}"
+        return f"livestep:{{{self._topic_id}:{partition}}}:{self._fingerprint}:{self._group}"
 
     def _compare_and_set(
         self, script: Any, partition: int, arguments: Sequence[Any], applied: Offset

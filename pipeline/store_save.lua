@@ -1,14 +1,17 @@
 -- Save one partition's states: compare-and-set on `applied`, one call, one slot of a cluster.
 --
--- KEYS[1]  livestep:{<topic id>:<partition>}:<model fingerprint>   a hash:
+-- KEYS[1]  livestep:{<topic id>:<partition>}:<model fingerprint>:<consumer group>   a hash:
 --            applied     next offset whose effect is not yet in this hash, decimal
 --            start       offset where the states begin, decimal
 --            partitions  number of partitions of the topic when the hash was begun, decimal
+--            saving      only between the chunks of a save: <expected>/<new applied>/<next chunk>
 --            k<key>      one key's record, little-endian:
 --                          int64 offset of the last event seen, int64 events seen, state bytes
 -- ARGV[1]  `applied` as this worker last saw it; anything else is refused
--- ARGV[2]  the new `applied`; '' while more chunks of the same save follow
--- ARGV[3..]  field, record, field, record, ...
+-- ARGV[2]  the new `applied`
+-- ARGV[3]  which chunk of the save this is, from 0
+-- ARGV[4]  '1' for the last chunk, which moves `applied`; else '0'
+-- ARGV[5..]  field, record, field, record, ...
 --
 -- Returns {1, applied} when written, {0, applied} when refused ('' if there is none).
 -- One hash for all: a partition's states and its `applied` are lost together or not at all.
@@ -17,15 +20,28 @@ if applied ~= ARGV[1] then
   return {0, applied or ''}
 end
 
+-- The chunks of a save are a chain: where Redis has lost one of them (a failover, a flush and a new
+-- beginning in between), the next one is refused, or `applied` would cover what is not there.
+local save = ARGV[1] .. '/' .. ARGV[2] .. '/'
+if ARGV[3] ~= '0' then
+  local saving = redis.call('HGET', KEYS[1], 'saving')
+  if saving == save .. (ARGV[3] + 1) then
+    return {1, applied} -- done before; its answer was lost
+  end
+  if saving ~= save .. ARGV[3] then
+    return {0, applied}
+  end
+end
+
 -- A state never goes back: between the chunks of a newer save, an older one may still arrive.
-local count = (#ARGV - 2) / 2
+local count = (#ARGV - 4) / 2
 if count > 0 then
   local fields = {}
-  for i = 1, count do fields[i] = ARGV[2 * i + 1] end
+  for i = 1, count do fields[i] = ARGV[2 * i + 3] end
   local present = redis.call('HMGET', KEYS[1], unpack(fields))
   local write, n = {}, 0
   for i = 1, count do
-    local record = ARGV[2 * i + 2]
+    local record = ARGV[2 * i + 4]
     local old = present[i]
     if not old or struct.unpack('<i8', old) < struct.unpack('<i8', record) then
       write[n + 1], write[n + 2] = fields[i], record
@@ -35,8 +51,10 @@ if count > 0 then
   if n > 0 then redis.call('HSET', KEYS[1], unpack(write)) end
 end
 
-if ARGV[2] ~= '' then
+if ARGV[4] == '1' then
+  redis.call('HDEL', KEYS[1], 'saving')
   redis.call('HSET', KEYS[1], 'applied', ARGV[2])
-  applied = ARGV[2]
+  return {1, ARGV[2]}
 end
+redis.call('HSET', KEYS[1], 'saving', save .. (ARGV[3] + 1))
 return {1, applied}

@@ -85,7 +85,9 @@ def _check_transactions(settings: Settings) -> str:
 def _check_redis(settings: Settings) -> str:
     from pipeline.store import RedisStore, public_address
 
-    store = RedisStore(settings.redis_url, topic_id="check", fingerprint="check", wait_s=0.0)
+    store = RedisStore(
+        settings.redis_url, topic_id="check", fingerprint="check", group="check", wait_s=0.0
+    )
     try:
         store.check()
     finally:

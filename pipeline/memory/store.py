@@ -17,6 +17,7 @@ class _Hash:
 
     about: StoredPartition
     records: dict[bytes, bytes] = field(default_factory=dict)
+    saving: tuple[Offset, Offset, int] | None = None
 
 
 class MemoryStore:
@@ -76,9 +77,10 @@ class MemoryStore:
     ) -> None:
         """See `Store.save`; `applied` moves with the last of its writes."""
         step = self._save_keys_max
-        for at in range(0, max(len(keys), 1), step):
+        for chunk, at in enumerate(range(0, max(len(keys), 1), step)):
             some = dict(zip(keys[at : at + step], records[at : at + step], strict=True))
-            self.write(partition, expected, applied, some, is_last=at + step >= len(keys))
+            is_last = at + step >= len(keys)
+            self.write(partition, expected, applied, some, chunk=chunk, is_last=is_last)
 
     def write(
         self,
@@ -87,6 +89,7 @@ class MemoryStore:
         applied: Offset,
         records: Mapping[bytes, bytes],
         *,
+        chunk: int = 0,
         is_last: bool,
     ) -> None:
         """Do what one call of `store_save.lua` does; a crash may come between two."""
@@ -94,9 +97,15 @@ class MemoryStore:
             if not self._is_expected(partition, expected, applied):
                 return
             one = self._hashes[partition]
+            save = (expected, applied)
+            if chunk and one.saving == (*save, chunk + 1):
+                return
+            if chunk and one.saving != (*save, chunk):
+                raise SaveRefusedError(partition, one.about.applied)
             for key, record in records.items():
                 if key not in one.records or _offset(one.records[key]) < _offset(record):
                     one.records[key] = record
+            one.saving = None if is_last else (*save, chunk + 1)
             if is_last:
                 one.about = replace(one.about, applied=applied)
 
@@ -108,7 +117,10 @@ class MemoryStore:
 
     def restore(self, other: MemoryStore) -> None:
         """Hold what another holds, as a Redis that fails over to a replica that was behind."""
-        hashes = {p: _Hash(one.about, dict(one.records)) for p, one in other._hashes.items()}
+        hashes = {
+            partition: _Hash(one.about, dict(one.records), one.saving)
+            for partition, one in other._hashes.items()
+        }
         with self._lock:
             self._hashes = hashes
 

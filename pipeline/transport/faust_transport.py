@@ -101,6 +101,9 @@ class BatchConsumer(Consumer):
                     self.app.on_end()
         except Exception as error:
             self.app.on_failure(error)
+        if self.app.crashed:
+            reason = self.app.crash_reason
+            self.app.on_failure(reason or RuntimeError("a service of the app has crashed"))
 
     async def _deliver(self, work: Work) -> None:
         record = work.records[-1]

@@ -73,7 +73,11 @@ class KafkaLog:
             self._transactions = Transactions(producer_options(settings, transactional_id))
         except KafkaException as error:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
-        self.partition_counts = self._find_topics()
+        try:
+            self.partition_counts = self._find_topics()
+        except EngineError:
+            self.close()
+            raise
         self.partitions = self.partition_counts[self._topic]
 
     @property
@@ -271,7 +275,7 @@ class KafkaLog:
             if message.partition() in self._assigned:
                 self._ended.add(message.partition())
             return True
-        if error.code() in FENCED:
+        if error.code() in FENCED or (error.fatal() and "fenced" in error.str().lower()):
             raise FencedError(
                 f"another worker has the group instance id {self._settings.group_instance_id!r}"
             )

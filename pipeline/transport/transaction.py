@@ -151,9 +151,13 @@ class Transactions:
             raise AbortedError(reason)
         try:
             # A crash here repeats the batch's predictions: that is what at least once means.
-            consumer.commit(offsets=list(offsets), asynchronous=False)
+            committed = consumer.commit(offsets=list(offsets), asynchronous=False)
         except KafkaException as error:
             raise AbortedError(error.args[0].str()) from error
+        # librdkafka raises only if all have failed.
+        for one in committed:
+            if one.error is not None:
+                raise AbortedError(f"partition {one.partition}: {one.error.str()}")
 
     def _call(self, call: Any) -> None:
         """Run one call of the transaction API, asking again while the result is unknown."""

@@ -27,7 +27,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     made: list[RedisStore] = []
 
     def connect_redis() -> RedisStore:
-        made.append(RedisStore(url, topic_id=topic_id, fingerprint="aa", wait_s=10))
+        made.append(RedisStore(url, topic_id=topic_id, fingerprint="aa", group="g", wait_s=10))
         return made[-1]
 
     yield connect_redis

@@ -372,7 +372,7 @@ def test_at_least_once_may_repeat_outputs_but_never_bends_states():
     rng, world = random.Random(4), World()
     world.publish_random(rng, 30)
     with pytest.MonkeyPatch.context() as patch:
-        crash_at(patch, "commit", "before", 2)
+        crash_at(patch, "commit", "before", 3)  # the first commits where the group begins
         with pytest.raises(Crash):
             world.run_to_end(guarantee="at-least-once")
     # When the next one goes on
