@@ -190,3 +190,25 @@ def test_two_workers_see_each_others_saves_and_the_slower_one_is_refused(connect
     with pytest.raises(SaveRefusedError, match="applied is 15"):
         save(first, 10, 12, {b"a": record(11)})
     assert first.load(0, [b"a"]) == (15, [record(14)])
+
+
+def test_a_save_whose_first_chunk_was_lost_on_the_way_is_refused(connect: Connect) -> None:
+    # Given a save of several chunks, and a store that is flushed and begun anew between two of them
+    store = connect()
+    store.begin(0, expected=None, applied=10, start=10, partitions=4)
+
+    class Forgotten(list[bytes]):
+        """Records; taking the second chunk of them makes the store forget the first."""
+
+        def __getitem__(self, part: Any) -> Any:
+            if isinstance(part, slice) and part.start:
+                store.begin(0, expected=10, applied=10, start=10, partitions=4)
+            return super().__getitem__(part)
+
+    keys = [b"%d" % i for i in range(SAVE_KEYS_MAX + 1)]
+    records = Forgotten(record(10) for _ in keys)
+
+    # When its last chunk arrives, then it is refused: `applied` would cover what is not there
+    with pytest.raises(SaveRefusedError):
+        store.save(0, expected=10, applied=11, keys=keys, records=records)
+    assert about(store).applied == 10

@@ -1,0 +1,35 @@
+"""Speed and memory of livestep beside its peers, on the same events, broker and machine.
+
+    python -m tests.bench                   (make bench)
+    python -m tests.bench --rows livestep-exactly-once,pass-through --quick
+
+    dataset.py           the events, and what the model says of them offline
+    topics.py            topics and their filling
+    contestants.py       the rows: how each system is started
+    peer_environment.py  what the peers are made of, installed on first use
+    peers/               each peer, as its users would write it
+    pass_through.py      read, write, transaction and no model: the limit
+    reader.py            the independent reader of outputs, and the rate it sees
+    checker.py           wrong, missing, duplicate
+    throughput.py        one run over a full log
+    latency.py feed.py   one run at a steady rate
+    memory.py            keys beyond the pool, bytes of a key
+    results.py           results/<date>.json and README's table
+
+Caveats:
+    - All numbers are of one machine on which broker, Redis, load, reader and contestant share the
+      cores: read them as ratios. Every contestant is one process with one thread for the model.
+    - Throughput is taken from the outputs' arrival at a `read_committed` reader, between about 15
+      and 85 % of them; the two ends are moved to the longest pauses nearby, so that a system which
+      commits in large lumps gains nothing by it. Starting up is left out for all alike.
+    - Fast systems (pass-through, livestep, Kafka Streams) read six times as many events under
+      further keys as the slow ones; a run would be over before it is warm.
+    - Utterances repeat under new keys. A state given to another key of the same utterance at the
+      same timestep could not be seen here; the truth test looks for that.
+    - Peers that commit by time do so once a second, which is kind to their throughput and bad for
+      the latency of those with transactions; Kafka Streams also has a row with its default, 100 ms.
+    - Latency is from the producer's call to the reader's hands, at the rate that the row gives:
+      20,000 events/s, or a quarter of what a slower system can do; none where a system had not
+      caught up with its own start within the run.
+    - Peers keep their state on this machine's disk or broker; nothing is replicated, in no row.
+"""

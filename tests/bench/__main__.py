@@ -1,0 +1,221 @@
+"""Run the benchmark: `python -m tests.bench --help`."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from deploy.jars import DATA_ROOT
+from deploy.process import ServiceError, orderly_termination
+from deploy.services import local_services
+from tests.bench import latency, memory, results, throughput
+from tests.bench.bench import Bench, ContestantError
+from tests.bench.contestants import CONTESTANTS, REPOSITORY, Contestant
+from tests.bench.dataset import GROUP_COPIES
+from tests.bench.peer_environment import PeerEnvironment, PeerError
+from tests.bench.progress import Progress
+from tests.bench.throughput import Throughput
+
+#: Repetitions of the utterances for slow and for fast systems: 56,870 and 341,220 events.
+COPIES = (GROUP_COPIES, 6 * GROUP_COPIES)
+
+#: All ends within 20 minutes: what would end later than this is left out, and said to be.
+THROUGHPUT_UNTIL_S = 13 * 60
+LATENCY_UNTIL_S = 17 * 60
+
+#: A load above this was somebody else's, and shows in the numbers, most of all in latency.
+LOAD_MAX = 0.5
+
+LATENCY_DURATION_S = 16.0
+LATENCY_DURATION_QUICK_S = 5.0
+
+RowThroughputs = dict[str, list[Throughput]]
+
+
+@click.command()
+@click.option("--rows", default="", help="Rows to run, with commas.  [default: all]")
+@click.option("--repeats", default=3, show_default=True, help="Runs a row; the median counts.")
+@click.option("--quick", is_flag=True, help="One short run each, for a first look.")
+@click.option("--latency/--no-latency", "with_latency", default=True, help="Measure latency, too.")
+@click.option("--memory/--no-memory", "with_memory", default=True, help="Measure memory, too.")
+@click.option(
+    "--write/--no-write",
+    "is_written",
+    default=None,
+    help="Write results and README's table.  [default: if all rows ran, and not --quick]",
+)
+@click.option("--list", "is_listed", is_flag=True, help="Print the rows.")
+def main(
+    rows: str,
+    repeats: int,
+    quick: bool,
+    with_latency: bool,
+    with_memory: bool,
+    is_written: bool | None,
+    is_listed: bool,
+) -> None:
+    """Measure livestep and its peers on the same events, broker and machine."""
+    if is_listed:
+        print("\n".join(contestant.row for contestant in CONTESTANTS))
+        return
+    contestants = choose(rows)
+    progress = Progress()
+    try:
+        with orderly_termination():
+            found = run(
+                contestants,
+                progress,
+                repeats=1 if quick else repeats,
+                copies=(GROUP_COPIES, GROUP_COPIES) if quick else COPIES,
+                latency_s=(LATENCY_DURATION_QUICK_S if quick else LATENCY_DURATION_S)
+                if with_latency
+                else 0.0,
+                with_memory=with_memory and not quick,
+            )
+    except (ServiceError, PeerError, ContestantError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(results.table(found))
+    if is_written is None:
+        is_written = not (rows or quick or progress.failures)
+    if is_written:
+        progress.say(f"wrote {results.write(found)}")
+        if results.update_readme(REPOSITORY / "README.md", found):
+            progress.say("README.md has the new table")
+    if progress.failures:
+        sys.exit(1)
+
+
+def choose(rows: str) -> list[Contestant]:
+    """Choose contestants by the names of their rows; all if there are none.
+
+    Raises:
+        click.BadParameter: If a name is unknown.
+    """
+    names = [name.strip() for name in rows.split(",") if name.strip()]
+    known = {contestant.row: contestant for contestant in CONTESTANTS}
+    if unknown := [name for name in names if name not in known]:
+        raise click.BadParameter(f"{', '.join(unknown)}: known are {', '.join(known)}")
+    return [known[name] for name in names] or CONTESTANTS
+
+
+def run(
+    contestants: Sequence[Contestant],
+    progress: Progress,
+    *,
+    repeats: int,
+    copies: tuple[int, int],
+    latency_s: float,
+    with_memory: bool,
+) -> results.Results:
+    """Run all rows, alternating, then latency, then memory."""
+    DATA_ROOT.mkdir(exist_ok=True)
+    machine = results.describe_machine()
+    if machine.load > LOAD_MAX:
+        progress.say(f"warning: the machine is not quiet, its load is {machine.load}")
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=DATA_ROOT)).resolve()
+    try:
+        progress.say("starting Kafka and Redis")
+        with local_services() as services:
+            bench = Bench(services, PeerEnvironment(), directory, copies=copies, progress=progress)
+            bench.install(contestants)
+            bench.fill(contestants)
+            throughputs = measure_throughputs(bench, contestants, repeats)
+            ran = [contestant for contestant in contestants if throughputs[contestant.row]]
+            rows = [make_row(bench, contestant, throughputs[contestant.row]) for contestant in ran]
+            if latency_s:
+                measure_latencies(bench, ran, rows, latency_s)
+            found_memory = memory.measure(bench) if with_memory else None
+        return results.Results(
+            date=results.today(),
+            machine=machine,
+            rows=rows,
+            memory=found_memory,
+            minutes=round(progress.elapsed_s / 60, 1),
+        )
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def measure_throughputs(
+    bench: Bench, contestants: Sequence[Contestant], repeats: int
+) -> RowThroughputs:
+    """Run every contestant `repeats` times, alternating; later rounds only while there is time."""
+    throughputs: RowThroughputs = {contestant.row: [] for contestant in contestants}
+    duration_s: dict[str, float] = {}
+    for repeat in range(repeats):
+        for contestant in contestants:
+            start_s = bench.progress.elapsed_s
+            if start_s + duration_s.get(contestant.row, 0.0) > THROUGHPUT_UNTIL_S:
+                bench.progress.say(f"no time for run {repeat + 1} of {contestant.row}")
+                continue
+            title = f"{contestant.row}, run {repeat + 1} of {repeats}"
+            try:
+                found = throughput.measure(bench, contestant, title)
+            except ContestantError as error:
+                bench.progress.fail(str(error))
+                continue
+            duration_s[contestant.row] = bench.progress.elapsed_s - start_s
+            throughputs[contestant.row].append(found)
+            counts = found.counts
+            bench.progress.say(
+                f"{contestant.row}: {found.events_per_s:,.0f} events/s, {counts.wrong} wrong, "
+                f"{counts.missing} missing, {counts.duplicate} duplicate"
+            )
+    return throughputs
+
+
+def make_row(bench: Bench, contestant: Contestant, runs: Sequence[Throughput]) -> results.Row:
+    """Summarise the runs of a contestant."""
+    log = bench.log_of(contestant)
+    memories = [one.rss_mb for one in runs if one.rss_mb is not None]
+    return results.Row(
+        row=contestant.row,
+        system=contestant.system,
+        version=contestant.version(bench.peers),
+        guarantee=contestant.guarantee,
+        durable=contestant.durable,
+        codec=contestant.codec,
+        events=len(log),
+        keys=len(log.key_names),
+        events_per_s=round(statistics.median(one.events_per_s for one in runs)),
+        runs=[round(one.events_per_s) for one in runs],
+        wrong=sum(one.counts.wrong for one in runs),
+        missing=sum(one.counts.missing for one in runs),
+        duplicate=sum(one.counts.duplicate for one in runs),
+        deviation=max(one.counts.deviation for one in runs),
+        rss_mb=round(max(memories)) if memories else None,
+    )
+
+
+def measure_latencies(
+    bench: Bench, contestants: Sequence[Contestant], rows: Sequence[results.Row], duration_s: float
+) -> None:
+    """Add the latencies to the rows."""
+    for contestant, row in zip(contestants, rows, strict=True):
+        if bench.progress.elapsed_s > LATENCY_UNTIL_S:
+            bench.progress.say(f"no time for the latency of {contestant.row}")
+            continue
+        rate = min(latency.EVENTS_PER_S_MAX, row.events_per_s // 4)
+        title = f"{contestant.row}, latency at {rate:,} events/s"
+        try:
+            found = latency.measure(bench, contestant, rate, duration_s, title)
+        except ContestantError as error:
+            bench.progress.fail(str(error))
+            continue
+        except latency.NotSettledError as error:
+            bench.progress.say(f"{title}: not settled, no figure: {error}")
+            continue
+        row.latency_events_per_s, row.p50_ms, row.p99_ms = rate, found.p50_ms, found.p99_ms
+        bench.progress.say(f"{title}: p50 {found.p50_ms} ms, p99 {found.p99_ms} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Results: `results/<date>.json`, and the table in README that is made from it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import msgspec
+import torch
+
+from deploy.jars import kafka_version
+
+RESULTS = Path(__file__).with_name("results")
+
+#: README's table stands between these.
+TABLE_START, TABLE_END = "<!-- bench -->", "<!-- /bench -->"
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """A line of the results; None is what was not measured.
+
+    Attributes:
+        row: Its name for `--rows`.
+        events_per_s: Median of `runs`.
+        runs: Events per second of each run.
+        latency_events_per_s: The steady rate at which p50 and p99 were taken.
+        wrong: Sum over all runs, as `missing` and `duplicate`.
+        deviation: Largest |output - unroll| of a right output.
+        rss_mb: The most memory of the process over all runs, in 10^6 bytes.
+    """
+
+    row: str
+    system: str
+    version: str
+    guarantee: str
+    durable: bool
+    codec: str
+    events: int
+    keys: int
+    events_per_s: int
+    runs: list[int]
+    latency_events_per_s: int | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    wrong: int
+    missing: int
+    duplicate: int
+    deviation: float
+    rss_mb: int | None
+
+
+class Machine(msgspec.Struct, kw_only=True):
+    """What the numbers were measured on.
+
+    Attributes:
+        load: Processes that wanted a processor in the minute before the start: 0 is quiet.
+    """
+
+    processor: str
+    cores: int
+    memory_gb: int
+    system: str
+    python: str
+    torch: str
+    kafka: str
+    java: str
+    load: float
+
+
+class Memory(msgspec.Struct, kw_only=True):
+    """Memory of a worker while keys grow past its pool, and of a live key.
+
+    Attributes:
+        state_bytes: Bytes of one key's hidden state as the model has it.
+        pool_slots: Size of the worker's pool.
+        rss_mb_by_keys: Memory of the worker, in 10^6 bytes, after so many keys.
+        redis_bytes_a_key: Of Redis' MEMORY USAGE.
+        redis_record_bytes: What we write for a key beside its name.
+        pool_array_bytes_a_key: Arrays and tensors of the pool.
+        pool_total_bytes_a_key: With what Python needs to find a slot by its key.
+    """
+
+    state_bytes: int
+    pool_slots: int
+    rss_mb_by_keys: dict[int, int]
+    redis_bytes_a_key: int
+    redis_record_bytes: int
+    pool_array_bytes_a_key: int | None = None
+    pool_total_bytes_a_key: int | None = None
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """What one call of the benchmark gave."""
+
+    date: str
+    machine: Machine
+    rows: list[Row]
+    memory: Memory | None = None
+    minutes: float = 0.0
+
+
+def describe_machine() -> Machine:
+    """Describe this machine."""
+    java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        kafka=kafka_version(),
+        load=round(os.getloadavg()[0], 1),
+        java=(re.findall(r'"(.+?)"', java) or ["none"])[0],
+    )
+
+
+def write(results: Results, directory: Path = RESULTS) -> Path:
+    """Write results under their date; a later call on the same day replaces them."""
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{results.date}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    return path
+
+
+def read(path: Path) -> Results:
+    """Read results, strictly."""
+    return msgspec.json.decode(path.read_bytes(), type=Results)
+
+
+def today() -> str:
+    """Return the date that names the results."""
+    return datetime.date.today().isoformat()
+
+
+def table(results: Results) -> str:
+    """Format the rows in Markdown, the fastest first.
+
+    Latency at another rate than that of the first row is marked by the rate.
+    """
+    lines = [
+        "| system | guarantee | codec | events/s | p50 / p99 ms (at events/s) | "
+        "wrong / missing / duplicate | memory MB |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for row in sorted(results.rows, key=lambda row: -row.events_per_s):
+        latency = "-"
+        if row.p50_ms is not None and row.latency_events_per_s is not None:
+            latency = f"{row.p50_ms:,.0f} / {row.p99_ms:,.0f} ({row.latency_events_per_s:,})"
+        cells = [
+            row.system if row.system.endswith(row.version) else f"{row.system} {row.version}",
+            row.guarantee + ("" if row.durable else ", no state"),
+            row.codec,
+            f"{row.events_per_s:,}",
+            latency,
+            f"{row.wrong} / {row.missing} / {row.duplicate}",
+            "-" if row.rss_mb is None else f"{row.rss_mb:,}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    machine = results.machine
+    lines += [
+        "",
+        f"{results.date}, {machine.processor}, {machine.cores} cores shared by broker, Redis, "
+        f"load and worker; Kafka {machine.kafka}, torch {machine.torch} (CPU, one thread), "
+        f"Java {machine.java}.",
+    ]
+    return "\n".join(lines)
+
+
+def update_readme(readme: Path, results: Results) -> bool:
+    """Put the table between README's markers.
+
+    Returns:
+        Whether the markers were there.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    pattern = re.compile(f"{re.escape(TABLE_START)}.*?{re.escape(TABLE_END)}", re.DOTALL)
+    block = f"{TABLE_START}\n{table(results)}\n{TABLE_END}"
+    new_text, found_count = pattern.subn(lambda _: block, text)
+    if found_count:
+        readme.write_text(new_text, encoding="utf-8")
+    return bool(found_count)
+
+
+def _processor() -> str:
+    """Name the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return names[0] if names else platform.machine()
