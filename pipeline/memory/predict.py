@@ -74,7 +74,20 @@ def predict_in_memory(
         broker.publish(settings.input_topic, key_bytes(key), _value(model, event))
         for key, event in events
     ]
+    _run_to_end(settings, model, broker)
 
+    letters = broker.records(settings.dead_letter_topic)
+    found = [read_dead_letter_headers(letter.headers() or []) for letter in letters]
+    if found:
+        reason, detail, source, _ = min(found, key=lambda one: places.index(one[2]))
+        raise DecodeError(reason, f"event {places.index(source)}: {detail}")
+    answers = [_prediction(model, record) for record in broker.records(settings.output_topic)]
+    by_source = {answer.source: answer for answer in answers}
+    return [by_source[place] for place in places]
+
+
+def _run_to_end(settings: Settings, model: LoadedModel, broker: MemoryBroker) -> None:
+    """Run the engine until the log holds nothing more."""
     engine = build_engine(
         settings,
         model,
@@ -89,15 +102,6 @@ def predict_in_memory(
         if work is not None:
             engine.run(work)
     engine.drain()
-
-    letters = broker.records(settings.dead_letter_topic)
-    found = [read_dead_letter_headers(letter.headers() or []) for letter in letters]
-    if found:
-        reason, detail, source, _ = min(found, key=lambda one: places.index(one[2]))
-        raise DecodeError(reason, f"event {places.index(source)}: {detail}")
-    answers = [_prediction(model, record) for record in broker.records(settings.output_topic)]
-    by_source = {answer.source: answer for answer in answers}
-    return [by_source[place] for place in places]
 
 
 def _value(model: LoadedModel, event: Event) -> bytes:

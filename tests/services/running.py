@@ -121,11 +121,11 @@ class Running:
         found = lag(self.services.bootstrap_servers, self.group, self.input_topic)
         return sum(found.values()) if isinstance(found, dict) else found
 
-    def wait_until_done(self, timeout_s: float = 60.0) -> None:
+    def wait_until_done(self, timeout_s: float = 120.0) -> None:
         """Wait until every event is committed."""
         wait_until(lambda: self.lag() == 0, timeout_s, "all events committed")
 
-    def wait_for_log(self, worker: ChildProcess, text: str, timeout_s: float = 40.0) -> None:
+    def wait_for_log(self, worker: ChildProcess, text: str, timeout_s: float = 90.0) -> None:
         """Wait until a worker has logged a text."""
         wait_until(lambda: text in worker.log_tail(10_000), timeout_s, f"{text!r} in the log")
 

@@ -278,7 +278,7 @@ def test_the_command_ends_with_one_line_and_its_own_exit_code(
 ) -> None:
     running = pipeline()
     worker = running.start(**changes)
-    assert worker.wait(40) == code, worker.log_tail()
+    assert worker.wait(90) == code, worker.log_tail()
     assert text in worker.log_tail(3)
     assert "Traceback" not in worker.log_tail(1_000)
 

@@ -32,7 +32,7 @@ def test_a_worker_killed_at_a_verb_leaves_no_trace(pipeline: MakeRunning, crash:
     running = pipeline()
     running.publish(600)
     doomed = running.start(crash=crash, batch_events_max=20, pool_slots=60, worker_id="one")
-    wait_until(lambda: doomed.exit_code is not None, 40, f"the crash {crash}")
+    wait_until(lambda: doomed.exit_code is not None, 90, f"the crash {crash}")
     assert doomed.exit_code == -9, doomed.log_tail()
 
     # When its successor of the same name goes on
@@ -57,7 +57,7 @@ def test_two_workers_killed_again_and_again_at_random(pipeline: MakeRunning, see
         running.publish(1_500, seed=seed)
         victim = rng.randrange(2)
         before = running.lag()
-        wait_until(lambda b=before: running.lag() < max(b, 1), 40, "some progress")
+        wait_until(lambda b=before: running.lag() < max(b, 1), 90, "some progress")
         workers[victim].kill()
         workers[victim] = running.start(worker_id=str(victim), **options)
 
@@ -127,7 +127,7 @@ def test_of_two_workers_with_one_id_the_older_is_fenced_and_says_why(
     running.publish(2_000)
 
     # Then the older one leaves with its own exit code, and the other does the work
-    assert older.wait(40) == 8, older.log_tail()
+    assert older.wait(90) == 8, older.log_tail()
     assert "another worker has this worker id" in older.log_tail()
     running.wait_until_done()
     younger.stop()
@@ -146,7 +146,7 @@ def test_a_flushed_redis_is_healed_by_replay(
     # When a worker goes on, and is killed in the middle of its replay, and another goes on
     running.publish(200)
     doomed = running.start(crash="after-store:4", batch_events_max=100, pool_slots=200)
-    wait_until(lambda: doomed.exit_code is not None, 40, "the crash in the replay")
+    wait_until(lambda: doomed.exit_code is not None, 90, "the crash in the replay")
     running.burst()
 
     # Then the predictions go on as if nothing had happened
@@ -205,7 +205,7 @@ def test_a_broker_that_is_killed_and_comes_back_is_waited_for(
     running = pipeline()
     worker = running.start(batch_events_max=50, pool_slots=100, session_timeout_ms=6_000)
     running.publish(3_000)
-    wait_until(lambda: running.lag() < 3_000, 40, "some progress")
+    wait_until(lambda: running.lag() < 3_000, 90, "some progress")
 
     # When the broker is killed and comes back
     services.kafka.kill()
