@@ -234,7 +234,12 @@ def run_worker(settings: Settings) -> None:
     worker = Worker(settings)
     # What is there by now (torch, Faust, the model) stays: the collector need not look at it in the
     # middle of a batch again, which would take tens of milliseconds.
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
-    asyncio.run(worker.serve())
+    try:
+        asyncio.run(worker.serve())
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
