@@ -178,7 +178,6 @@ class Engine:
 
     def _recover_again(self, partition: int) -> None:
         """Bring a partition that this worker has back in line with the store."""
-        self._stop_replay(partition)
         self._recover([partition])
         self._log.rewind({partition: self._cycle.owned[partition].position})
         if partition in self._replays:

@@ -62,7 +62,6 @@ class Saver:
         self._failure: EngineError | None = None
         self._ticket = 0
         self._saved_ticket = 0
-        self.busy_s = 0.0
         self._thread: threading.Thread | None = None
         if batches_max:
             self._thread = threading.Thread(target=self._run, name="livestep-saver", daemon=True)
@@ -161,9 +160,7 @@ class Saver:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             ticket, make_saves = item
-            started = time.perf_counter()
             self._save(ticket, make_saves)
-            self.busy_s += time.perf_counter() - started
 
     def _save(self, ticket: int, make_saves: Callable[[], Iterable[Save]]) -> None:
         try:

@@ -67,14 +67,10 @@ class Running:
         environment = changes.pop("environment", {})
         run_worker(Settings.from_environment(environment, burst=True, **self.settings(**changes)))
 
-    def start(
-        self, *, crash: str | None = None, program: str = "pipeline.cli", **changes: Any
-    ) -> ChildProcess:
+    def start(self, *, crash: str | None = None, **changes: Any) -> ChildProcess:
         """Start a worker as a process; `crash` names where it kills itself (`crashing_worker`)."""
-        arguments = [sys.executable, "-m", program]
-        if crash is not None:
-            arguments = [sys.executable, "-m", "tests.services.crashing_worker", crash]
-        arguments.append("worker")
+        program = ["pipeline.cli"] if crash is None else ["tests.services.crashing_worker", crash]
+        arguments = [sys.executable, "-m", *program, "worker"]
         for name, value in self.settings(**changes).items():
             flag = "--" + name.replace("_", "-")
             arguments += [flag] if value is True else [] if value is False else [flag, str(value)]
