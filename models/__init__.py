@@ -2,58 +2,93 @@
 
 Knows torch; knows nothing of Kafka or Redis.
 
-    contract.py     StepModel: initial_state, step, unroll, step_packed
-    cells.py        VanillaRNN, GRU, LSTM
-    fields.py       what the columns of inputs and outputs mean; events to arrays and back
-    disk.py         save_model, load_model: model.safetensors and model.json
-    description.py  what model.json says, its checks, and the fingerprint
-    devices.py      the CPU or a CUDA device
-    checks.py       the tolerance, and what every model has to hold
-    cook/           the example: a room-mate who cooks by the weather, and a net that learns it
-    errors.py       ModelError, FieldError
+    contract.py      StepModel: initial_state, step, unroll, step_packed
+    cells.py         VanillaRNN, GRU, LSTM
+    nets.py          FullyConnected, Glimpses, EncoderDecoder
+    field_types.py   what the columns of inputs and outputs mean: Number, Category, Text
+    fields.py        events to arrays and back
+    event_checks.py  why an event doesn't fit
+    rules.py         how events become sequences: shapes, feedback, generation
+    feedback.py      FedBack: an output that becomes a part of the next input, and draws
+    forcing.py       training with feedback: teacher_forced, free_running
+    generation.py    one sequence generated offline
+    offline.py       all answers to a key's events, or a partition's, offline: the truth
+    offline_log.py   the same for events as JSON objects
+    session_gaps.py  which sequences the log's clock ends
+    disk.py          save_model, load_model: model.safetensors and model.json
+    description.py   what model.json says, its checks, and the fingerprint
+    building.py      from what model.json says to a net that steps
+    user_classes.py  classes from the user's own packages, and the adapter around them
+    programs.py      TorchScript and exported programs
+    archive_checks.py  opening an exported program and running nothing that stands in it
+    devices.py       the CPU or a CUDA device
+    checks.py        what every model has to hold
+    check_data.py    what checks are made of: the tolerance, random inputs and states
+    check_report.py  all checks as a table, and the speed
+    cook/            the example: a room-mate who cooks by the weather, and a net that learns it
+    errors.py        ModelError, FieldError
 """
 
 from models.cells import GRU, LSTM, LSTMState, VanillaRNN
 from models.checks import TOLERANCE, check_model
 from models.contract import State, StepModel, like_state, state_tensors
 from models.devices import choose_device
-from models.disk import LoadedModel, load_model, save_model
+from models.disk import LoadedModel, load_model, save_model, save_program
 from models.errors import FieldError, FieldReason, ModelError
-from models.fields import (
-    Category,
-    Field,
-    Number,
-    activate,
-    decode,
-    encode,
-    encode_columns,
-    total_width,
-)
+from models.feedback import FedBack
+from models.field_types import Category, Field, Number, OutputField, Text, total_width
+from models.fields import activate, decode, encode, encode_columns
+from models.forcing import free_running, teacher_forced
+from models.generation import generate
+from models.nets import EncoderDecoder, FullyConnected, Glimpses
+from models.offline import OfflineAnswer, OfflineEvent, answers_offline, answers_to_log
+from models.offline_log import answer_events, answer_log
+from models.rules import Feedback, Generation, SequenceRules, check_rules
 
 __all__ = [
     "GRU",
     "LSTM",
     "TOLERANCE",
     "Category",
+    "EncoderDecoder",
+    "FedBack",
+    "Feedback",
     "Field",
     "FieldError",
     "FieldReason",
+    "FullyConnected",
+    "Generation",
+    "Glimpses",
     "LSTMState",
     "LoadedModel",
     "ModelError",
     "Number",
+    "OfflineAnswer",
+    "OfflineEvent",
+    "OutputField",
+    "SequenceRules",
     "State",
     "StepModel",
+    "Text",
     "VanillaRNN",
     "activate",
+    "answer_events",
+    "answer_log",
+    "answers_offline",
+    "answers_to_log",
     "check_model",
+    "check_rules",
     "choose_device",
     "decode",
     "encode",
     "encode_columns",
+    "free_running",
+    "generate",
     "like_state",
     "load_model",
     "save_model",
+    "save_program",
     "state_tensors",
+    "teacher_forced",
     "total_width",
 ]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from models.contract import (
+    SizedModel,
     State,
-    StepModel,
     check_inputs,
     check_packed,
     check_sequence,
@@ -35,7 +35,7 @@ class LSTMState(NamedTuple):
     cell: Tensor
 
 
-class FusedCell(StepModel):
+class FusedCell(SizedModel):
     """What the three cells share: one call of a fused torch module, then the head.
 
     Attributes:
@@ -45,7 +45,6 @@ class FusedCell(StepModel):
         head: Linear, from the top layer's hidden state to the outputs.
     """
 
-    #: Names of the constructor's arguments, in order: what `model.json` lists as sizes.
     SIZES: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "output_size", "num_layers")
 
     recurrent: nn.RNNBase
@@ -63,10 +62,6 @@ class FusedCell(StepModel):
         check_sizes(hidden_size=hidden_size, num_layers=num_layers)
         self.hidden_size = hidden_size
         self.num_layers = num_layers
-
-    def sizes(self) -> dict[str, int]:
-        """Return the constructor's arguments by name, from which an equal cell can be built."""
-        return {name: int(getattr(self, name)) for name in self.SIZES}
 
     def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
         """Advance every row of the batch by one timestep.

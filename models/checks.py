@@ -1,109 +1,83 @@
 """What every model has to hold, as checks that a test calls on any `StepModel`.
 
-`check_model` runs them all. Each raises AssertionError with the difference that it found; none
-uses the `assert` statement, so that they also work under `python -O`.
+`check_model` runs them all, `check_report.report` makes a table of them. Each raises AssertionError
+with the difference that it found, or returns the largest that it has seen; none uses the `assert`
+statement, so that they also work under `python -O`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
+from models.check_data import (
+    TOLERANCE,
+    check_close,
+    max_difference,
+    pack,
+    random_rows,
+    random_sequences,
+    random_state,
+    rows_of,
+    step_through,
+    tolerance_of,
+    unpack,
+)
 from models.contract import State, StepModel, like_state, state_tensors
+from models.disk import LoadedModel
+from models.field_types import Field
 
-#: Largest |stream - unroll| that rounding may cause, by dtype: another batch size may make torch
-#: choose another kernel, which adds in another order. It is meant for outputs of magnitude around
-#: 1; measured on CPU, 200 timesteps of the cells in this package stay 10 times below it.
-TOLERANCE: dict[torch.dtype, float] = {torch.float32: 1e-5, torch.float64: 1e-12}
+__all__ = [  # with what tests of a model use beside the checks
+    "TOLERANCE",
+    "Trial",
+    "check_close",
+    "check_finite",
+    "check_model",
+    "check_neighbours",
+    "check_none_means_zeros",
+    "check_packed_equals_unroll",
+    "check_prev_state_kept",
+    "check_repeatable",
+    "check_saved_state",
+    "check_split_anywhere",
+    "check_state_stable",
+    "check_step_equals_unroll",
+    "max_difference",
+    "pack",
+    "random_sequences",
+    "random_state",
+    "trials",
+    "unpack",
+]
 
+#: Timesteps after which outputs still have to be finite.
+LONG = 300
 
-def max_difference(left: Tensor, right: Tensor) -> float:
-    """Return the largest |left - right| of two tensors of one shape; 0.0 if they are empty.
-
-    Raises:
-        AssertionError: If the shapes differ.
-
-    Example:
-        >>> max_difference(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
-        0.5
-    """
-    if left.shape != right.shape:
-        raise AssertionError(f"shapes differ: {tuple(left.shape)} and {tuple(right.shape)}")
-    return float((left - right).detach().abs().max()) if left.numel() else 0.0
-
-
-def check_close(left: State, right: State, what: str) -> None:
-    """Raise AssertionError unless two tensors, or two states, agree within `TOLERANCE`."""
-    pairs = zip(state_tensors(left), state_tensors(right), strict=True)
-    for left_tensor, right_tensor in pairs:
-        difference = max_difference(left_tensor, right_tensor)
-        limit = TOLERANCE[left_tensor.dtype]
-        if not difference <= limit:  # also true for NaN
-            raise AssertionError(f"{what}: they differ by {difference:.3g}, allowed is {limit:g}")
-
-
-def pack(sequences: Sequence[Tensor]) -> tuple[PackedSequence, list[int]]:
-    """Pack ragged sequences, the longest first; equally long ones stay in order.
-
-    Args:
-        sequences: N tensors, (L_i, H_in) each, L_i >= 1.
-
-    Returns:
-        packed: The sequences as `StepModel.step_packed` takes them.
-        order: N indices; row i of the states belongs to `sequences[order[i]]`.
-
-    Example:
-        >>> packed, order = pack([torch.zeros(1, 2), torch.ones(3, 2)])
-        >>> packed.batch_sizes.tolist(), order
-        ([2, 1, 1], [1, 0])
-    """
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    longest_first = [sequences[i] for i in order]
-    packed = torch.nn.utils.rnn.pack_sequence(longest_first, enforce_sorted=True)
-    return packed, order
+#: What to do if a check fails.
+ADVICE = {
+    "state is stable": "return a state of the same tensors, shapes and dtypes as initial_state "
+    "gives; make them from the weights: weight.new_zeros(batch_size, ...)",
+    "no state means zeros": "let step(inputs, None) begin with initial_state(len(inputs))",
+    "step is repeatable": "keep nothing on self, draw no random numbers, call eval()",
+    "step equals unroll": "let unroll begin with the state it is given, or leave unroll out",
+    "split anywhere": "return the state after each key's last timestep; keep all that matters "
+    "in it",
+    "packed equals unroll": "let step_packed return each key's own last state, or leave "
+    "step_packed out",
+    "neighbours don't mix": "no mean, norm or sum over axis 0, no use of a row's place: axis 0 "
+    "is the keys",
+    "state isn't written to": "make a new tensor: state * 0.5, not state.mul_(0.5); clone() "
+    "before writing",
+    "state saved and loaded": "keep nothing on self from step to step: only the state is saved",
+    "outputs are finite": "bound the state (tanh), guard divisions and logarithms; "
+    f"{LONG} timesteps are tried",
+}
 
 
-def unpack(outputs: Tensor, batch_sizes: Tensor, order: Sequence[int]) -> list[Tensor]:
-    """Cut packed outputs into one tensor a sequence: the inverse of `pack`.
-
-    Args:
-        outputs: (sum of L_i, H_out), in packed order.
-        batch_sizes: Of the packed sequence.
-        order: As `pack` gave it.
-
-    Returns:
-        sequences: N tensors, (L_i, H_out), in the order in which the sequences were given.
-    """
-    padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(PackedSequence(outputs, batch_sizes))
-    by_index = {key: padded[: lengths[row], row] for row, key in enumerate(order)}
-    return [by_index[key] for key in range(len(order))]
-
-
-def random_sequences(
-    model: StepModel, lengths: Sequence[int], generator: torch.Generator
-) -> list[Tensor]:
-    """Draw one sequence (L_i, H_in) a length, in the dtype of the model's weights."""
-    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    return [
-        torch.randn(length, model.input_size, generator=generator, dtype=dtype)
-        for length in lengths
-    ]
-
-
-def random_state(model: StepModel, batch_size: int, generator: torch.Generator) -> State:
-    """Draw a state of N keys, as if they had seen something already."""
-    zeros = model.initial_state(batch_size)
-    drawn = [
-        torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) - 0.5
-        for tensor in state_tensors(zeros)
-    ]
-    return like_state(drawn, zeros)
-
-
-def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: State) -> None:
+def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: State) -> float:
     """Check that stepping L times gives the outputs of one unroll, from the same states.
 
     Args:
@@ -111,24 +85,24 @@ def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: Sta
         sequence: (L, N, H_in).
         prev_state: (N, ...) each.
     """
-    state = prev_state
-    outputs = []
-    for inputs in sequence:
-        output, state = model.step(inputs, state)
-        outputs.append(output)
-    check_close(torch.stack(outputs), model.unroll(sequence, prev_state), "step and unroll")
+    outputs, _ = step_through(model, sequence, prev_state)
+    unrolled = model.unroll(sequence, prev_state)
+    return check_close(outputs, unrolled, "step and unroll", tolerance_of(model))
 
 
-def check_none_means_zeros(model: StepModel, inputs: Tensor) -> None:
+def check_none_means_zeros(model: StepModel, inputs: Tensor) -> float:
     """Check that `prev_state=None` is the same as `initial_state`, for inputs (N, H_in)."""
+    limit = tolerance_of(model)
     zeros = model.initial_state(len(inputs))
     output, state = model.step(inputs)
     zeros_output, zeros_state = model.step(inputs, zeros)
-    check_close(output, zeros_output, "outputs from None and from zeros")
-    check_close(state, zeros_state, "states from None and from zeros")
+    return max(
+        check_close(output, zeros_output, "outputs from None and from zeros", limit),
+        check_close(state, zeros_state, "states from None and from zeros", limit),
+    )
 
 
-def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_state: State) -> None:
+def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_state: State) -> float:
     """Check that cutting each sequence once, anywhere, changes nothing.
 
     Args:
@@ -136,6 +110,7 @@ def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_sta
         sequences: N tensors (L, H_in) of one length L.
         prev_state: (N, ...) each.
     """
+    limit, worst = tolerance_of(model), 0.0
     packed, _ = pack(sequences)
     whole_outputs, whole_state = model.step_packed(packed, prev_state)
     for cut in range(1, len(sequences[0])):
@@ -144,13 +119,17 @@ def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_sta
         head_outputs, state = model.step_packed(head, prev_state)
         tail_outputs, state = model.step_packed(tail, state)
         outputs = torch.cat([head_outputs, tail_outputs])
-        check_close(outputs, whole_outputs, f"outputs cut at {cut} and whole")
-        check_close(state, whole_state, f"states cut at {cut} and whole")
+        worst = max(
+            worst,
+            check_close(outputs, whole_outputs, f"outputs cut at {cut} and whole", limit),
+            check_close(state, whole_state, f"states cut at {cut} and whole", limit),
+        )
+    return worst
 
 
 def check_packed_equals_unroll(
     model: StepModel, sequences: Sequence[Tensor], prev_state: State
-) -> None:
+) -> float:
     """Check both packed roads against the unroll of each key alone, and against each other.
 
     Since each key is unrolled in a batch of one, this is also the check that neighbours don't mix.
@@ -160,17 +139,138 @@ def check_packed_equals_unroll(
         sequences: N tensors (L_i, H_in), ragged.
         prev_state: (N, ...) each; row i belongs to `sequences[i]`.
     """
+    limit = tolerance_of(model)
     packed, order = pack(sequences)
-    rows = [tensor[order] for tensor in state_tensors(prev_state)]
-    packed_state = like_state(rows, prev_state)
+    packed_state = rows_of(prev_state, order)
     outputs, state = model.step_packed(packed, packed_state)
     slow_outputs, slow_state = model.step_packed_by_rank(packed, packed_state)
-    check_close(outputs, slow_outputs, "outputs of step_packed and its slow twin")
-    check_close(state, slow_state, "states of step_packed and its slow twin")
+    worst = max(
+        check_close(outputs, slow_outputs, "outputs of step_packed and its slow twin", limit),
+        check_close(state, slow_state, "states of step_packed and its slow twin", limit),
+    )
     for key, streamed in enumerate(unpack(outputs, packed.batch_sizes, order)):
-        own = like_state([tensor[[key]] for tensor in state_tensors(prev_state)], prev_state)
+        own = rows_of(prev_state, [key])
         alone = model.unroll(sequences[key].unsqueeze(1), own).squeeze(1)  # (L_i, H_out)
-        check_close(streamed, alone, f"key {key} among others and alone")
+        worst = max(worst, check_close(streamed, alone, f"key {key} among others and alone", limit))
+    return worst
+
+
+def check_neighbours(
+    model: StepModel, sequence: Tensor, prev_state: State, others: Tensor
+) -> float:
+    """Check that a row doesn't depend on the others: alone, in another order, among strangers.
+
+    Args:
+        model: The model.
+        sequence: (L, N, H_in), N >= 2.
+        prev_state: (N, ...) each.
+        others: (L, M, H_in). Inputs of other keys, which go before and after the N.
+    """
+    limit = tolerance_of(model)
+    count, other_count = sequence.shape[1], others.shape[1]
+    outputs, state = step_through(model, sequence, prev_state)
+    worst = 0.0
+
+    def compare(rows: list[int], among: Tensor, start: State, first: int, how: str) -> None:
+        nonlocal worst
+        found_outputs, found_state = step_through(model, among, start)
+        block = range(first, first + len(rows))
+        worst = max(
+            worst,
+            check_close(found_outputs[:, list(block)], outputs[:, rows], f"outputs {how}", limit),
+            check_close(rows_of(found_state, block), rows_of(state, rows), f"states {how}", limit),
+        )
+
+    for row in range(count):
+        compare([row], sequence[:, [row]], rows_of(prev_state, [row]), 0, "alone and among others")
+    turned = list(reversed(range(count)))
+    compare(turned, sequence[:, turned], rows_of(prev_state, turned), 0, "in another order")
+    padded = torch.cat([others, sequence, others], dim=1)  # (L, M + N + M, H_in)
+    strangers = model.initial_state(other_count)
+    pieces = zip(state_tensors(strangers), state_tensors(prev_state), strict=True)
+    start = like_state([torch.cat([zero, own, zero]) for zero, own in pieces], prev_state)
+    compare(list(range(count)), padded, start, other_count, "padded with others")
+    return worst
+
+
+def check_repeatable(model: StepModel, inputs: Tensor, prev_state: State) -> None:
+    """Check that the same step gives the same bits again: nothing is drawn, nothing remembered."""
+    output, state = model.step(inputs, prev_state)
+    for _ in range(2):
+        again, state_again = model.step(inputs, prev_state)
+        if not all(
+            map(torch.equal, (output, *state_tensors(state)), (again, *state_tensors(state_again)))
+        ):
+            raise AssertionError("the same inputs and state gave something else the second time")
+
+
+def check_state_stable(model: StepModel, inputs: Tensor, prev_state: State) -> None:
+    """Check that new keys are all alike, and that a state stays what it is in a step.
+
+    Args:
+        model: The model.
+        inputs: (N, H_in).
+        prev_state: (N, ...) each.
+    """
+    one, many = (state_tensors(model.initial_state(count)) for count in (1, len(inputs)))
+    for single, rows in zip(one, many, strict=True):
+        if not torch.equal(single.expand_as(rows), rows):
+            raise AssertionError("initial_state: keys that have seen nothing differ")
+    for tensor in state_tensors(model.initial_state(0)):
+        if len(tensor):
+            raise AssertionError("initial_state of 0 keys has rows")
+    zeros = model.initial_state(len(inputs))
+    _check_same_layout(zeros, prev_state)
+    for before in (zeros, prev_state):
+        _check_same_layout(before, model.step(inputs, before)[1])
+
+
+def _check_same_layout(before: State, after: State) -> None:
+    old_tensors, new_tensors = state_tensors(before), state_tensors(after)
+    if type(before) is not type(after) or len(old_tensors) != len(new_tensors):
+        raise AssertionError(
+            f"a state of {len(old_tensors)} tensors became one of {len(new_tensors)}"
+        )
+    for old, new in zip(old_tensors, new_tensors, strict=True):
+        if (old.shape, old.dtype, old.device) != (new.shape, new.dtype, new.device):
+            raise AssertionError(
+                f"a state tensor {old.dtype} {tuple(old.shape)} on {old.device} became "
+                f"{new.dtype} {tuple(new.shape)} on {new.device}"
+            )
+
+
+def check_saved_state(model: StepModel, sequence: Tensor, prev_state: State) -> None:
+    """Check that a state written to bytes and read back goes on with the same bits.
+
+    Args:
+        model: The model.
+        sequence: (L, N, H_in), L >= 2.
+        prev_state: (N, ...) each.
+    """
+    _, state = model.step(sequence[0], prev_state)
+    tensors = []
+    for tensor in state_tensors(state):
+        content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        flat = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        tensors.append(flat.view(tensor.dtype).reshape(tensor.shape).to(tensor.device))
+    outputs, _ = step_through(model, sequence[1:], state)
+    again, _ = step_through(model, sequence[1:], like_state(tensors, state))
+    if not torch.equal(outputs, again):
+        raise AssertionError(
+            f"outputs differ by {max_difference(outputs, again):.3g} after the state was saved and "
+            "loaded: something is kept beside it"
+        )
+
+
+def check_finite(model: StepModel, sequence: Tensor, prev_state: State) -> None:
+    """Check that outputs and states are finite along a sequence (L, N, H_in)."""
+    outputs, state = step_through(model, sequence, prev_state)
+    is_finite = torch.isfinite(outputs).flatten(1).all(dim=1)  # (L,)
+    if not bool(is_finite.all()):
+        first = int(is_finite.logical_not().nonzero()[0])
+        raise AssertionError(f"outputs are not finite at timestep {first}")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state_tensors(state)):
+        raise AssertionError(f"states are not finite after {len(sequence)} timesteps")
 
 
 def check_prev_state_kept(model: StepModel, sequences: Sequence[Tensor], prev_state: State) -> None:
@@ -187,32 +287,78 @@ def check_prev_state_kept(model: StepModel, sequences: Sequence[Tensor], prev_st
             raise AssertionError("prev_state was written to")
 
 
+class Trial(NamedTuple):
+    """One check on the data that it needs.
+
+    Attributes:
+        name: Of the check.
+        run: Raises AssertionError, or returns the largest difference that it saw, if it measures.
+        advice: What to do if it fails.
+    """
+
+    name: str
+    run: Callable[[], float | None]
+    advice: str
+
+
+def trials(model: StepModel, seed: int = 0, inputs: Sequence[Field] | None = None) -> list[Trial]:
+    """Prepare all checks of a model, on random data.
+
+    Args:
+        model: Any model.
+        seed: Of the random sequences.
+        inputs: What its columns mean, so that an index is one; None for numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 12, (7,), generator=generator).tolist()
+    count = len(lengths)
+    ragged = random_sequences(model, lengths, generator, inputs)
+    equal = random_sequences(model, [6] * count, generator, inputs)
+    others = torch.stack(random_sequences(model, [6] * 5, generator, inputs), dim=1)
+    state = random_state(model, count, generator, inputs)
+    sequence = torch.stack(equal, dim=1)  # (L, N, H_in)
+
+    def long() -> None:
+        rows = random_rows(model, LONG * 4, generator, inputs)
+        check_finite(model, rows.reshape(LONG, 4, -1), model.initial_state(4))
+
+    runs: dict[str, Callable[[], float | None]] = {
+        "state is stable": lambda: check_state_stable(model, sequence[0], state),
+        "no state means zeros": lambda: check_none_means_zeros(model, sequence[0]),
+        "step is repeatable": lambda: check_repeatable(model, sequence[0], state),
+        "step equals unroll": lambda: check_step_equals_unroll(model, sequence, state),
+        "split anywhere": lambda: check_split_anywhere(model, equal, state),
+        "packed equals unroll": lambda: check_packed_equals_unroll(model, ragged, state),
+        "neighbours don't mix": lambda: check_neighbours(model, sequence, state, others),
+        "state isn't written to": lambda: check_prev_state_kept(model, ragged, state),
+        "state saved and loaded": lambda: check_saved_state(model, sequence, state),
+        "outputs are finite": long,
+    }
+    return [Trial(name, run, ADVICE[name]) for name, run in runs.items()]
+
+
 @torch.inference_mode()
-def check_model(model: StepModel, seed: int = 0) -> None:
+def check_model(
+    model: StepModel | LoadedModel, seed: int = 0, inputs: Sequence[Field] | None = None
+) -> None:
     """Check that a model keeps the contract of `StepModel`, on random data.
 
     Call it on a model of your own before you give it to a worker.
 
     Args:
-        model: Any model on the CPU, with float32 or float64 states.
-        seed: Of the random sequences and states.
+        model: Any model, or one that was loaded, with its inputs.
+        seed: Of the random sequences.
+        inputs: What its columns mean, so that an index is one; None for numbers.
 
     Raises:
         AssertionError: If a rule is broken; says which, and by how much.
+        ModelError: If a user's class gives what it may not, see `user_classes`.
 
     Example:
         >>> from models import GRU
         >>> check_model(GRU(input_size=3, hidden_size=8, output_size=2))
     """
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 12, (7,), generator=generator).tolist()
-    ragged = random_sequences(model, lengths, generator)
-    equal = random_sequences(model, [6] * len(lengths), generator)
-    prev_state = random_state(model, len(lengths), generator)
-    sequence = torch.stack(equal, dim=1)  # (L, N, H_in)
-
-    check_none_means_zeros(model, sequence[0])
-    check_step_equals_unroll(model, sequence, prev_state)
-    check_split_anywhere(model, equal, prev_state)
-    check_packed_equals_unroll(model, ragged, prev_state)
-    check_prev_state_kept(model, ragged, prev_state)
+    net = model.net if isinstance(model, LoadedModel) else model
+    fields = model.inputs if isinstance(model, LoadedModel) else inputs
+    for trial in trials(net, seed, fields):
+        trial.run()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-#: One or several tensors. **Axis 0 of each is the key**: row i of all of them is one key's state,
-#: so stacking states is `torch.cat` and taking one out is indexing a row.
+#: One or several tensors, or `()` of a model that keeps nothing. **Axis 0 of each is the key**: row
+#: i of all of them is one key's state, so stacking states is `torch.cat` and taking one out is
+#: indexing a row.
 State = Tensor | tuple[Tensor, ...]
 
 
@@ -24,7 +25,7 @@ def state_tensors(state: State) -> tuple[Tensor, ...]:
     """Flatten a state to the tensors that it is made of.
 
     Args:
-        state: One tensor, or a tuple of them; (N, ...) each.
+        state: One tensor, or a tuple of them, which may be empty; (N, ...) each.
 
     Returns:
         tensors: The same tensors, not copied, always as a plain tuple.
@@ -213,6 +214,21 @@ class StepModel(nn.Module, ABC):
         pieces_by_tensor = zip(*reversed(finished), strict=True)
         next_state = like_state([torch.cat(pieces) for pieces in pieces_by_tensor], state)
         return torch.cat(outputs), next_state
+
+
+class SizedModel(StepModel):
+    """A model that can be built again from some integers: what `save_model` stores as a class.
+
+    A subclass keeps each argument of its constructor under its own name.
+    """
+
+    #: Names of the constructor's arguments, in order, each an integer of at least 1: what
+    #: `model.json` lists as sizes.
+    SIZES: ClassVar[tuple[str, ...]]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the constructor's arguments by name, from which an equal model can be built."""
+        return {name: int(getattr(self, name)) for name in self.SIZES}
 
 
 def check_sizes(**sizes: int) -> None:

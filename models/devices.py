@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
+from torch import nn
 
 from models.errors import ModelError
 
@@ -47,3 +50,14 @@ def choose_device(name: str) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda")
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Find where a net is: at its weights; without any, on the CPU.
+
+    Example:
+        >>> device_of(torch.nn.Linear(1, 1)), device_of(torch.nn.Tanh())
+        (device(type='cpu'), device(type='cpu'))
+    """
+    tensors = itertools.chain(net.parameters(), net.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

@@ -1,7 +1,8 @@
-"""A model on disk: a directory with `model.safetensors` and `model.json`.
+"""A model on disk: a directory with `model.json` and `model.safetensors`, or a program.
 
 `model.json` says what the weights mean; `description.ModelFile` lists its members. Loading runs no
-code from the files: the class is looked up in `CELLS`, and safetensors holds numbers only.
+code from the files: the class is looked up in `CELLS`, or imported from a package that the operator
+has allowed, and safetensors holds numbers only.
 
 The fingerprint names a model everywhere else. It stands in `model.json` as well, so that weights
 and description which don't belong together (an interrupted save, a mixed-up copy) are found.
@@ -10,10 +11,10 @@ and description which don't belong together (an interrupted save, a mixed-up cop
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,30 +22,29 @@ import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.cells import FusedCell
+from models.building import DESCRIPTION_FILE, WEIGHTS_FILE, build_net, contents_file
 from models.contract import StepModel
 from models.description import (
     CELLS,
     FORMAT_VERSION,
     Codec,
     ModelFile,
-    Shape,
-    Sizes,
-    check_description,
-    check_weights,
     decode_description,
-    empty_cell,
     fingerprint_of,
-    one_of,
 )
-from models.devices import choose_device
+from models.devices import choose_device, device_of
 from models.errors import ModelError
-from models.fields import Field, Number, decode, encode
+from models.field_types import Field, Number, OutputField
+from models.fields import decode, encode
+from models.offline_log import answer_events
+from models.programs import PROGRAM_FILES, Program, StateTensor
+from models.rules import SequenceRules
+from models.user_classes import AdaptedModel, class_path, import_class
 
-WEIGHTS_FILE = "model.safetensors"
-DESCRIPTION_FILE = "model.json"
+#: One output for each event of each key, for good.
+DEFAULT_RULES = SequenceRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +56,21 @@ class LoadedModel:
         inputs: What the H_in columns mean, side by side.
         outputs: What the H_out columns mean, side by side.
         codec: What a record's value is: "json" or "float32".
-        shape: Shape of sequence: "synchronized", one output for each event of each key.
         fingerprint: 16 hexadecimal characters that name weights and meaning.
         name: The directory's name, for people only.
+        rules: How events become sequences, and what is answered.
     """
 
     net: StepModel
     inputs: tuple[Field, ...]
-    outputs: tuple[Field, ...]
+    outputs: tuple[OutputField, ...]
     codec: Codec
-    shape: Shape
     fingerprint: str
     name: str
+    rules: SequenceRules = DEFAULT_RULES
 
     def unroll_events(self, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Predict one key's events offline: the truth that a stream is compared with.
+        """Predict one key's events offline, without marks and feedback; see `answer_events`.
 
         Args:
             events: All events of one key, from its first, as decoded from JSON.
@@ -82,6 +82,25 @@ class LoadedModel:
             FieldError: If an event doesn't fit the inputs.
         """
         return decode(self.outputs, self.unroll_rows(encode(self.inputs, events)))
+
+    def answer_events(
+        self, events: Sequence[Mapping[str, Any] | None], key: str = "", **options: Any
+    ) -> list[dict[str, Any]]:
+        """Answer one key's events offline, by all rules: the truth that a stream is compared with.
+
+        Args:
+            events: All events of one key, from its first, with their marks as members.
+            key: It matters only if labels are drawn.
+            options: As `offline_log.answer_events` takes them.
+
+        Returns:
+            answers: `{"event": index, "timestep": t, "value": prediction}` each, and `step`,
+                `finish` and `ended_by` where there are such.
+
+        Raises:
+            FieldError: If an event doesn't fit the inputs, or a mark isn't what it has to be.
+        """
+        return answer_events(self, events, key, **options)
 
     @torch.inference_mode()
     def unroll_rows(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -95,7 +114,7 @@ class LoadedModel:
         """
         if len(rows) == 0:
             return np.zeros((0, self.net.output_size), np.float32)
-        device = next(self.net.parameters()).device
+        device = device_of(self.net)
         copied = np.array(rows, np.float32)  # rows of a record may be read-only, torch can't
         sequence = torch.from_numpy(copied).to(device).unsqueeze(1)  # (L, 1, H_in)
         outputs: npt.NDArray[np.float32] = self.net.unroll(sequence).squeeze(1).cpu().numpy()
@@ -103,11 +122,13 @@ class LoadedModel:
 
 
 def save_model(
-    model: StepModel,
+    model: nn.Module,
     directory: str | Path,
     inputs: Sequence[Field] | None = None,
-    outputs: Sequence[Field] | None = None,
+    outputs: Sequence[OutputField] | None = None,
     codec: Codec = "json",
+    rules: SequenceRules = DEFAULT_RULES,
+    sizes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model to a directory, which is made if it is not there.
 
@@ -116,15 +137,20 @@ def save_model(
     never a mixture.
 
     Args:
-        model: One of the cells in this package, float32, on any device.
+        model: A model of this package, float32; or any module with `initial_state` and `step` whose
+            class can be imported, see `user_classes`. On any device.
         directory: Where to write.
         inputs: What the H_in columns mean; by default `Number("x", input_size)`.
         outputs: What the H_out columns mean; by default `Number("y", output_size)`.
         codec: What a record's value will be: "json", or "float32" for raw values.
+        rules: How events become sequences, and what is answered; by default each event.
+        sizes: The arguments with which the class makes an equal module, as JSON has them; by
+            default what the module's method `sizes` says, else none. For a user's class only.
 
     Raises:
-        ModelError: If the class is none of `CELLS`, a weight is not a finite float32, the fields
-            don't fit the sizes, or the directory can't be written. Nothing was replaced then.
+        ModelError: If the class can't be imported or contradicts itself, a weight is not finite or
+            of a dtype that can't be saved, the fields don't fit the sizes, the rules don't fit the
+            fields, or the directory can't be written. Nothing was replaced then.
 
     Example:
         >>> import tempfile
@@ -135,97 +161,173 @@ def save_model(
         >>> loaded.inputs[0].name, loaded.outputs[0].name, len(loaded.fingerprint)
         ('wind', 'y', 16)
     """
-    folder = Path(directory)
-    if type(model) not in CELLS.values():
-        raise ModelError(
-            "only the cells of this package can be saved",
-            field="class",
-            expected=one_of(CELLS),
-            found=type(model).__name__,
-        )
-    cell = cast(FusedCell, model)
-    weights = _weights(cell)
-    check_weights(weights, cell, file=None)
-    description = ModelFile(
-        format_version=FORMAT_VERSION,
-        cell=type(cell).__name__,
-        sizes=Sizes(**cell.sizes()),
-        dtype="float32",
-        shape="synchronized",
-        inputs=tuple(inputs if inputs is not None else [Number("x", cell.input_size)]),
-        outputs=tuple(outputs if outputs is not None else [Number("y", cell.output_size)]),
-        codec=codec,
-        fingerprint="",
+    is_own = type(model) in CELLS.values()
+    module = model.module if isinstance(model, AdaptedModel) else model
+    if sizes is None or is_own:
+        made_with = getattr(model, "sizes", None)
+        sizes = made_with() if callable(made_with) else {}
+    weights = _weights(module)
+    is_float32 = all(tensor.dtype == torch.float32 for tensor in weights.values())
+    if inputs is None:
+        inputs = [_default_field("x", model, "input_size")]
+    if outputs is None:
+        outputs = [_default_field("y", model, "output_size")]
+    description = _description(
+        type(model).__name__ if is_own else class_path(module), inputs, outputs, codec, rules
     )
-    check_description(description, cell, file=None)
-    description.fingerprint = fingerprint_of(description, weights)
-    text = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
-    decode_description(text, file=None)  # what can't be read back is not written
-    content = safetensors.torch.save(weights)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace_files({folder / WEIGHTS_FILE: content, folder / DESCRIPTION_FILE: text})
-    except OSError as error:
-        raise ModelError(f"can't be written: {error.strerror}", file=folder) from error
+    description.sizes = dict(sizes)
+    description.dtype = "float32" if is_float32 or is_own else "mixed"
+    text = _describe(description, weights)
+    # What can't be loaded is not written.
+    build_net(decode_description(text, None), weights, type(module), torch.device("cpu"), None)
+    _write(Path(directory), {WEIGHTS_FILE: safetensors.torch.save(weights), DESCRIPTION_FILE: text})
 
 
-def load_model(directory: str | Path, device: str = "cpu") -> LoadedModel:
+def save_program(
+    program: bytes,
+    directory: str | Path,
+    state: Sequence[StateTensor],
+    inputs: Sequence[Field],
+    outputs: Sequence[OutputField],
+    codec: Codec = "json",
+    rules: SequenceRules = DEFAULT_RULES,
+) -> None:
+    """Write a TorchScript or exported program to a directory, as `save_model` does a model.
+
+    Args:
+        program: Content of its file.
+        directory: Where to write.
+        state: Its state tensors, in the order of its arguments; see `programs.choose_states`.
+        inputs: What the H_in columns mean.
+        outputs: What the H_out columns mean.
+        codec: As for `save_model`.
+        rules: As for `save_model`.
+
+    Raises:
+        ModelError: If it can't be read, doesn't step as it is described, doesn't take any number
+            of keys, or the directory can't be written. Nothing was replaced then.
+    """
+    kind = Program(program).kind
+    contents = {PROGRAM_FILES[kind]: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
+    description = _description(kind, inputs, outputs, codec, rules)
+    description.sizes = {"state": msgspec.to_builtins(tuple(state))}
+    text = _describe(description, contents)
+    build_net(decode_description(text, None), contents, None, torch.device("cpu"), None)
+    _write(Path(directory), {PROGRAM_FILES[kind]: program, DESCRIPTION_FILE: text})
+
+
+def load_model(
+    directory: str | Path, device: str = "cpu", allowed_packages: Collection[str] = ()
+) -> LoadedModel:
     """Read a model from a directory and check that its two files fit each other.
 
     Args:
         directory: What `save_model` wrote.
         device: "cpu", "cuda", or "auto" for CUDA if there is one.
+        allowed_packages: Packages whose classes may be imported, which runs their code.
 
     Returns:
         loaded: The model with what its numbers mean.
 
     Raises:
         ModelError: If a file is missing, truncated or of another format version; if the class, a
-            size, a field, a tensor's name, shape, dtype or value is not as it has to be; if the
-            fingerprint is another; or if there is no such device.
+            size, a field, a rule, a tensor's name, shape, dtype or value is not as it has to be; if
+            the class is in a package that is not allowed, can't be imported or contradicts the
+            description; if the fingerprint is another; or if there is no such device.
     """
     folder = Path(directory)
     if not folder.is_dir():
         raise ModelError("there is no such directory", file=folder)
-    description_file, weights_file = folder / DESCRIPTION_FILE, folder / WEIGHTS_FILE
+    description_file = folder / DESCRIPTION_FILE
     description = decode_description(_read(description_file), description_file)
-    net = empty_cell(description, description_file)
-    check_description(description, net, description_file)
-    try:
-        weights = safetensors.torch.load(_read(weights_file))
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        problem = f"not a whole safetensors file: {error}"
-        raise ModelError(problem, file=weights_file) from error
-    check_weights(weights, net, weights_file)
-    fingerprint = fingerprint_of(description, weights)
-    if fingerprint != description.fingerprint:
-        raise ModelError(
-            f"the fingerprint is not that of {WEIGHTS_FILE} and these members; the two files don't "
-            "belong together, or one was changed: save the model again",
-            file=description_file,
-            field="fingerprint",
-            expected=fingerprint,
-            found=description.fingerprint,
-        )
-    net.load_state_dict(weights, assign=True)
-    net.eval().requires_grad_(False)
+    user_class = None
+    if ":" in description.cell:
+        user_class = import_class(description.cell, allowed_packages, description_file)
+    chosen = choose_device(device)
+    contents = _read_contents(folder / contents_file(description))
+    net = build_net(description, contents, user_class, chosen, folder)
     return LoadedModel(
-        net=net.to(choose_device(device)),
+        net=net,
         inputs=description.inputs,
         outputs=description.outputs,
         codec=description.codec,
-        shape=description.shape,
-        fingerprint=fingerprint,
+        fingerprint=description.fingerprint,
         name=folder.resolve().name,
+        rules=description.rules,
     )
 
 
-def _weights(cell: FusedCell) -> dict[str, Tensor]:
-    """Copy a cell's weights to the CPU, each with memory of its own."""
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in cell.state_dict().items()
-    }
+def _description(
+    name: str,
+    inputs: Sequence[Field],
+    outputs: Sequence[OutputField],
+    codec: Codec,
+    rules: SequenceRules,
+) -> ModelFile:
+    """Describe a model, but for its sizes and its fingerprint."""
+    return ModelFile(
+        format_version=FORMAT_VERSION,
+        cell=name,
+        sizes={},
+        dtype="float32",
+        shape=rules.shape,
+        feedback=rules.feedback,
+        generation=rules.generation,
+        session_gap_ms=rules.session_gap_ms,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        codec=codec,
+        fingerprint="",
+    )
+
+
+def _default_field(name: str, model: nn.Module, size_name: str) -> Number:
+    """Name all columns of a model with one field, if the model says how many there are."""
+    size = getattr(model, size_name, None)
+    if not isinstance(size, int):
+        member = size_name.replace("_size", "s")
+        problem = f"{type(model).__name__} has no {size_name}: say what its columns mean"
+        raise ModelError(problem, field=member, expected=f"{member}=[Number(...), ...]")
+    return Number(name, size)
+
+
+def _describe(description: ModelFile, contents: Mapping[str, Tensor]) -> bytes:
+    """Write `model.json`, with the fingerprint."""
+    try:
+        description.fingerprint = fingerprint_of(description, contents)
+        return msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
+    except TypeError as error:
+        raise ModelError(f"not JSON: {error}", field="sizes") from error
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_files({folder / name: content for name, content in contents.items()})
+    except OSError as error:
+        raise ModelError(f"can't be written: {error.strerror}", file=folder) from error
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copy a module's weights to the CPU, each with memory of its own."""
+    weights = {}
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise ModelError("only tensors can be saved", field=name, found=type(tensor).__name__)
+        weights[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return weights
+
+
+def _read_contents(file: Path) -> dict[str, Tensor]:
+    """Read weights; of a program, its bytes under its name."""
+    content = _read(file)
+    if file.name != WEIGHTS_FILE:
+        return {file.name: torch.frombuffer(bytearray(content), dtype=torch.uint8)}
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        problem = f"not a whole safetensors file: {error}"
+        raise ModelError(problem, file=file) from error
 
 
 def _read(file: Path) -> bytes:

@@ -20,6 +20,8 @@ FieldReason = Literal[
     "wrong-kind",
     "wrong-length",
     "unknown-category",
+    "unknown-character",
+    "text-too-long",
     "not-finite",
 ]
 
@@ -62,6 +64,12 @@ class ModelError(ValueError):
         ]
         message = ": ".join([*place, problem])
         super().__init__(f"{message} ({', '.join(comparison)})" if comparison else message)
+
+    def in_file(self, file: Path | None) -> ModelError:
+        """Return the same error with the file in which it was found."""
+        return ModelError(
+            self.problem, file=file, field=self.field, expected=self.expected, found=self.found
+        )
 
 
 class FieldError(ValueError):

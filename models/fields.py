@@ -1,113 +1,50 @@
-"""Fields: what the columns of a model's inputs and outputs mean.
+"""Events to arrays and back: what `field_types.py` means by its columns, done.
 
-A model sees (N, H_in) and gives (N, H_out). A field names some neighbouring columns: a `Number`,
-or a `Category` (one column for each of its values). Fields lie side by side in the order in which
-they are listed. This file turns events (JSON objects, one member a field) into arrays and back.
+An event is a JSON object with one member for each field of the inputs; a prediction has one for
+each field of the outputs.
 """
 
 from __future__ import annotations
 
 import functools
-import numbers
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models.errors import FieldError, FieldReason
+from models.event_checks import check_event, refuse_first
+from models.field_types import (
+    NO_INDEX,
+    Category,
+    Field,
+    Number,
+    OutputField,
+    Text,
+    field_blocks,
+    total_width,
+)
+
+__all__ = [  # the types, too: who encodes needs them
+    "Category",
+    "Field",
+    "Number",
+    "OutputField",
+    "Text",
+    "activate",
+    "decode",
+    "encode",
+    "encode_columns",
+    "total_width",
+]
 
 FloatArray = npt.NDArray[np.floating[Any]]
-
-#: From here on a number becomes infinite when it is rounded to float32: the largest float32 and
-#: half the step to the next power of two (IEEE 754, round to nearest, ties to even).
-FLOAT32_LIMIT = 2.0**128 - 2.0**103
+Float32Array = npt.NDArray[np.float32]
 
 
-class Number(msgspec.Struct, frozen=True, tag="number", forbid_unknown_fields=True):
-    """One number, or a list of `size` numbers.
-
-    In an event it is a JSON number if `size` is 1, else a list of exactly `size` numbers.
-
-    Attributes:
-        name: The member's name in an event.
-        size: How many numbers, and columns.
-
-    Raises:
-        ValueError: If the name is empty or the size less than 1.
-
-    Example:
-        >>> Number("x", size=12).width
-        12
-    """
-
-    name: str
-    size: int = 1
-
-    def __post_init__(self) -> None:
-        """Check what the types don't say."""
-        _check_name(self.name)
-        if self.size < 1:
-            raise ValueError(f"the size of number {self.name!r} has to be at least 1")
-
-    @property
-    def width(self) -> int:
-        """How many columns the field takes."""
-        return self.size
-
-
-class Category(msgspec.Struct, frozen=True, tag="category", forbid_unknown_fields=True):
-    """One of a fixed list of values, each a column of its own.
-
-    In an event it is a string, or an integer that counts as its decimal text. An optional one may
-    be absent or null, which gives zeros. As an output the columns are logits.
-
-    Attributes:
-        name: The member's name in an event.
-        values: The values, in the order of their columns.
-        optional: Whether an event may leave it out; without meaning in an output.
-
-    Raises:
-        ValueError: If the name is empty, or the values are none or not distinct.
-
-    Example:
-        >>> Category("weather", ("sunny", "rainy")).width
-        2
-    """
-
-    name: str
-    values: tuple[str, ...]
-    optional: bool = False
-
-    def __post_init__(self) -> None:
-        """Check what the types don't say."""
-        _check_name(self.name)
-        if not self.values:
-            raise ValueError(f"category {self.name!r} has no values")
-        if len(set(self.values)) != len(self.values):
-            raise ValueError(f"category {self.name!r} lists a value twice")
-
-    @property
-    def width(self) -> int:
-        """How many columns the field takes."""
-        return len(self.values)
-
-
-Field = Number | Category
-
-
-def total_width(fields: Sequence[Field]) -> int:
-    """Count the columns of some fields.
-
-    Example:
-        >>> total_width([Number("x", 3), Category("weather", ("sunny", "rainy"))])
-        5
-    """
-    return sum(field.width for field in fields)
-
-
-def encode(fields: Sequence[Field], events: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:
+def encode(
+    fields: Sequence[Field], events: Sequence[Mapping[str, Any]], fed: Collection[str] = ()
+) -> Float32Array:
     """Turn events into rows, checking everything.
 
     This is the careful road, for offline use and for the exact reason why an event can't be used;
@@ -116,9 +53,10 @@ def encode(fields: Sequence[Field], events: Sequence[Mapping[str, Any]]) -> npt.
     Args:
         fields: The model's inputs.
         events: n objects, one member a field, as decoded from JSON.
+        fed: Names of the inputs that are NaN where they are absent: a feedback fills them.
 
     Returns:
-        rows: (n, H_in) float32, all finite.
+        rows: (n, H_in) float32, all finite but for `fed`.
 
     Raises:
         FieldError: If an event doesn't fit; names the reason, the first such event and the field.
@@ -131,21 +69,15 @@ def encode(fields: Sequence[Field], events: Sequence[Mapping[str, Any]]) -> npt.
         Traceback (most recent call last):
         models.errors.FieldError: event 0: feature 'weather' has no category 'snow'
     """
-    names = {field.name for field in fields}
     for index, event in enumerate(events):
-        if not isinstance(event, Mapping):
-            _refuse("not-an-object", f"an event is an object, not {_kind(event)}", index)
-        for name in event:
-            if name not in names:
-                _refuse("unknown-feature", f"the model has no feature {name!r}", index)
-        for field in fields:
-            _check_value(field, event, index)
-    return encode_columns(fields, [[event.get(field.name) for event in events] for field in fields])
+        check_event(fields, event, index)
+    columns = [[event.get(field.name) for event in events] for field in fields]
+    return encode_columns(fields, columns, fed)
 
 
 def encode_columns(
-    fields: Sequence[Field], columns: Sequence[Sequence[Any]]
-) -> npt.NDArray[np.float32]:
+    fields: Sequence[Field], columns: Sequence[Sequence[Any]], fed: Collection[str] = ()
+) -> Float32Array:
     """Turn columns of values that are already type-checked into rows: the fast road of `encode`.
 
     Works column by column, without a loop over events in Python. Numbers are not looked at one by
@@ -155,13 +87,15 @@ def encode_columns(
     Args:
         fields: The model's inputs.
         columns: One sequence a field, each with the n values of that field; None means absent.
+        fed: Names of the inputs that are NaN where they are absent: a feedback fills them.
 
     Returns:
         rows: (n, H_in) float32, C-contiguous.
 
     Raises:
         ValueError: If there are not as many columns as fields, or they differ in length.
-        FieldError: If a value is no category of its field, or a list has the wrong length.
+        FieldError: If a value is no category of its field, a list has the wrong length, or a text
+            is too long or has a character that its alphabet lacks.
 
     Example:
         >>> fields = [Number("x", 2), Category("dish", ("1", "2", "3"), optional=True)]
@@ -176,13 +110,10 @@ def encode_columns(
     rows = np.zeros((event_count, total_width(fields)), np.float32)
     if event_count == 0:
         return rows
-    for field, block, column in zip(fields, _blocks(fields), columns, strict=True):
-        if isinstance(field, Number):
-            rows[:, block] = _number_column(field, column)
-        else:
-            value_indices = _category_column(field, column)
-            present = np.flatnonzero(value_indices >= 0)
-            rows[present, block.start + value_indices[present]] = 1.0
+    for field, block, column in zip(fields, field_blocks(fields), columns, strict=True):
+        rows[:, block] = _encode_column(field, column)
+        if field.name in fed:
+            rows[[value is None for value in column], block] = np.nan
     return rows
 
 
@@ -204,7 +135,7 @@ def activate(fields: Sequence[Field], outputs: FloatArray) -> FloatArray:
     if all(isinstance(field, Number) for field in fields):
         return outputs
     activated = outputs.copy()
-    for field, block in zip(fields, _blocks(fields), strict=True):
+    for field, block in zip(fields, field_blocks(fields), strict=True):
         if isinstance(field, Category):
             activated[:, block] = _softmax(outputs[:, block])
     return activated
@@ -226,52 +157,86 @@ def decode(fields: Sequence[Field], outputs: FloatArray) -> list[dict[str, Any]]
         [{'x': 7.0, 'dish': {'label': '1', 'probabilities': {'1': 0.5, '2': 0.5}}}]
     """
     columns: list[list[Any]] = []
-    for field, block in zip(fields, _blocks(fields), strict=True):
+    for field, block in zip(fields, field_blocks(fields), strict=True):
         values = outputs[:, block]
         if isinstance(field, Category):
             columns.append(_category_predictions(field, values))
         else:
-            columns.append((values[:, 0] if field.size == 1 else values).tolist())
+            columns.append((values[:, 0] if field.width == 1 else values).tolist())
     names = [field.name for field in fields]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _blocks(fields: Sequence[Field]) -> Iterator[slice]:
-    """Give the columns of each field."""
-    start = 0
-    for field in fields:
-        yield slice(start, start + field.width)
-        start += field.width
+def _encode_column(field: Field, column: Sequence[Any]) -> npt.NDArray[Any]:
+    """Turn n values of one field into (n, width)."""
+    if isinstance(field, Number):
+        return _number_column(field, column)
+    if isinstance(field, Text):
+        return _text_column(field, column)
+    indices = _category_column(field, column)
+    if field.encoding == "index":
+        return indices.reshape(-1, 1)
+    one_hot = np.zeros((len(column), field.width), np.float32)
+    present = np.flatnonzero(indices != NO_INDEX)
+    one_hot[present, indices[present]] = 1.0
+    return one_hot
 
 
-def _number_column(field: Number, column: Sequence[Any]) -> npt.NDArray[np.float32]:
+def _number_column(field: Number, column: Sequence[Any]) -> Float32Array:
     """Turn n values into (n, size)."""
+    if field.optional and any(value is None for value in column):
+        nothing: Any = 0.0 if field.size == 1 else [0.0] * field.size
+        column = [nothing if value is None else value for value in column]
     try:
         with np.errstate(over="ignore"):  # too large for float32: infinite, as documented
             values = np.array(column, np.float32)
         return values.reshape(len(column), field.size)
     except (ValueError, TypeError, OverflowError):
-        _refuse_first(field, column)
+        refuse_first(field, column)
 
 
 def _category_column(field: Category, column: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Turn n values into their indices; -1 for an absent one."""
+    """Turn n values into their indices; `NO_INDEX` for an absent one."""
     try:
         indices = map(_index_by_value(field).__getitem__, column)
         return np.fromiter(indices, np.int64, len(column))
     except (KeyError, TypeError):
-        _refuse_first(field, column)
+        refuse_first(field, column)
 
 
 @functools.lru_cache(maxsize=1024)
 def _index_by_value(field: Category) -> dict[Any, int]:
     """Map each spelling of a value to its column: the text, the integer, None if optional."""
-    table: dict[Any, int] = {None: -1} if field.optional else {}
+    table: dict[Any, int] = {None: NO_INDEX} if field.optional else {}
     for index, value in enumerate(field.values):
         table[value] = index
         if value.removeprefix("-").isdecimal() and str(int(value)) == value:
             table[int(value)] = index
     return table
+
+
+def _text_column(field: Text, column: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Turn n texts into (n, length) indices, `NO_INDEX` behind each end."""
+    if field.optional:
+        column = ["" if text is None else text for text in column]
+    try:
+        characters = "".join(column)  # of all texts at once; each one's count says where it lies
+        indices = map(_index_by_character(field).__getitem__, characters)
+        flat = np.fromiter(indices, np.int64, len(characters))
+        counts = np.fromiter(map(len, column), np.int64, len(column))
+    except (KeyError, TypeError):
+        refuse_first(field, column)
+    if counts.max() > field.length:
+        refuse_first(field, column)
+    is_inside = np.arange(field.length) < counts[:, np.newaxis]  # (n, length)
+    table = np.full(is_inside.shape, NO_INDEX, np.int64)
+    table[is_inside] = flat
+    return table
+
+
+@functools.lru_cache(maxsize=1024)
+def _index_by_character(field: Text) -> dict[str, int]:
+    return {character: index for index, character in enumerate(field.alphabet)}
 
 
 def _category_predictions(field: Category, logits: FloatArray) -> list[dict[str, Any]]:
@@ -290,79 +255,3 @@ def _softmax(logits: FloatArray) -> FloatArray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: FloatArray = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def _refuse_first(field: Field, column: Sequence[Any]) -> NoReturn:
-    """Name the first value of a column that its field doesn't take."""
-    for index, value in enumerate(column):
-        _check_value(field, {field.name: value}, index)
-    raise AssertionError(f"encode_columns refused a column of {field.name!r} that encode accepts")
-
-
-def _check_value(field: Field, event: Mapping[str, Any], index: int) -> None:
-    """Raise FieldError unless the event has a value that the field takes."""
-    value = event.get(field.name)
-    if isinstance(field, Category):
-        _check_category(field, event, index)
-    elif field.name not in event:
-        _refuse("missing-feature", f"feature {field.name!r} is missing", index)
-    elif field.size == 1:
-        _check_number(field.name, value, index)
-    elif not isinstance(value, list | tuple | np.ndarray):
-        detail = f"feature {field.name!r} is a list of {field.size} numbers, not {_kind(value)}"
-        _refuse("wrong-kind", detail, index)
-    elif len(value) != field.size:
-        detail = f"feature {field.name!r} has {len(value)} numbers instead of {field.size}"
-        _refuse("wrong-length", detail, index)
-    else:
-        for element in value:
-            _check_number(field.name, element, index)
-
-
-def _check_category(field: Category, event: Mapping[str, Any], index: int) -> None:
-    value = event.get(field.name)
-    if value is None and field.optional:
-        return
-    if field.name not in event:
-        _refuse("missing-feature", f"feature {field.name!r} is missing", index)
-    if not isinstance(value, str | numbers.Integral) or isinstance(value, bool):
-        detail = f"feature {field.name!r} is a string or an integer, not {_kind(value)}"
-        _refuse("wrong-kind", detail, index)
-    if str(value) not in field.values:
-        detail = f"feature {field.name!r} has no category {str(value)[:80]!r}"
-        _refuse("unknown-category", detail, index)
-
-
-def _check_number(name: str, value: Any, index: int) -> None:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        _refuse("wrong-kind", f"feature {name!r} needs numbers, not {_kind(value)}", index)
-    try:
-        is_held = abs(float(value)) < FLOAT32_LIMIT  # False for NaN
-    except OverflowError:  # an integer too large even for float64
-        is_held = False
-    if not is_held:
-        _refuse("not-finite", f"feature {name!r} has a number that float32 can't hold", index)
-
-
-def _check_name(name: str) -> None:
-    if not name:
-        raise ValueError("a field needs a name")
-
-
-def _kind(value: Any) -> str:
-    """Name a value's kind in JSON's words."""
-    for kinds, word in (
-        (type(None), "null"),
-        (bool, "a boolean"),
-        (str, "a string"),
-        (numbers.Real, "a number"),
-        (Mapping, "an object"),
-        (list | tuple, "a list"),
-    ):
-        if isinstance(value, kinds):
-            return word
-    return type(value).__name__
-
-
-def _refuse(reason: FieldReason, detail: str, event_index: int) -> NoReturn:
-    raise FieldError(reason, detail, event_index)

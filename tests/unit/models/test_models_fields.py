@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from models import (
     Category,
+    Field,
     FieldError,
     Number,
+    Text,
     activate,
     decode,
     encode,
@@ -42,6 +44,15 @@ def test_fields_lie_side_by_side_in_their_order() -> None:
 @pytest.mark.parametrize("event", [without("yesterday"), {**GOOD, "yesterday": None}])
 def test_an_optional_category_that_is_absent_or_null_gives_zeros(event: dict[str, Any]) -> None:
     assert encode(FIELDS, [event])[0, 5:].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("number", [Number("n", 1, optional=True), Number("n", 2, optional=True)])
+def test_an_optional_number_that_is_absent_or_null_gives_zeros(number: Number) -> None:
+    value = 1.5 if number.size == 1 else [1.5, 2.5]
+    rows = encode([number], [{}, {"n": None}, {"n": value}])
+    assert rows.tolist() == [[0.0] * number.size] * 2 + [np.atleast_1d(value).tolist()]
+    with pytest.raises(FieldError, match="not a string"):
+        encode([number], [{}, {"n": "x"}])
 
 
 def test_an_integer_counts_as_its_decimal_text() -> None:
@@ -204,3 +215,99 @@ def test_activate_gives_the_probabilities_of_decode_and_leaves_numbers_and_its_i
 def test_a_field_without_meaning_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+WEATHER = Category("weather", ("sunny", "rainy"), encoding="index")
+WORD = Text("word", "abc", length=4)
+
+
+def test_a_category_can_be_one_column_with_its_index() -> None:
+    optional = Category("dish", ("1", "2", "3"), optional=True, encoding="index")
+    events = [{"weather": "rainy", "dish": 3}, {"weather": "sunny"}, {"weather": "rainy"}]
+    assert encode([WEATHER, optional], events).tolist() == [[1, 2], [0, -1], [1, -1]]
+    with pytest.raises(FieldError, match="no category 'snow'"):
+        encode([WEATHER], [{"weather": "snow"}])
+
+
+def test_a_text_is_the_indices_of_its_characters_and_minus_one_behind_its_end() -> None:
+    events = [{"word": "cab"}, {"word": ""}, {"word": "abca"}]
+    assert encode([Number("x"), WORD], [{"x": 7, **event} for event in events]).tolist() == [
+        [7, 2, 0, 1, -1],
+        [7, -1, -1, -1, -1],
+        [7, 0, 1, 2, 0],
+    ]
+
+
+def test_an_optional_text_that_is_absent_or_null_is_empty() -> None:
+    optional = Text("word", "abc", length=2, optional=True)
+    rows = encode([optional], [{}, {"word": None}, {"word": "b"}])
+    assert rows.tolist() == [[-1, -1], [-1, -1], [1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "detail"),
+    [
+        ({}, "missing-feature", "'word'"),
+        ({"word": None}, "wrong-kind", "not null"),
+        ({"word": 1}, "wrong-kind", "not a number"),
+        ({"word": ["a", "b"]}, "wrong-kind", "not a list"),
+        ({"word": "abz"}, "unknown-character", "'z'"),
+        ({"word": "a\n"}, "unknown-character", r"'\n'"),
+        ({"word": "abcab"}, "text-too-long", "5 characters, 4 at most"),
+    ],
+)
+def test_a_text_that_does_not_fit_is_refused_with_its_reason(
+    event: dict[str, Any], reason: str, detail: str
+) -> None:
+    with pytest.raises(FieldError) as careful:
+        encode([WORD], [{"word": "a"}, event])
+    with pytest.raises(FieldError) as fast:
+        encode_columns([WORD], [["a", event.get("word")]])
+    for raised in (careful, fast):
+        assert raised.value.event_index == 1
+    assert (careful.value.reason, detail in careful.value.detail) == (reason, True)
+    if event:  # to the fast road, which has no names, absent is null
+        assert fast.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "row"),
+    [
+        (Number("n", optional=True), 2, [2]),
+        (Number("n", 2, optional=True), [2, 3], [2, 3]),
+        (Category("n", ("a", "b"), optional=True), "b", [0, 1]),
+        (Category("n", ("a", "b"), optional=True, encoding="index"), "b", [1]),
+        (Text("n", "ab", 2, optional=True), "b", [1, -1]),
+    ],
+)
+def test_a_fed_input_that_is_absent_is_nan_in_all_its_columns(
+    kind: Field, value: Any, row: list[float]
+) -> None:
+    fields = [Number("x"), kind, Number("other", optional=True)]
+    events = [{"x": 1}, {"x": 1, "n": value}, {"x": 1, "n": None}]
+    rows = encode(fields, events, fed={"n"})
+    assert rows[1].tolist() == [1, *row, 0]
+    for absent in (rows[0], rows[2]):
+        assert np.isnan(absent[1:-1]).all()
+        assert absent[[0, -1]].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", "ab", 1), "needs a name"),
+        (("word", "", 1), "no characters"),
+        (("word", "aba", 1), "a character twice"),
+        (("word", "ab", 0), "at least 1"),
+    ],
+)
+def test_a_text_that_can_never_be_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Text(*arguments)
+
+
+@given(st.lists(st.text("abc", max_size=4), max_size=6))
+def test_many_texts_in_one_call_give_the_rows_of_each_alone(words: list[str]) -> None:
+    rows = encode_columns([WORD], [words])
+    for row, word in zip(rows, words, strict=True):
+        assert row.tolist() == [*map("abc".index, word), *[-1] * (4 - len(word))]

@@ -1,0 +1,353 @@
+"""Models of the user's own: classes that are imported by name, and the adapter around them.
+
+A class of a user is any `torch.nn.Module` with two methods:
+
+    initial_state(batch_size) -> state          zeros, or what else a new key begins with
+    step(inputs, state) -> (outputs, state)     inputs (N, H_in) to outputs (N, H_out)
+
+where a state is one tensor or a tuple of tensors, of any dtypes and shapes with axis 0 = key; `()`
+for a model that keeps nothing. A class may have `unroll` and `step_packed` of its own, as
+`StepModel` states them; the adapter supplies what it lacks.
+
+To import a package is to run its code: it happens only if the operator has allowed the package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from models.contract import State, StepModel, check_inputs, check_packed, check_sequence
+from models.contract import state_tensors as flat
+from models.errors import ModelError
+
+#: `package.module:Class`.
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+#: What `livestep` has to be told before it imports a package.
+SETTING = "--model-packages or LIVESTEP_MODEL_PACKAGES"
+
+
+class StepAdapter(StepModel):
+    """A StepModel around something else that steps; looks at what comes back, each time.
+
+    Args:
+        input_size: H_in.
+        output_size: H_out.
+
+    Raises:
+        ModelError: From each method, if what is inside raises, or gives something of another kind,
+            dtype, device or shape than it has to.
+    """
+
+    @abstractmethod
+    def _inner_state(self, batch_size: int) -> Any:
+        """Make the state of new keys."""
+
+    @abstractmethod
+    def _inner_step(self, inputs: Tensor, state: State) -> Any:
+        """Step once."""
+
+    def initial_state(self, batch_size: int) -> State:
+        """Make the state of keys that have seen nothing yet; see `StepModel.initial_state`."""
+        with _Naming("initial_state"):
+            state = self._inner_state(batch_size)
+        _check_state_kind(state, "initial_state")
+        for tensor in flat(state):
+            if tensor.ndim < 1 or len(tensor) != batch_size:
+                raise ModelError(
+                    "initial_state: axis 0 of each tensor of the state has to be the key",
+                    expected=f"({batch_size}, ...)",
+                    found=tuple(tensor.shape),
+                )
+        return state  # type: ignore[no-any-return]
+
+    def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
+        """Advance every row by one timestep; see `StepModel.step`. Outputs are float32."""
+        check_inputs(inputs, self.input_size)
+        state = self.initial_state(len(inputs)) if prev_state is None else prev_state
+        with _Naming("step"):
+            result = self._inner_step(inputs, state)
+        return self._checked(result, state, (len(inputs), self.output_size), "step")
+
+    def _checked(
+        self, result: Any, prev_state: State, shape: tuple[int, ...], method: str
+    ) -> tuple[Tensor, State]:
+        """Check outputs and next state, and make the outputs float32."""
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ModelError(
+                f"{method}: it has to return a pair", expected="outputs, state", found=_kind(result)
+            )
+        outputs, state = result
+        _check_outputs(outputs, shape, method)
+        _check_state_kind(state, method)
+        before, after = _layout(prev_state), _layout(state)
+        if before != after:
+            raise ModelError(
+                f"{method}: the state changes in a step; count, shapes, dtypes and device of its "
+                "tensors have to stay",
+                expected=_in_words(before),
+                found=_in_words(after),
+            )
+        return outputs.float(), state
+
+
+class AdaptedModel(StepAdapter):
+    """A StepModel around a user's module.
+
+    Inputs are cast to the dtype of the module's weights, unless one of them is an index, which a
+    half float could not hold: then they are float32, and the module casts by itself.
+
+    Args:
+        module: With `initial_state` and `step`.
+        input_size: H_in.
+        output_size: H_out.
+        sizes: The arguments with which the module was made.
+        is_casting: Whether inputs are cast.
+
+    Raises:
+        ModelError: If the module lacks a method.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_size: int,
+        output_size: int,
+        sizes: Mapping[str, Any],
+        is_casting: bool = True,
+    ) -> None:
+        super().__init__(input_size, output_size)
+        for method in ("initial_state", "step"):
+            if not callable(getattr(module, method, None)):
+                raise ModelError(f"{type(module).__name__} has no method {method}", field="class")
+        self.module = module
+        self._sizes = dict(sizes)
+        self._is_casting = is_casting
+
+    def sizes(self) -> dict[str, Any]:
+        """Return the arguments from which an equal module can be made."""
+        return dict(self._sizes)
+
+    def unroll(self, sequence: Tensor, prev_state: State | None = None) -> Tensor:
+        """Step over whole sequences offline, by the module's own `unroll` if it has one."""
+        own = getattr(self.module, "unroll", None)
+        if own is None:
+            return super().unroll(sequence, prev_state)
+        check_sequence(sequence, self.input_size)
+        state = self.initial_state(sequence.shape[1]) if prev_state is None else prev_state
+        with _Naming("unroll"):
+            outputs = own(self._cast(sequence), state)
+        _check_outputs(outputs, (*sequence.shape[:2], self.output_size), "unroll")
+        return outputs.float()  # type: ignore[no-any-return]
+
+    def step_packed(
+        self, sequence: PackedSequence, prev_state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Advance every key by its own number of timesteps, by the module's own way if any."""
+        own = getattr(self.module, "step_packed", None)
+        if own is None:
+            return super().step_packed(sequence, prev_state)
+        check_packed(sequence, self.input_size)
+        key_count = int(sequence.batch_sizes[0])
+        state = self.initial_state(key_count) if prev_state is None else prev_state
+        packed = PackedSequence(self._cast(sequence.data), sequence.batch_sizes)
+        with _Naming("step_packed"):
+            result = own(packed, state)
+        shape = (len(sequence.data), self.output_size)
+        return self._checked(result, state, shape, "step_packed")
+
+    def _inner_state(self, batch_size: int) -> Any:
+        return self.module.initial_state(batch_size)  # type: ignore[operator]
+
+    def _inner_step(self, inputs: Tensor, state: State) -> Any:
+        return self.module.step(self._cast(inputs), state)  # type: ignore[operator]
+
+    def _cast(self, inputs: Tensor) -> Tensor:
+        return inputs.to(weights_dtype(self.module)) if self._is_casting else inputs
+
+
+class _Naming:
+    """Turn whatever foreign code raises to a ModelError that names the method."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ModelError):
+            raise ModelError(f"{self._method} raised {type(error).__name__}: {error}") from error
+
+
+def weights_dtype(module: nn.Module) -> torch.dtype:
+    """Return the dtype of a module's first floating tensor; float32 if it has none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.float32
+
+
+def class_path(module: nn.Module) -> str:
+    """Name the class of a module as `package.module:Class`.
+
+    Raises:
+        ModelError: If nobody could import it by that name.
+    """
+    kind = type(module)
+    where = inspect.getmodule(kind)
+    if kind.__module__ == "__main__":
+        raise ModelError(
+            f"{kind.__name__} is defined in the program that runs now, where no worker finds it; "
+            "move it to a file of its own and import it from there",
+            field="class",
+        )
+    if getattr(where, kind.__qualname__, None) is not kind:
+        problem = f"{kind.__qualname__} is no class at the top level of {kind.__module__}"
+        raise ModelError(problem, field="class")
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def import_class(
+    path: str, allowed_packages: Collection[str], file: Path | None = None
+) -> type[nn.Module]:
+    """Import a class by its name, if its package is allowed.
+
+    Args:
+        path: `package.module:Class`.
+        allowed_packages: Names of packages or modules that may be imported, with all in them.
+        file: Where the name stands, for errors.
+
+    Raises:
+        ModelError: If the package isn't allowed (nothing was imported then), the import fails, or
+            there is no such class of modules in it.
+    """
+    if not _PATH.fullmatch(path):
+        raise ModelError(
+            "no name of a class",
+            file=file,
+            field="class",
+            expected="package.module:Class",
+            found=repr(path),
+        )
+    module_name, name = path.split(":")
+    if not any(module_name == one or module_name.startswith(f"{one}.") for one in allowed_packages):
+        package = module_name.split(".")[0]
+        raise ModelError(
+            f"importing {module_name} would run its code, and it isn't allowed; if you trust it, "
+            f"give {SETTING} with {package}",
+            file=file,
+            field="class",
+            expected=", ".join(allowed_packages) or "no package",
+            found=path,
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever its code raises
+        problem = (
+            f"importing {module_name} raised {type(error).__name__}: {error}; "
+            "its folder has to be the current one, or on PYTHONPATH"
+        )
+        raise ModelError(problem, file=file, field="class") from error
+    kind = getattr(module, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        found = "nothing of that name" if kind is None else _kind(kind)
+        problem = f"{module_name} has no torch.nn.Module {name!r}"
+        raise ModelError(problem, file=file, field="class", found=found)
+    return kind
+
+
+def build_module(
+    kind: type[nn.Module], sizes: Mapping[str, Any], file: Path | None = None
+) -> nn.Module:
+    """Make a module from keyword arguments.
+
+    Raises:
+        ModelError: If the constructor refuses them.
+    """
+    try:
+        return kind(**sizes)
+    except Exception as error:  # whatever its code raises
+        raise ModelError(
+            f"{kind.__name__}({_arguments(sizes)}) raised {type(error).__name__}: {error}",
+            file=file,
+            field="sizes",
+            expected=f"the arguments {inspect.signature(kind)}",
+        ) from error
+
+
+@torch.inference_mode()
+def try_step(net: StepAdapter, device: torch.device, batch_sizes: tuple[int, ...] = (2,)) -> None:
+    """Step once from zeros, so that what contradicts itself is found before the first event.
+
+    Args:
+        net: On its device.
+        device: That device.
+        batch_sizes: The numbers of keys with which to try.
+
+    Raises:
+        ModelError: If it does.
+    """
+    for batch_size in batch_sizes:
+        inputs = torch.zeros(batch_size, net.input_size, device=device)
+        state = net.initial_state(batch_size)
+        for tensor in flat(state):
+            if tensor.device.type != device.type:
+                raise ModelError(
+                    "initial_state: the state has to be made on the device of the weights",
+                    expected=device,
+                    found=tensor.device,
+                )
+        net.step(inputs, state)
+
+
+def _check_outputs(outputs: Any, shape: tuple[int, ...], method: str) -> None:
+    if not isinstance(outputs, Tensor):
+        raise ModelError(f"{method}: outputs are no tensor", found=_kind(outputs))
+    if tuple(outputs.shape) != shape:
+        problem = f"{method}: the outputs have not the shape that model.json's fields give them"
+        raise ModelError(problem, expected=shape, found=tuple(outputs.shape))
+    if not outputs.is_floating_point():
+        raise ModelError(f"{method}: outputs have to be floats", found=outputs.dtype)
+
+
+def _check_state_kind(state: Any, method: str) -> None:
+    if isinstance(state, Tensor):
+        return
+    if not isinstance(state, tuple) or not all(isinstance(tensor, Tensor) for tensor in state):
+        raise ModelError(
+            f"{method}: a state is one tensor, or a tuple of tensors", found=_kind(state)
+        )
+
+
+def _layout(state: State) -> list[tuple[torch.Size, torch.dtype, torch.device]]:
+    """List what may not change in a step: shape, dtype and device of each tensor."""
+    return [(tensor.shape, tensor.dtype, tensor.device) for tensor in flat(state)]
+
+
+def _in_words(layout: list[tuple[torch.Size, torch.dtype, torch.device]]) -> str:
+    words = [
+        f"{str(dtype).removeprefix('torch.')} {tuple(shape)} on {device}"
+        for shape, dtype, device in layout
+    ]
+    return " and ".join(words) or "no tensors"
+
+
+def _arguments(sizes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in sizes.items())
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {', '.join(type(one).__name__ for one in value) or 'nothing'}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,233 @@
+"""Each check is proven by a model that is wrong on purpose, and passes the right one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import (
+    GRU,
+    Category,
+    EncoderDecoder,
+    FullyConnected,
+    ModelError,
+    Number,
+    StepModel,
+    Text,
+    check_model,
+)
+from models.check_data import random_rows, tolerance_of
+from models.check_report import SPEED_BATCH_SIZES, measure_step_s, report
+from models.checks import TOLERANCE, check_close, check_neighbours, trials
+from models.user_classes import AdaptedModel
+from tests import user_models
+from tests.user_models import Letters, Plain, Sum, Window
+
+
+def adapted(module: nn.Module, input_size: int = 1, output_size: int = 1) -> AdaptedModel:
+    net = AdaptedModel(module, input_size, output_size, {})
+    net.eval().requires_grad_(False)
+    return net
+
+
+def failures(model: StepModel) -> dict[str, str]:
+    return {one.name: one.result for one in report(model, speed_s=0.01) if not one.is_good}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        adapted(Sum()),
+        adapted(user_models.FastSum()),
+        adapted(Plain(), 2),
+        adapted(Window(2), 2, 2),
+        adapted(Window(2).half(), 2, 2),
+        adapted(Sum().bfloat16()),
+        adapted(Sum().double()),
+        FullyConnected(3, 4, 2),
+        EncoderDecoder(2, 1, 4, 2),
+        GRU(3, 4, 2, num_layers=2),
+    ],
+    ids=lambda model: type(getattr(model, "module", model)).__name__,
+)
+def test_right_models_of_any_state_pass(model: StepModel) -> None:
+    model.requires_grad_(False)
+    check_model(model)
+    assert failures(model) == {}
+
+
+def test_a_model_of_indices_is_checked_with_events_of_its_fields() -> None:
+    fields = [
+        Category("kind", ("a", "b"), optional=True, encoding="index"),
+        Text("word", "xyz", 2),
+    ]
+    net = AdaptedModel(Letters(), 3, 4, {}, is_casting=False)
+    check_model(net, inputs=fields)
+    assert all(result.is_good for result in report(net, fields, speed_s=0.01))
+    with pytest.raises(ModelError, match="step raised IndexError"):  # random numbers are no indices
+        check_model(net)
+
+
+def test_random_rows_are_what_events_would_give() -> None:
+    fields = [
+        Number("n", 2),
+        Category("one", ("a", "b", "c")),
+        Category("index", ("a", "b"), optional=True, encoding="index"),
+        Text("word", "xyz", 3),
+    ]
+    rows = random_rows(FullyConnected(9, 2, 1), 500, torch.Generator().manual_seed(0), fields)
+    one_hot, index, word = rows[:, 2:5], rows[:, 5], rows[:, 6:]
+    assert (one_hot.sum(dim=1) == 1).all()
+    assert set(index.tolist()) == {-1, 0, 1}
+    assert set(word.flatten().tolist()) == {-1, 0, 1, 2}
+    has_ended = (word == -1).long()
+    assert (has_ended.diff(dim=1) >= 0).all()  # nothing stands behind an end
+
+
+class NoneIsOnes(GRU):
+    """Which begins elsewhere if it is given no state."""
+
+    def step(self, inputs: Tensor, prev_state: Any = None) -> Any:
+        state = self.initial_state(len(inputs)) + 1 if prev_state is None else prev_state
+        return super().step(inputs, state)
+
+
+class NotAlike(GRU):
+    """In which new keys are not alike."""
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.arange(batch_size).reshape(-1, 1, 1).expand(-1, 1, 4) / 100.0
+
+
+@pytest.mark.parametrize(
+    ("model", "check", "found"),
+    [
+        (
+            adapted(user_models.WrongUnroll()),
+            "step equals unroll",
+            "step and unroll: they differ by",
+        ),
+        (adapted(user_models.WrongPacked()), "split anywhere", "cut at 1 and whole: they differ"),
+        (adapted(user_models.WrongPacked()), "packed equals unroll", "its slow twin: they differ"),
+        (adapted(user_models.RowsMix()), "neighbours don't mix", "alone and among others"),
+        (adapted(user_models.RowsInOrder()), "neighbours don't mix", "they differ by"),
+        (adapted(user_models.Writes()), "state isn't written to", "prev_state was written to"),
+        (adapted(user_models.Remembers()), "step is repeatable", "something else the second time"),
+        (adapted(user_models.Remembers()), "state saved and loaded", "something is kept beside it"),
+        (adapted(user_models.Explodes()), "outputs are finite", "not finite at timestep 0"),
+        (NoneIsOnes(1, 4, 1), "no state means zeros", "from None and from zeros"),
+        (NotAlike(1, 4, 1), "state is stable", "keys that have seen nothing differ"),
+    ],
+    ids=lambda value: str(value).partition("(")[0][:30],
+)
+def test_a_wrong_model_fails_its_check(model: StepModel, check: str, found: str) -> None:
+    model.requires_grad_(False)
+    assert found in failures(model)[check]
+    with pytest.raises(AssertionError):
+        check_model(model)
+
+
+class OtherAt(GRU):
+    """Which treats its rows by their place, in batches of some sizes only."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(1, 4, 1)
+        self.low, self.high = low, high
+
+    def step(self, inputs: Tensor, prev_state: Any = None) -> Any:
+        if self.low <= len(inputs) <= self.high:
+            inputs = inputs + torch.arange(len(inputs)).unsqueeze(1)
+        return super().step(inputs, prev_state)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "how"),
+    [(2, 99, "alone and among others"), (7, 7, "alone"), (8, 99, "padded with others")],
+)
+def test_neighbours_are_tried_alone_and_among_more(low: int, high: int, how: str) -> None:
+    model = OtherAt(low, high).requires_grad_(False)
+    assert how in failures(model)["neighbours don't mix"]
+
+
+def test_neighbours_are_tried_in_another_order() -> None:
+    class Swaps(GRU):
+        """Which adds one where its rows fall: in rising order nothing shows it."""
+
+        def step(self, inputs: Tensor, prev_state: Any = None) -> Any:
+            if len(inputs) > 1 and inputs[0] > inputs[-1]:
+                inputs = inputs + 1
+            return super().step(inputs, prev_state)
+
+    model = Swaps(1, 4, 1).requires_grad_(False)
+    sequence = torch.tensor([[[0.0], [1.0]]])  # (L, N, H_in), rising
+    others = torch.zeros(1, 1, 1)
+    with torch.inference_mode():
+        start = model.initial_state(2)
+        with pytest.raises(AssertionError, match="in another order"):
+            check_neighbours(model, sequence, start, others)
+
+
+def test_no_keys_have_no_state() -> None:
+    class AtLeastOne(GRU):
+        def initial_state(self, batch_size: int) -> Tensor:
+            return super().initial_state(max(1, batch_size))
+
+    model = AtLeastOne(1, 4, 1).requires_grad_(False)
+    assert failures(model)["state is stable"] == "initial_state of 0 keys has rows"
+
+
+def test_a_state_that_changes_its_dtype_is_found_in_a_step_model_too() -> None:
+    class Doubles(GRU):
+        def step(self, inputs: Tensor, prev_state: Any = None) -> Any:
+            known = None if prev_state is None else prev_state.float()
+            output, state = super().step(inputs, known)
+            return output, state.double() if prev_state is None else state.to(torch.float16)
+
+    found = failures(Doubles(1, 4, 1).requires_grad_(False))
+    assert "became torch.float16" in found["state is stable"]
+
+
+@pytest.mark.parametrize("name", ["Grows", "ChangesDtype", "NotAPair", "KeyLast", "Breaks"])
+def test_a_model_that_cannot_step_is_one_row_of_the_table(name: str) -> None:
+    rows = list(report(adapted(getattr(user_models, name)()), speed_s=0.01))
+    assert [(row.name, row.is_good) for row in rows] == [("model steps", False)]
+
+
+def test_the_table_tells_what_was_measured_and_what_to_do() -> None:
+    rows = {row.name: row for row in report(adapted(user_models.RowsMix()), speed_s=0.01)}
+    assert rows["neighbours don't mix"].advice.startswith("no mean, norm or sum over axis 0")
+    assert rows["state isn't written to"] == ("state isn't written to", True, "yes", "")
+    assert rows["step equals unroll"].result in ("exactly", "within 6e-08, allowed is 1e-05")
+    for batch_size in SPEED_BATCH_SIZES:
+        assert "events/s" in rows[f"speed at {batch_size:,}"].result
+
+
+def test_every_check_of_the_list_has_a_model_that_fails_it() -> None:
+    names = {trial.name for trial in trials(adapted(Sum()))}
+    marks = test_a_wrong_model_fails_its_check.pytestmark  # type: ignore[attr-defined]
+    assert names == {arguments[1] for arguments in marks[0].args[1]}
+
+
+def test_whole_numbers_have_to_be_equal_and_floats_within_the_tolerance() -> None:
+    with pytest.raises(AssertionError, match="they differ by 1, allowed is 0"):
+        check_close(torch.tensor([1]), torch.tensor([2]), "counts", limit=5.0)
+    with pytest.raises(AssertionError, match="dtypes differ"):
+        check_close(torch.tensor([1]), torch.tensor([1.0]), "counts")
+    with pytest.raises(AssertionError, match="differ by nan"):
+        check_close(torch.tensor([float("nan")]), torch.tensor([1.0]), "outputs")
+    large = torch.tensor([1e6])
+    assert check_close(large, large + 1, "large values, in proportion") == 1.0
+    with pytest.raises(AssertionError):
+        check_close(torch.tensor([1.0]), torch.tensor([1.0001]), "small values")
+
+
+def test_the_tolerance_is_that_of_the_coarsest_dtype() -> None:
+    assert tolerance_of(adapted(Sum().half())) == TOLERANCE[torch.float16]
+    assert tolerance_of(adapted(Window(1), 1, 2)) == TOLERANCE[torch.float32]
+
+
+def test_speed_is_measured_in_seconds_a_step() -> None:
+    assert 0 < measure_step_s(adapted(Sum()), 4, speed_s=0.01) < 0.2

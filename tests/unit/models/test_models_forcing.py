@@ -1,0 +1,132 @@
+"""Training with feedback: the truth of the timestep before, or what the net gave itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import GRU, Category, Feedback, Number
+from models.checks import max_difference
+from models.feedback import FedBack
+from models.forcing import free_running, teacher_forced
+from tests.small_nets import LETTERS, Summing
+
+ONE_Y = [Number("x"), Number("last_y", optional=True)]
+
+
+def summing() -> FedBack:
+    return FedBack(Summing(), ONE_Y, [Number("y")], [Feedback("y", "last_y")])
+
+
+def two_links(temperature: float = 0.0) -> FedBack:
+    torch.manual_seed(0)
+    inputs = [
+        Number("last_y", 2, optional=True),
+        Number("x"),
+        Category("letter", LETTERS, optional=True),
+    ]
+    outputs = [Category("letter", LETTERS), Number("y", 2)]
+    links = [Feedback("letter", "letter", temperature), Feedback("y", "last_y")]
+    return FedBack(GRU(6, 8, 5), inputs, outputs, links)
+
+
+def test_a_teacher_puts_the_truth_of_the_timestep_before_into_the_inputs() -> None:
+    sequence = torch.tensor([[[1.0, 99.0]], [[1.0, 99.0]], [[1.0, 99.0]]])  # (L, 1, H_in)
+    targets = torch.tensor([[[10.0]], [[20.0]], [[40.0]]])
+    outputs = teacher_forced(summing(), sequence, targets)
+    # 1; 1 + 1 + 10; 12 + 1 + 20
+    assert outputs.flatten().tolist() == [1.0, 12.0, 33.0]
+
+
+def test_the_blocks_of_several_links_go_to_the_columns_of_each() -> None:
+    # Given links whose inputs lie the other way round, and a sequence filled by hand
+    net = two_links()
+    sequence, targets = torch.randn(4, 3, 6), torch.randn(4, 3, 5)
+    letters, numbers = targets[:-1, :, :3], targets[:-1, :, 3:]
+    by_hand = sequence.clone()
+    by_hand[0, :, :2], by_hand[0, :, 3:] = 0, 0
+    by_hand[1:, :, :2], by_hand[1:, :, 3:] = numbers, letters
+
+    # Then a teacher fills it so
+    assert torch.equal(teacher_forced(net, sequence, targets), net.net.unroll(by_hand))
+
+
+def test_a_free_run_puts_what_the_net_gave_into_the_inputs() -> None:
+    sequence = torch.tensor([[[1.0, 99.0]], [[1.0, 99.0]], [[1.0, 99.0]]])
+    outputs = free_running(summing(), sequence)
+    # 1; 1 + 1 + 1; 3 + 1 + 3
+    assert outputs.flatten().tolist() == [1.0, 3.0, 7.0]
+
+
+def test_told_the_truth_at_each_step_a_run_is_teacher_forcing() -> None:
+    net = two_links()
+    sequence = torch.randn(9, 4, 6)
+    targets = torch.randn(9, 4, 5)
+    told = free_running(net, sequence, targets, truth_probability=1.0)
+    assert max_difference(told, teacher_forced(net, sequence, targets)) < 1e-6
+
+
+def test_scheduled_sampling_sees_the_truth_at_some_steps_and_repeats_by_its_generator() -> None:
+    # Given a net that adds up, and a truth of 1,000
+    sequence, targets = torch.zeros(2, 2000, 2), torch.full((2, 2000, 1), 1000.0)
+
+    # When it is told the truth at a quarter of all steps
+    runs = [
+        free_running(summing(), sequence, targets, 0.25, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
+
+    # Then so it was, and another seed tells others
+    assert 400 < int((runs[0][1] == 1000).sum()) < 600
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_a_free_run_is_what_is_served_of_the_same_inputs() -> None:
+    net = two_links()
+    sequence = torch.randn(9, 4, 6)
+    absent = sequence.clone()
+    absent[..., :2] = torch.nan
+    absent[..., 3:] = torch.nan
+    assert max_difference(free_running(net, sequence), net.unroll(absent)) < 1e-6
+
+
+def test_the_draws_of_a_free_run_are_left_out_of_its_outputs() -> None:
+    net = two_links(temperature=1.0)
+    outputs = free_running(net, torch.randn(9, 4, 6), generator=torch.Generator().manual_seed(0))
+    assert outputs.shape == (9, 4, 5)
+    assert bool(outputs.isfinite().all())
+
+
+def test_gradients_flow_through_a_number_that_is_fed_back() -> None:
+    # Given y[1] = y[0] + x[1] + y[0], where y[0] = x[0]
+    sequence = torch.tensor([[[3.0, 0.0]], [[1.0, 0.0]]], requires_grad=True)
+    free_running(summing(), sequence)[1].sum().backward()
+    assert sequence.grad is not None
+    assert sequence.grad[:, 0, 0].tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_weight_gets_a_finite_gradient_both_ways(temperature: float) -> None:
+    net = two_links(temperature)
+    sequence, targets = torch.randn(9, 4, 6), torch.randn(9, 4, 5)
+    for outputs in (
+        teacher_forced(net, sequence, targets),
+        free_running(net, sequence),
+        free_running(net, sequence, targets, truth_probability=0.5),
+    ):
+        net.zero_grad()
+        outputs.square().sum().backward()
+        for name, weight in net.named_parameters():
+            assert weight.grad is not None, name
+            assert bool(weight.grad.isfinite().all()) and bool(weight.grad.any()), name
+
+
+def test_targets_and_probabilities_that_do_not_fit_are_refused() -> None:
+    sequence = torch.zeros(3, 1, 2)
+    with pytest.raises(ValueError, match="targets have to be"):
+        teacher_forced(summing(), sequence, torch.zeros(3, 1, 2))
+    with pytest.raises(ValueError, match="probability"):
+        free_running(summing(), sequence, truth_probability=1.5)
+    with pytest.raises(ValueError, match="without targets"):
+        free_running(summing(), sequence, truth_probability=0.5)

@@ -1,0 +1,276 @@
+"""A class of a user's own is imported only if allowed, and stepped as the contract says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import Category, ModelError, Number, StepModel, Text, load_model, save_model
+from models.user_classes import AdaptedModel, import_class
+from tests import user_models
+from tests.user_models import (
+    FastSum,
+    GrowsLate,
+    Letters,
+    NeedsSize,
+    Plain,
+    Sum,
+    Window,
+)
+
+ALLOWED = ("tests",)
+ONE_IN, ONE_OUT = [Number("x")], [Number("y")]
+
+
+def reloaded(module: nn.Module, directory: Path, *fields: Any, **options: Any) -> StepModel:
+    save_model(module, directory, *fields, **options)
+    return load_model(directory, allowed_packages=ALLOWED).net
+
+
+@torch.inference_mode()
+def stepped(module: Any, sequence: torch.Tensor) -> torch.Tensor:
+    """Step a user's module by hand, with nothing of ours around it."""
+    state = module.initial_state(sequence.shape[1])
+    outputs = []
+    for inputs in sequence:
+        output, state = module.step(inputs, state)
+        outputs.append(output)
+    return torch.stack(outputs)
+
+
+def test_a_class_comes_back_by_its_name_with_its_weights_and_sizes(tmp_path: Path) -> None:
+    # Given a class that nobody but its package knows, with states of two dtypes and shapes
+    torch.manual_seed(0)
+    window = Window(input_size=2, length=4)
+    sizes = {"input_size": 2, "length": 4}
+    net = reloaded(window, tmp_path, outputs=[Number("a"), Number("b")], sizes=sizes)
+
+    # Then model.json names it, and its steps are those of the module
+    members = json.loads((tmp_path / "model.json").read_text())
+    assert (members["class"], members["sizes"]) == ("tests.user_models:Window", sizes)
+    sequence = torch.randn(6, 3, 2)
+    with torch.inference_mode():
+        assert torch.equal(net.unroll(sequence), stepped(window, sequence))
+    state = net.initial_state(5)
+    assert [(tuple(t.shape), t.dtype) for t in state] == [
+        ((5, 4, 2), torch.float32),
+        ((5,), torch.int64),
+    ]
+    # And what was loaded can be saved again, as the same model
+    save_model(net, tmp_path / "again", outputs=[Number("a"), Number("b")])
+    again = load_model(tmp_path / "again", allowed_packages=ALLOWED)
+    assert again.fingerprint == members["fingerprint"]
+
+
+def test_embeddings_take_indices_of_a_category_and_of_a_text(tmp_path: Path) -> None:
+    inputs = [Category("kind", ("a", "b"), optional=True, encoding="index"), Text("word", "xyz", 2)]
+    outputs = [Number("y", 4)]
+    save_model(Letters(), tmp_path, inputs, outputs)
+    loaded = load_model(tmp_path, allowed_packages=ALLOWED)
+    events = [{"kind": "b", "word": "zx"}, {"word": ""}]
+    expected = stepped(Letters_of(loaded.net), torch.tensor([[[1.0, 2, 0]], [[-1, -1, -1]]]))
+    predicted = torch.tensor([prediction["y"] for prediction in loaded.unroll_events(events)])
+    torch.testing.assert_close(predicted, expected.squeeze(1))
+
+
+def Letters_of(net: StepModel) -> nn.Module:  # noqa: N802
+    assert isinstance(net, AdaptedModel)
+    return net.module
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_dtypes_take_and_give_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    net = reloaded(Sum().to(dtype), tmp_path, ONE_IN, ONE_OUT)
+    output, state = net.step(torch.tensor([[0.25]]))
+    assert output.dtype == torch.float32
+    assert isinstance(state, torch.Tensor)
+    assert state.dtype == dtype
+    assert json.loads((tmp_path / "model.json").read_text())["dtype"] == "mixed"
+
+
+def test_an_index_is_not_rounded_to_the_dtype_of_the_weights(tmp_path: Path) -> None:
+    # 2,049 is no float16: cast to it, the index would be 2,048.
+    values = tuple(map(str, range(2050)))
+    inputs = [Category("kind", values, encoding="index")]
+    letters = Letters(values=2050).half()
+    letters.embed_letter = nn.Embedding(1, 4).half()
+    net = AdaptedModel(letters, 1, 4, {}, is_casting=False)
+    last, before = (net.step(torch.tensor([[float(index)]]))[0] for index in (2049, 2048))
+    assert not torch.equal(last, before)
+    save_model(
+        Letters(values=2050).half(), tmp_path, inputs, [Number("y", 4)], sizes={"values": 2050}
+    )
+    loaded = load_model(tmp_path, allowed_packages=ALLOWED)
+    one, other = (loaded.unroll_events([{"kind": kind}])[0]["y"] for kind in (2049, 2048))
+    assert one != other
+
+
+def test_a_class_without_state_or_sizes_is_loaded_too(tmp_path: Path) -> None:
+    net = reloaded(Plain(), tmp_path, [Number("x", 2)], ONE_OUT)
+    assert net.initial_state(3) == ()
+    assert net.step(torch.zeros(3, 2))[1] == ()
+
+
+def test_a_model_without_any_weights_is_loaded_too(tmp_path: Path) -> None:
+    net = reloaded(user_models.Count(), tmp_path, ONE_IN, ONE_OUT)
+    assert net.unroll(torch.zeros(3, 1, 1)).flatten().tolist() == [1, 2, 3]
+
+
+def test_an_unroll_of_its_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = reloaded(FastSum(), tmp_path, ONE_IN, ONE_OUT)
+    monkeypatch.delattr(Sum, "step")
+    assert net.unroll(torch.ones(4, 2, 1)).shape == (4, 2, 1)
+
+
+@pytest.mark.parametrize("allowed", [(), ("test",), ("tests.other",), ("tests.user_models.Sum",)])
+def test_a_class_of_a_package_that_is_not_allowed_is_not_imported(
+    allowed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(Sum(), tmp_path, ONE_IN, ONE_OUT)
+    monkeypatch.delitem(sys.modules, "tests.user_models")
+    message = (
+        "class: importing tests.user_models would run its code.*--model-packages or LIVESTEP_MO"
+    )
+    with pytest.raises(ModelError, match=message) as raised:
+        load_model(tmp_path, allowed_packages=allowed)
+    assert "model.json" in str(raised.value)
+    assert "tests.user_models" not in sys.modules
+
+
+@pytest.mark.parametrize("allowed", ["tests", "tests.user_models"])
+def test_a_package_or_a_module_can_be_allowed(allowed: str, tmp_path: Path) -> None:
+    save_model(Sum(), tmp_path, ONE_IN, ONE_OUT)
+    load_model(tmp_path, allowed_packages=(allowed,))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("tests.user_models:Nobody", "has no torch.nn.Module 'Nobody' .*nothing of that name"),
+        ("tests.user_models:not_a_class", "has no torch.nn.Module 'not_a_class'"),
+        ("tests.user_models:torch", "has no torch.nn.Module 'torch'"),
+        ("tests.nowhere:Sum", "ModuleNotFoundError: No module named 'tests.nowhere'.*PYTHONPATH"),
+        ("tests.user_models:Sum.step", "no name of a class .*package.module:Class"),
+        ("tests/user_models:Sum", "no name of a class"),
+        (":Sum", "no name of a class"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_explained(path: str, message: str) -> None:
+    with pytest.raises(ModelError, match=f"class: .*{message}"):
+        import_class(path, ALLOWED)
+
+
+def test_whatever_an_import_raises_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "livestep_test_broken.py").write_text("raise RuntimeError('out of order')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match="raised RuntimeError: out of order"):
+        import_class("livestep_test_broken:Model", ["livestep_test_broken"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Grows", r"step: the state changes.*\(2, 1\) on cpu, found float32 \(2, 2\) on cpu"),
+        ("ChangesDtype", "step: the state changes.*found float64"),
+        ("KeyLast", r"initial_state: axis 0 .*expected \(2, \.\.\.\), found \(1, 2\)"),
+        ("NotAPair", "step: it has to return a pair .*found a Tensor"),
+        ("DictState", "initial_state: a state is one tensor, or a tuple of tensors .*a dict"),
+        ("TwoOutputs", r"step: the outputs have not the shape .*expected \(2, 1\), found \(2, 2\)"),
+        ("LongOutputs", "step: outputs have to be floats"),
+        ("Breaks", "step raised RuntimeError: no such luck"),
+        ("NoStep", "class: NoStep has no method step"),
+        ("NeedsSize", r"sizes: NeedsSize\(\) raised TypeError: .*expected the arguments \(size"),
+    ],
+)
+def test_a_class_that_contradicts_itself_is_neither_saved_nor_loaded(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    # Given a directory of a good model, changed to name the wrong class
+    kind = getattr(user_models, name)
+    module = NeedsSize(2) if kind is NeedsSize else kind()
+    with pytest.raises(ModelError, match=message):
+        save_model(module, tmp_path / "new", ONE_IN, ONE_OUT)
+    assert not (tmp_path / "new").exists()
+
+    good = Sum() if kind is not NeedsSize else module
+    sizes = {"size": 2} if kind is NeedsSize else {}
+    save_model(good, tmp_path / "old", ONE_IN, ONE_OUT, sizes=sizes)
+    file = tmp_path / "old" / "model.json"
+    members = json.loads(file.read_text())
+    members.update({"class": f"tests.user_models:{name}", "sizes": {}})
+    members["fingerprint"] = "?"
+    file.write_text(json.dumps(members))
+    with pytest.raises(ModelError, match=r"expected [0-9a-f]{16}|" + message) as raised:
+        load_model(tmp_path / "old", allowed_packages=ALLOWED)
+    # The fingerprint covers the class: with the right one, the class itself is at fault
+    if raised.value.field == "fingerprint":
+        members["fingerprint"] = raised.value.expected
+        file.write_text(json.dumps(members))
+        with pytest.raises(ModelError, match=message) as raised:
+            load_model(tmp_path / "old", allowed_packages=ALLOWED)
+    assert str(file) in str(raised.value)
+
+
+def test_a_state_that_changes_its_shape_later_is_an_error_then(tmp_path: Path) -> None:
+    net = reloaded(GrowsLate(), tmp_path, ONE_IN, ONE_OUT)
+    _, state = net.step(torch.zeros(2, 1))
+    with pytest.raises(ModelError, match="step: the state changes in a step"):
+        net.step(torch.ones(2, 1), state)
+
+
+class Nested:
+    class Inner(Sum):
+        """Not at the top of its module."""
+
+
+def test_a_class_that_nobody_could_import_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local(Sum):
+        """Nowhere at all."""
+
+    for module in (Local(), Nested.Inner()):
+        with pytest.raises(ModelError, match="class: .* is no class at the top level of"):
+            save_model(module, tmp_path / "new", ONE_IN, ONE_OUT)
+    monkeypatch.setattr(Sum, "__module__", "__main__")
+    with pytest.raises(ModelError, match="class: Sum is defined in the program that runs now"):
+        save_model(Sum(), tmp_path / "new", ONE_IN, ONE_OUT)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outputs": ONE_OUT}, r"inputs: Sum has no input_size.*inputs=\[Number"),
+        ({"inputs": ONE_IN}, "outputs: Sum has no output_size"),
+        ({"inputs": [], "outputs": ONE_OUT}, "inputs: there are no fields"),
+        ({"inputs": ONE_IN, "outputs": ONE_OUT, "sizes": {"a": object()}}, "sizes: not JSON"),
+        ({"inputs": ONE_IN, "outputs": ONE_OUT, "sizes": {"a": 1}}, "unexpected keyword argument"),
+    ],
+)
+def test_what_is_missing_or_wrong_in_a_save_is_said(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        save_model(Sum(), tmp_path / "new", **options)
+
+
+def test_weights_that_are_not_the_classs_are_refused(tmp_path: Path) -> None:
+    broken = Sum()
+    with torch.no_grad():
+        broken.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="weight: a weight is not finite"):
+        save_model(broken, tmp_path / "new", ONE_IN, ONE_OUT)
+    with pytest.raises(ModelError, match="weight: wrong dtype .*float8"):
+        save_model(Sum().to(torch.float8_e4m3fn), tmp_path / "new", ONE_IN, ONE_OUT)
+    window = Window(2)
+    window.head = nn.Linear(5, 2)
+    with pytest.raises(ModelError, match=r"head.weight: wrong shape \(expected \(2, 6\)"):
+        save_model(window, tmp_path / "new", outputs=[Number("y", 2)], sizes={"input_size": 2})
