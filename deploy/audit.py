@@ -66,7 +66,7 @@ def audit(
         for record in records(dead_letter_topic(input_topic)):
             judge.take_dead_letter(record)
     judge.take_events(
-        unroll_log(records(input_topic), model, judge.answered, partial(show, "unrolling"))
+        unroll_log(records(input_topic), model, judge.dead, partial(show, "unrolling"))
     )
     for record in records(output_topic):
         judge.take_prediction(record)

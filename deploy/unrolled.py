@@ -1,160 +1,185 @@
-"""The offline truth of an input topic: what a model says to each of its events."""
+"""The offline truth of an input topic, for keys without marks: what a model says to each event.
+
+Keys whose sequences begin and end, and those of models that feed back or generate, are for
+`sequences.py`.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import orjson
 import torch
 
-from models import LoadedModel, activate, encode
+from deploy.events import (
+    END_WITHOUT_BEGINNING,
+    NO_MARKS,
+    Floats,
+    InputEvent,
+    InputTopic,
+    Marks,
+    Place,
+    read_events,
+)
+from models import LoadedModel, activate
+from models.offline import SESSION_GAP
+from models.session_gaps import session_gaps
 
-Floats = npt.NDArray[np.float32]
-
-#: Where an event lies in the input topic: partition and offset.
-Place = tuple[int, int]
+#: A key's events are those of one partition.
+PartitionKey = tuple[int, bytes]
 
 #: Keys and timesteps of one unroll, padding included: large enough for torch, small in memory.
 _UNROLL_KEYS_MAX = 512
 _UNROLL_STEPS_MAX = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class InputEvent:
-    """What the answer to an event has to repeat.
+class PlainAnswer(NamedTuple):
+    """What is answered to an event of a key without marks.
 
     Attributes:
-        key: As in the record.
-        timestamp_ms: As in the record.
         timestep: t, from 0.
         row: Of its outputs in `Unrolled.outputs`.
     """
 
-    key: bytes
-    timestamp_ms: int
     timestep: int
     row: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unrolled:
-    """An input topic and the outputs to it.
+    """An input topic, and the outputs to those keys that could be unrolled together.
 
     Attributes:
-        events: By place; None for a record that the model can't take.
-        outputs: (n, H_out) float32, activated; one row for each event that the model can take.
+        topic: The events.
+        answers: By the event's place.
+        outputs: (n, H_out) float32, activated.
+        sequenced: The events of all other keys, in the order of the log.
+        letters: Events that have to be dead letters, with the reason, of the keys unrolled.
         key_count: Keys, counted in each partition.
     """
 
-    events: Mapping[Place, InputEvent | None]
+    topic: InputTopic
+    answers: Mapping[Place, PlainAnswer]
     outputs: Floats
-    key_count: int
+    sequenced: Mapping[PartitionKey, list[InputEvent]] = field(default_factory=dict)
+    letters: Mapping[Place, str] = field(default_factory=dict)
+    key_count: int = 0
+
+
+def nothing_unrolled() -> Unrolled:
+    """Give an input topic without an event."""
+    return Unrolled(InputTopic({}, np.zeros((0, 0), np.float32)), {}, np.zeros((0, 0), np.float32))
 
 
 def unroll_log(
     records: Iterable[Any],
     model: LoadedModel,
-    dead: Collection[Place],
+    dead: Mapping[Place, str],
     on_progress: Callable[[int, int], None],
 ) -> Unrolled:
-    """Unroll each key of each partition, from its first event.
+    """Unroll each key of each partition, from its first event, if it has no marks.
 
     Args:
         records: Of the input topic; kafka-python's ConsumerRecord.
         model: What to unroll.
-        dead: Places of the events that a worker has put aside: no timestep is theirs.
+        dead: Reasons of the events that a worker has put aside: no timestep is theirs.
         on_progress: Called with events done and events in all.
     """
-    places: list[Place] = []
-    taken: list[tuple[Place, bytes, int]] = []
-    values: list[bytes] = []
-    for record in records:
-        place = (record.partition, record.offset)
-        places.append(place)
-        if place not in dead and record.key is not None and record.value is not None:
-            taken.append((place, record.key, record.timestamp))
-            values.append(record.value)
-    inputs, is_good = _encode(values, model)
-    rows_by_key: dict[tuple[int, bytes], list[int]] = defaultdict(list)
-    events: dict[Place, InputEvent | None] = dict.fromkeys(places)
-    for row, (place, key, timestamp_ms) in enumerate(taken):
-        if is_good[row]:
-            rows = rows_by_key[place[0], key]
-            events[place] = InputEvent(key, timestamp_ms, len(rows), row)
-            rows.append(row)
-    outputs = _unroll_keys(list(rows_by_key.values()), inputs, model, on_progress)
-    return Unrolled(events, activate(model.outputs, outputs), len(rows_by_key))
+    topic = read_events(records, model, dead)
+    by_key: dict[PartitionKey, list[InputEvent]] = defaultdict(list)
+    for event in _with_gaps([e for e in topic.events.values() if e is not None], model):
+        by_key[event.place[0], event.key].append(event)
+    letters: dict[Place, str] = {}
+    sequences: list[list[InputEvent]] = []  # each begins at zeros
+    sequenced: dict[PartitionKey, list[InputEvent]] = {}
+    for key, events in by_key.items():
+        if model.rules.shape == "one-to-one":
+            sequences += [[event] for event in events if _is_stepped(event, dead)]
+            letters.update(
+                {e.place: END_WITHOUT_BEGINNING for e in events if e.marks.is_bare and e.marks.end}
+            )
+        elif _is_plain(model, events):
+            sequences.append([event for event in events if event.place not in dead])
+        else:
+            sequenced[key] = events
+    outputs = _unroll_together(sequences, topic.inputs, model, on_progress)
+    answers = {
+        event.place: PlainAnswer(timestep, event.row)
+        for sequence in sequences
+        for timestep, event in enumerate(sequence)
+        if event.row is not None
+    }
+    return Unrolled(
+        topic, answers, activate(model.outputs, outputs), sequenced, letters, len(by_key)
+    )
 
 
-def _encode(values: Sequence[bytes], model: LoadedModel) -> tuple[Floats, list[bool]]:
-    """Turn values into rows; a bad value has a row of zeros, and False beside it."""
-    is_json = model.codec == "json"
-    decode: Callable[[bytes], Any] = orjson.loads if is_json else _floats(model.net.input_size)
-    try:
-        events = [decode(value) for value in values]
-        rows = encode(model.inputs, events) if is_json else np.array(events)
-        if np.isfinite(rows).all():
-            return rows.reshape(len(values), model.net.input_size), [True] * len(values)
-    except ValueError:
-        pass
-    # One is bad: look at each by itself to see which.
-    rows = np.zeros((len(values), model.net.input_size), np.float32)
-    is_good = [False] * len(values)
-    for index, value in enumerate(values):
-        try:
-            event = decode(value)
-            row = encode(model.inputs, [event])[0] if is_json else event
-        except ValueError:
-            continue
-        if np.isfinite(row).all():
-            rows[index] = row
-            is_good[index] = True
-    return rows, is_good
+def _with_gaps(events: list[InputEvent], model: LoadedModel) -> Iterator[InputEvent]:
+    """Put an end wherever a session gap ends a sequence, before the event that moves the clock."""
+    gap_ms = model.rules.session_gap_ms
+    if gap_ms is None:
+        yield from events
+        return
+    by_partition: dict[int, list[InputEvent]] = defaultdict(list)
+    for event in events:
+        by_partition[event.place[0]].append(event)
+    for log in by_partition.values():
+        records = ((event.key, event.timestamp_ms, event.leaves_open) for event in log)
+        for event, ended in zip(log, session_gaps(gap_ms, records), strict=True):
+            for key in ended:
+                end = Marks(end=True, is_bare=True)
+                yield InputEvent(
+                    event.place, key, event.timestamp_ms, end, row=None, ended_by=SESSION_GAP
+                )
+            yield event
 
 
-def _floats(count: int) -> Callable[[bytes], Floats]:
-    """Make a reader of raw float32 vectors of one length."""
+def _is_stepped(event: InputEvent, dead: Mapping[Place, str]) -> bool:
+    return event.row is not None and event.place not in dead
 
-    def read(value: bytes) -> Floats:
-        vector = np.frombuffer(value, "<f4")
-        if len(vector) != count:
-            raise ValueError(f"{len(vector)} numbers instead of {count}")
-        return vector
 
-    return read
+def _is_plain(model: LoadedModel, events: list[InputEvent]) -> bool:
+    """Whether a key is one sequence that is answered event by event, and never ends."""
+    rules = model.rules
+    return (
+        rules.shape == "synchronized"
+        and not rules.feedback
+        and rules.session_gap_ms is None
+        and all(event.marks == NO_MARKS for event in events)
+    )
 
 
 @torch.inference_mode()
-def _unroll_keys(
-    rows_by_key: list[list[int]],
+def _unroll_together(
+    sequences: list[list[InputEvent]],
     inputs: Floats,
     model: LoadedModel,
     on_progress: Callable[[int, int], None],
 ) -> Floats:
-    """Unroll keys of about the same length together.
+    """Unroll sequences of about the same length together.
 
     Padding stands behind the end of the shorter ones, where it can't change what came before.
     """
-    device = next(model.net.parameters()).device
+    device = next(model.net.parameters(), torch.zeros(0)).device
     outputs = np.zeros((len(inputs), model.net.output_size), np.float32)
-    by_length = sorted(rows_by_key, key=len, reverse=True)
+    rows_of = [[e.row for e in sequence if e.row is not None] for sequence in sequences]
+    by_length = sorted(filter(None, rows_of), key=len, reverse=True)
+    total = sum(map(len, by_length))
     done = begin = 0
     while begin < len(by_length):
         length = len(by_length[begin])
         count = max(1, min(_UNROLL_KEYS_MAX, _UNROLL_STEPS_MAX // length))
-        keys = by_length[begin : begin + count]
-        padded = np.zeros((length, len(keys), inputs.shape[1]), np.float32)  # (L, N, H_in)
-        for column, rows in enumerate(keys):
+        chosen = by_length[begin : begin + count]
+        padded = np.zeros((length, len(chosen), inputs.shape[1]), np.float32)  # (L, N, H_in)
+        for column, rows in enumerate(chosen):
             padded[: len(rows), column] = inputs[rows]
         unrolled = model.net.unroll(torch.from_numpy(padded).to(device)).cpu().numpy()
-        for column, rows in enumerate(keys):
+        for column, rows in enumerate(chosen):
             outputs[rows] = unrolled[: len(rows), column]  # (L, H_out)
             done += len(rows)
         begin += count
-        on_progress(done, len(inputs))
+        on_progress(done, total)
     return outputs

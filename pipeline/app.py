@@ -12,15 +12,18 @@ from typing import Any
 import mode
 import torch
 
-from models import LoadedModel, choose_device, load_model
+from models import LoadedModel, ModelError, choose_device, load_model
+from models.devices import device_of
 from pipeline.codec import codec_for
 from pipeline.cycle import Cycle
 from pipeline.engine import Engine
 from pipeline.errors import EngineError
 from pipeline.identity import WorkerId
 from pipeline.log import Log
-from pipeline.pool import Pool, StateLayout
+from pipeline.no_store import NoStore
+from pipeline.pool import Pool
 from pipeline.saver import Saver
+from pipeline.sessions import Sessions
 from pipeline.settings import Settings
 from pipeline.status import Meter
 from pipeline.stepping import Stepper
@@ -60,21 +63,24 @@ def build_engine(
         output_partitions: Partitions of the output and of the dead-letter topic.
         is_saving_behind: Save in a thread of its own; else at the end of each cycle.
     """
-    net = model.net.eval()
-    layout = StateLayout(net.initial_state(1))
-    pool = Pool(layout, settings.pool_slots)
+    model.net.eval()
+    stepper = Stepper(model, device_of(model.net))
+    # A model that keeps nothing needs no slots.
+    pool = Pool(stepper.layout, 0 if model.rules.is_stateless else settings.pool_slots)
     saver = Saver(store, settings.save_queue_batches_max if is_saving_behind else 0)
+    gap_ms = model.rules.session_gap_ms
+    sessions = None if gap_ms is None else Sessions(gap_ms)
     meter = Meter()
     cycle = Cycle(
         settings=settings,
         log=log,
         store=store,
+        model=model,
         codec=codec_for(model),
-        stepper=Stepper(net, layout.device),
-        layout=layout,
+        stepper=stepper,
         pool=pool,
         saver=saver,
-        fingerprint=model.fingerprint,
+        sessions=sessions,
         output_partitions=output_partitions,
         meter=meter,
     )
@@ -85,7 +91,8 @@ def build_engine(
         cycle=cycle,
         pool=pool,
         saver=saver,
-        fingerprint=model.fingerprint,
+        sessions=sessions,
+        model=model,
         meter=meter,
     )
 
@@ -107,19 +114,16 @@ class Worker:
         with contextlib.ExitStack() as undo:
             self._identity = WorkerId(settings.group, settings.worker_id)
             undo.callback(self._identity.close)
-            model = load_model(settings.model, device=str(choose_device(settings.device)))
+            model = load_model(
+                settings.model, str(choose_device(settings.device)), settings.allowed_packages
+            )
             log = KafkaLog(settings, self._identity.name)
             undo.callback(log.close)
-            store = RedisStore(
-                settings.redis_url,
-                topic_id=log.topic_id,
-                fingerprint=model.fingerprint,
-                group=settings.group,
-                wait_s=settings.redis_wait_s,
-            )
+            store = self._open_store(log, model)
             undo.callback(store.close)
-            store.check()
-            if "compact" in log.topic_setting(settings.input_topic, "cleanup.policy"):
+            if not model.rules.is_stateless and "compact" in log.topic_setting(
+                settings.input_topic, "cleanup.policy"
+            ):
                 _log.warning(
                     "topic %s is compacted: should Redis lose states, a replay could not bring "
                     "back what compaction has removed",
@@ -138,6 +142,33 @@ class Worker:
             settings.output_topic,
             settings.guarantee,
         )
+
+    def _open_store(self, log: KafkaLog, model: LoadedModel) -> Store:
+        """Connect to Redis, if the model has anything to keep."""
+        if model.rules.is_stateless:
+            return NoStore()
+        settings = self._settings
+        store = RedisStore(
+            settings.redis_url,
+            topic_id=log.topic_id,
+            fingerprint=model.fingerprint,
+            group=settings.group,
+            wait_s=settings.redis_wait_s,
+        )
+        try:
+            store.check()
+        except EngineError:
+            store.close()
+            raise
+        return store
+
+    def _warn_of_compaction(self, log: KafkaLog) -> None:
+        if "compact" in log.topic_setting(self._settings.input_topic, "cleanup.policy"):
+            _log.warning(
+                "topic %s is compacted: should Redis lose states, a replay could not bring "
+                "back what compaction has removed",
+                self._settings.input_topic,
+            )
 
     async def serve(self) -> None:
         """Predict until a signal, the end of the log in a burst, or an error.
@@ -173,7 +204,7 @@ class Worker:
 
     def _fail(self, error: BaseException, stop: asyncio.Event) -> None:
         """Keep the first error, which is why the worker leaves."""
-        if not isinstance(error, EngineError):
+        if not isinstance(error, EngineError | ModelError):
             _log.error("stopped by a defect", exc_info=error)
         self._failure = self._failure or error
         stop.set()

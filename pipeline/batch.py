@@ -13,7 +13,8 @@ from typing import Any, NewType, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec import Codec, FloatArray
+from pipeline import marks
+from pipeline.codec import Codec, FloatArray, MarkArray
 from pipeline.errors import DecodeError
 
 #: A position in one partition's log.
@@ -69,30 +70,71 @@ class Batch:
 
     Attributes:
         records: The n usable records, in the order polled.
-        inputs: (n, H_in) float32.
+        inputs: (n, H_in) float32; zeros where there are no features.  All columns of an input are
+            NaN where the event leaves it to the feedback.
         offsets: (n,) int64.
         key_index: (n,) int64, row in `keys`.
+        marks: (n,) uint8, bits of `pipeline.marks`.
+        steps_max: (n,) int64.  Steps that an event asks for; 0 for as many as the model allows.
         keys: The N keys, each once.
         dead: Records for the dead-letter topic.
         next_offsets: For each partition polled: the offset after its last record here.
+        clocks: (n,) int64.  With a session gap: the partition's clock at each event, ms.
     """
 
     records: list[Record]
     inputs: FloatArray
     offsets: IntArray
     key_index: IntArray
+    marks: MarkArray
+    steps_max: IntArray
     keys: list[PartitionKey]
     next_offsets: dict[int, Offset]
     dead: list[DeadRecord] = field(default_factory=list)
+    clocks: IntArray | None = None
+
+    @property
+    def event_count(self) -> int:
+        """How many events of the log these are: n, without the session gaps among them."""
+        return int(np.count_nonzero((self.marks & marks.GAP) == 0))
 
     def keep(self, mask: BoolArray) -> None:
         """Drop the events where the mask is False; the keys stay."""
-        self.records = [
-            record for record, is_kept in zip(self.records, mask.tolist(), strict=True) if is_kept
-        ]
-        self.inputs = self.inputs[mask]
-        self.offsets = self.offsets[mask]
-        self.key_index = self.key_index[mask]
+        self._choose(np.flatnonzero(mask))
+
+    def times_ms(self) -> list[int]:
+        """Give the event time of each event, n of them."""
+        return [record.timestamp()[1] for record in self.records]
+
+    def insert_ends(self, before: IntArray, ended: Sequence[PartitionKey]) -> None:
+        """Put in bare ends, each before an event whose record it shares: session gaps.
+
+        Args:
+            before: (m,).  Events, ascending.
+            ended: The m keys whose sequences end; some may not be among `keys` yet.
+        """
+        if not ended:
+            return
+        rows = {key: row for row, key in enumerate(self.keys)}
+        key_rows = [rows.setdefault(key, len(rows)) for key in ended]
+        self.keys = list(rows)
+        self._choose(np.insert(np.arange(len(self.records)), before, before))
+        gaps = before + np.arange(len(before))
+        self.key_index[gaps] = key_rows
+        self.inputs[gaps] = 0
+        self.marks[gaps] = marks.END | marks.BARE | marks.GAP
+        self.steps_max[gaps] = 0
+
+    def _choose(self, events: IntArray) -> None:
+        """Go on with these events, in this order."""
+        self.records = [self.records[i] for i in events.tolist()]
+        self.inputs = self.inputs[events]
+        self.offsets = self.offsets[events]
+        self.key_index = self.key_index[events]
+        self.marks = self.marks[events]
+        self.steps_max = self.steps_max[events]
+        if self.clocks is not None:
+            self.clocks = self.clocks[events]
 
 
 def pack(
@@ -113,56 +155,93 @@ def pack(
     dead: list[DeadRecord] = []
     index: dict[PartitionKey, int] = {}
     key_index: list[int] = []
-    decode = codec.decode
+    marked: list[tuple[int, int, int]] = []  # event, marks, steps asked for
+    decode, steps_limit = codec.decode, codec.steps_limit
     for record in records:
-        key, value = record.key(), record.value()
+        key, value, headers = record.key(), record.value(), record.headers()
+        bits = steps = 0
         try:
-            if not key or not value or len(key) > key_bytes_max or len(value) > value_bytes_max:
-                raise _unusable(key, value, key_bytes_max, value_bytes_max)
-            rows.append(decode(value))
+            if headers:
+                bits, steps = marks.marks_of(headers)
+                _check_steps(steps, steps_limit)
+            if not key or len(key) > key_bytes_max:
+                raise _unusable_key(key, key_bytes_max)
+            if value and len(value) <= value_bytes_max:
+                rows.append(decode(value))
+            else:
+                bits |= _mark_without_value(value, bits, value_bytes_max)
+                rows.append(None)
         except DecodeError as error:
             dead.append(DeadRecord(record, error.reason, error.detail))
             continue
+        if bits or steps:
+            marked.append((len(good), bits, steps))
         good.append(record)
         key_index.append(index.setdefault((record.partition(), key), len(index)))
+    inputs, bits_of, steps_of = codec.to_arrays(rows)
+    for event, bits, steps in marked:
+        bits_of[event] |= bits
+        steps_of[event] = steps or steps_of[event]
     batch = Batch(
         records=good,
-        inputs=codec.to_array(rows),
+        inputs=inputs,
         offsets=np.array([record.offset() for record in good], dtype=np.int64),
         key_index=np.array(key_index, dtype=np.int64),
+        marks=bits_of,
+        steps_max=steps_of,
         keys=list(index),
         # Records of a partition come in order, so its last one wins.  A transaction's marker
         # takes an offset of its own: this is where to go on, not a count.
         next_offsets={record.partition(): Offset(record.offset() + 1) for record in records},
         dead=dead,
     )
-    _drop_not_finite(batch)
+    _drop_not_finite(batch, codec.feedback_columns)
     return batch
 
 
-def _unusable(
-    key: bytes | None, value: bytes | None, key_bytes_max: int, value_bytes_max: int
-) -> DecodeError:
+def _unusable_key(key: bytes | None, key_bytes_max: int) -> DecodeError:
     if not key:
         return DecodeError("no-key", "without a key there is no hidden state to step")
-    if len(key) > key_bytes_max:
-        return DecodeError("key-too-long", f"{len(key)} bytes where {key_bytes_max} are allowed")
+    return DecodeError("key-too-long", f"{len(key)} bytes where {key_bytes_max} are allowed")
+
+
+def _mark_without_value(value: bytes | None, bits: int, value_bytes_max: int) -> int:
+    """Say what a record without a usable value is: a tombstone, or a bare mark.
+
+    Raises:
+        DecodeError: If it is neither.
+    """
     if value is None:
-        return DecodeError("no-value", "a null value is no event")
-    if not value:
-        return DecodeError("empty-value", "an empty value is no event")
-    return DecodeError("value-too-long", f"{len(value)} bytes where {value_bytes_max} are allowed")
+        return marks.FORGET
+    if value:
+        detail = f"{len(value)} bytes where {value_bytes_max} are allowed"
+        raise DecodeError("value-too-long", detail)
+    if not bits:
+        raise DecodeError("empty-value", "an empty value is an event with a mark in its headers")
+    return marks.BARE
 
 
-def _drop_not_finite(batch: Batch) -> None:
-    if np.isfinite(batch.inputs).all():
+def _check_steps(steps_max: int, limit: int) -> None:
+    if steps_max > limit:
+        detail = f"{steps_max} steps where {limit} are allowed"
+        if not limit:
+            detail = "this model generates nothing"
+        raise DecodeError("bad-steps-max", detail)
+
+
+def _drop_not_finite(batch: Batch, feedback_columns: Sequence[slice]) -> None:
+    finite = np.isfinite(batch.inputs)
+    if finite.all():
         return
-    finite: BoolArray = np.asarray(np.isfinite(batch.inputs).all(axis=1))
-    for i in np.flatnonzero(~finite):
-        column = int(np.flatnonzero(~np.isfinite(batch.inputs[i]))[0])
+    for block in feedback_columns:
+        # NaN in all of them: left to the feedback.
+        finite[np.isnan(batch.inputs[:, block]).all(axis=1), block] = True
+    is_good: BoolArray = np.asarray(finite.all(axis=1))
+    for i in np.flatnonzero(~is_good):
+        column = int(np.flatnonzero(~finite[i])[0])
         detail = f"input {column} is NaN, infinite or beyond float32"
         batch.dead.append(DeadRecord(batch.records[i], "not-finite", detail))
-    batch.keep(finite)
+    batch.keep(is_good)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +250,8 @@ class Ranks:
 
     Attributes:
         events: (n,) int64.  Event of each packed position.
-        batch_sizes: (L,) int64.  Keys that have an event of this rank; never grows.
-        rows: (M,) int64.  Row in `Batch.keys` of each of the M keys that have an event, the
-            longest first.
+        batch_sizes: (L,) int64.  Sequences that have an event of this rank; never grows.
+        rows: (M,) int64.  Number of each of the M sequences that have an event, the longest first.
     """
 
     events: IntArray
@@ -181,26 +259,28 @@ class Ranks:
     rows: IntArray
 
 
-def rank(key_index: IntArray) -> Ranks:
-    """Rank each event within its key.
+def rank(sequence_index: IntArray) -> Ranks:
+    """Rank each event within its sequence.
 
     Args:
-        key_index: (n,) int64.  The key of each event, in time order.
+        sequence_index: (n,) int64.  The sequence of each event, in time order.
 
     Example:
         >>> ranks = rank(np.array([7, 5, 7, 7]))
         >>> ranks.rows.tolist(), ranks.batch_sizes.tolist(), ranks.events.tolist()
         ([7, 5], [2, 1, 1], [0, 1, 2, 3])
     """
-    by_key = np.argsort(key_index, kind="stable")
-    rows, starts, lengths = np.unique(key_index[by_key], return_index=True, return_counts=True)
+    by_sequence = np.argsort(sequence_index, kind="stable")
+    rows, starts, lengths = np.unique(
+        sequence_index[by_sequence], return_index=True, return_counts=True
+    )
     longest_first = np.argsort(-lengths, kind="stable")
     place = np.empty(len(rows), dtype=np.int64)
     place[longest_first] = np.arange(len(rows))
 
-    ranks = np.arange(len(by_key)) - np.repeat(starts, lengths)
+    ranks = np.arange(len(by_sequence)) - np.repeat(starts, lengths)
     batch_sizes = np.bincount(ranks)
     first = np.concatenate(([0], np.cumsum(batch_sizes)[:-1])).astype(np.int64)
-    events = np.empty(len(by_key), dtype=np.int64)
-    events[first[ranks] + np.repeat(place, lengths)] = by_key
+    events = np.empty(len(by_sequence), dtype=np.int64)
+    events[first[ranks] + np.repeat(place, lengths)] = by_sequence
     return Ranks(events=events, batch_sizes=batch_sizes, rows=rows[longest_first])

@@ -63,18 +63,16 @@ class PredictionReader(TopicReader[Prediction]):
         super().__init__(bootstrap_servers, topic, **options)
 
     def _parse(self, record: Any) -> Prediction:
-        source, timestep, model = read_prediction_headers(record.headers)
+        headers = read_prediction_headers(record.headers)
         if record.key is None or record.value is None:
             raise DecodeError("no-key-or-value", "a prediction has a key and a value")
         return Prediction(
             key=key_text(record.key),
             value=self._decode(record.value),
-            timestep=timestep,
             timestamp_ms=record.timestamp,
-            source=source,
-            model=model,
             partition=record.partition,
             offset=record.offset,
+            **headers._asdict(),
         )
 
 

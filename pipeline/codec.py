@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,45 +20,85 @@ import numpy.typing as npt
 import orjson
 
 from models import Category, FieldError, LoadedModel, activate, encode, encode_columns
-from models.fields import Field
+from models.field_types import Field, OutputField, Text, field_blocks
+from models.rules import MARKS, SequenceRules
 from pipeline.errors import DecodeError
+from pipeline.marks import BARE, END, START
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+MarkArray = npt.NDArray[np.uint8]
+
+#: For a category output whose label is drawn: the labels' indices, (n,).
+Drawn = Mapping[str, IntArray]
+
+#: Inputs, (n, H_in); marks, (n,); steps asked for, (n,): what `Codec.to_arrays` gives.
+Arrays = tuple[FloatArray, MarkArray, IntArray]
 
 #: A vector up to this length is read as a tuple of a fixed length, which msgspec does fastest;
 #: a longer one as a list whose length is checked.
 _TUPLE_LENGTH_MAX = 64
 
-#: What msgspec refuses in a struct's name for a member.
-_NOT_IN_STRUCT = re.compile(r'["\\\x00-\x1f]')
+_DEFAULT_RULES = SequenceRules()
 
 
 class Codec(ABC):
-    """The wire format of one model's events and predictions."""
+    """The wire format of one model's events and predictions.
 
-    def __init__(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> None:
+    Attributes:
+        feedback_columns: Columns of each input that may be left to the feedback.
+        steps_limit: Most steps that an event may ask for; 0 if the model generates nothing.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Field],
+        outputs: Sequence[OutputField],
+        rules: SequenceRules = _DEFAULT_RULES,
+    ) -> None:
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
+        self._width = sum(field.width for field in inputs)
+        fed = [link.input for link in rules.feedback]
+        self._fed = fed if rules.is_feeding_events else []
+        blocks = field_blocks(self._inputs)
+        self.feedback_columns = tuple(
+            block for field, block in zip(inputs, blocks, strict=True) if field.name in fed
+        )
+        self.steps_limit = rules.generation.steps_max if rules.generation else 0
 
     @abstractmethod
     def decode(self, value: bytes) -> Any:
-        """Read one value into a row that `to_array` takes.
+        """Read one value into a row that `to_arrays` takes.
 
         Raises:
             DecodeError: If the value isn't an event of this model; says why.
         """
 
     @abstractmethod
-    def to_array(self, rows: Sequence[Any]) -> FloatArray:
-        """Turn rows into model inputs.
+    def to_arrays(self, rows: Sequence[Any]) -> Arrays:
+        """Turn rows into model inputs and marks.
+
+        Args:
+            rows: As from `decode`; None for an event without a value.
 
         Returns:
-            inputs: (n, H_in) float32; may hold infinity where a number is beyond float32.
+            inputs: (n, H_in) float32; may hold infinity where a number is beyond float32, and holds
+                NaN in all columns of an absent input that can be fed back.
+            marks: (n,) uint8.  Bits of `pipeline.marks`.
+            steps_max: (n,) int64.  0 where an event asks for none.
         """
 
     @abstractmethod
-    def encode(self, outputs: FloatArray) -> list[bytes]:
-        """Write model outputs, (n, H_out), as one value for each row."""
+    def encode(
+        self, outputs: FloatArray, drawn: Mapping[str, IntArray] | None = None
+    ) -> list[bytes]:
+        """Write model outputs, (n, H_out), as one value for each row.
+
+        Args:
+            outputs: Logits for a category.
+            drawn: Labels that are not the most probable ones.
+        """
 
 
 def codec_for(model: LoadedModel) -> Codec:
@@ -70,21 +110,17 @@ def codec_for(model: LoadedModel) -> Codec:
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     save_model(GRU(input_size=2, hidden_size=3, output_size=1), directory)
         ...     codec = codec_for(load_model(directory))
-        >>> codec.to_array([codec.decode(b'{"x": [1, 2.5]}')]).tolist()
+        >>> codec.to_arrays([codec.decode(b'{"x": [1, 2.5]}')])[0].tolist()
         [[1.0, 2.5]]
         >>> codec.encode(np.array([[0.5]], dtype=np.float32))
         [b'{"y":0.5}']
     """
     kinds: dict[str, type[Codec]] = {"json": JsonCodec, "float32": Float32Codec}
-    return kinds[model.codec](model.inputs, model.outputs)
+    return kinds[model.codec](model.inputs, model.outputs, model.rules)
 
 
 class Float32Codec(Codec):
     """Raw little-endian float32: an event is H_in numbers, a prediction H_out."""
-
-    def __init__(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> None:
-        super().__init__(inputs, outputs)
-        self._width = sum(field.width for field in inputs)
 
     def decode(self, value: bytes) -> bytes:
         """Check the length; the numbers are read all at once later."""
@@ -94,11 +130,16 @@ class Float32Codec(Codec):
             raise DecodeError("not-float32", f"{len(value)} bytes are no multiple of four")
         raise DecodeError("wrong-length", f"{len(value) // 4} numbers where {self._width} belong")
 
-    def to_array(self, rows: Sequence[bytes]) -> FloatArray:
+    def to_arrays(self, rows: Sequence[bytes | None]) -> Arrays:
         """Read all rows in one go."""
-        return np.frombuffer(b"".join(rows), dtype="<f4").reshape(len(rows), self._width)
+        zeros = bytes(4 * self._width)
+        whole = b"".join(zeros if row is None else row for row in rows)
+        inputs = np.frombuffer(whole, dtype="<f4").reshape(len(rows), self._width)
+        return inputs, np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.int64)
 
-    def encode(self, outputs: FloatArray) -> list[bytes]:
+    def encode(
+        self, outputs: FloatArray, drawn: Mapping[str, IntArray] | None = None
+    ) -> list[bytes]:
         """Write numbers, and probabilities for a category."""
         data = np.ascontiguousarray(activate(self._outputs, outputs), dtype="<f4")
         row_bytes = 4 * data.shape[1]
@@ -113,16 +154,19 @@ class JsonCodec(Codec):
     digits that a float32 has (0.1, not 0.10000000149011612).
     """
 
-    def __init__(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> None:
-        super().__init__(inputs, outputs)
-        self._decode: Callable[[bytes], Any]
-        self._getters: list[Callable[[Any], Any]]
-        if any(_NOT_IN_STRUCT.search(field.name) for field in self._inputs):
-            self._decode = self._decode_slowly
-            self._getters = [operator.methodcaller("get", field.name) for field in self._inputs]
-        else:
-            self._decode = msgspec.json.Decoder(_event_type(self._inputs)).decode
-            self._getters = [operator.attrgetter(f"f{i}") for i in range(len(self._inputs))]
+    def __init__(
+        self,
+        inputs: Sequence[Field],
+        outputs: Sequence[OutputField],
+        rules: SequenceRules = _DEFAULT_RULES,
+    ) -> None:
+        super().__init__(inputs, outputs, rules)
+        event_type = _event_type(self._inputs, self.steps_limit)
+        self._decode = msgspec.json.Decoder(event_type).decode
+        # An event of marks alone is read apart, since one may lack features that are required.
+        self._bare_type = _event_type((), self.steps_limit)
+        self._decode_bare = msgspec.json.Decoder(self._bare_type).decode
+        self._getters = [operator.attrgetter(f"f{i}") for i in range(len(self._inputs))]
         self._template = b"{" + b",".join(_template(field) for field in self._outputs) + b"}"
         self._labels = [
             [orjson.dumps(value) for value in field.values] if isinstance(field, Category) else []
@@ -134,14 +178,28 @@ class JsonCodec(Codec):
         try:
             return self._decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._explain(value, error) from None
+            return self._bare_or_explain(value, error)
 
-    def to_array(self, rows: Sequence[Any]) -> FloatArray:
+    def to_arrays(self, rows: Sequence[Any]) -> Arrays:
         """Turn columns into arrays: one numpy call a field."""
-        columns = [list(map(get, rows)) for get in self._getters]
-        return encode_columns(self._inputs, columns)
+        bits, steps_max = self._marks(rows)
+        featured = rows
+        is_bare = (bits & BARE) != 0
+        is_all_featured = not is_bare.any()
+        if not is_all_featured:
+            featured = [rows[i] for i in np.flatnonzero(~is_bare).tolist()]
+        columns = [list(map(get, featured)) for get in self._getters]
+        inputs = encode_columns(self._inputs, columns, self._fed)
+        if not is_all_featured:
+            whole = np.zeros((len(rows), self._width), np.float32)
+            whole[~is_bare] = inputs
+            inputs = whole
+        # What has no value is no bare mark by its row: `pack` knows what it is.
+        return inputs, bits, steps_max
 
-    def encode(self, outputs: FloatArray) -> list[bytes]:
+    def encode(
+        self, outputs: FloatArray, drawn: Mapping[str, IntArray] | None = None
+    ) -> list[bytes]:
         """Write a column at a time; a row is put together by the model's template."""
         if not len(outputs):
             return []
@@ -154,56 +212,93 @@ class JsonCodec(Codec):
             start += field.width
             if labels:
                 # Of the logits, since two of them may round to one probability.
-                columns.append([labels[i] for i in logits.argmax(axis=1).tolist()])
+                chosen = logits.argmax(axis=1) if not drawn else drawn.get(field.name)
+                chosen = logits.argmax(axis=1) if chosen is None else chosen
+                columns.append([labels[i] for i in chosen.tolist()])
                 columns.extend(_texts(np.ascontiguousarray(column)) for column in block.T)
             else:
                 columns.append(_texts(block))
         template = self._template
         return [template % row for row in zip(*columns, strict=True)]
 
-    def _decode_slowly(self, value: bytes) -> Any:
-        """Read one object of a model with a name that msgspec can't have in a struct."""
-        event = msgspec.json.decode(value)
-        try:
-            encode(self._inputs, [event])
-        except FieldError as error:
-            raise msgspec.ValidationError(error.detail) from None  # as the fast road does
-        return event
+    def _marks(self, rows: Sequence[Any]) -> tuple[MarkArray, IntArray]:
+        """Read the marks of rows; a row without a single feature, or without a value, is bare."""
+        bits = np.zeros(len(rows), np.uint8)
+        steps_max = np.zeros(len(rows), np.int64)
+        # One pass over all rows, and the work on the few that are marked.
+        for i in [i for i, row in enumerate(rows) if row is None or row.start or row.end]:
+            row = rows[i]
+            if row is None:
+                bits[i] = BARE
+                continue
+            bits[i] = START * row.start + END * row.end
+            if type(row) is self._bare_type or all(get(row) is None for get in self._getters):
+                bits[i] |= BARE
+        if self.steps_limit:
+            steps_max[:] = [0 if row is None else row.steps_max or 0 for row in rows]
+        return bits, steps_max
 
-    def _explain(self, value: bytes, error: Exception) -> DecodeError:
-        """Name the reason for a value that the fast road refused; slow, and for bad ones only."""
+    def _bare_or_explain(self, value: bytes, error: Exception) -> Any:
+        """Read a bare mark, or name the reason why a value was refused; for few values only.
+
+        Raises:
+            DecodeError: With the reason.
+        """
         try:
             event = msgspec.json.decode(value)
         except msgspec.ValidationError as cause:
             # Without a type to check, this is a number beyond float64: 1e999 is JSON.
-            return DecodeError("not-finite", str(cause))
+            raise DecodeError("not-finite", str(cause)) from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
-            return DecodeError("not-json", str(cause))
+            raise DecodeError("not-json", str(cause)) from None
         if not isinstance(event, dict):
-            return DecodeError("not-an-object", f"a JSON {type(event).__name__}, not an object")
+            raise DecodeError("not-an-object", f"a JSON {type(event).__name__}, not an object")
+        marks = {name: event.pop(name) for name in MARKS if name in event}
+        self._check_marks(marks)
+        if not event and (marks.get("start") or marks.get("end")):
+            return self._decode_bare(value)
         try:
             encode(self._inputs, [event])
         except FieldError as cause:
-            return DecodeError(cause.reason, cause.detail)
-        return DecodeError("wrong-kind", str(error))
+            raise DecodeError(cause.reason, cause.detail) from None
+        raise DecodeError("wrong-kind", str(error))
+
+    def _check_marks(self, marks: Mapping[str, Any]) -> None:
+        for name in ("start", "end"):
+            if not isinstance(marks.get(name, False), bool):
+                raise DecodeError("bad-mark", f"{name!r} is true or false, not {marks[name]!r}")
+        steps_max = marks.get("steps_max")
+        if steps_max is None:
+            return
+        if not self.steps_limit:
+            raise DecodeError("bad-steps-max", "this model generates nothing")
+        if type(steps_max) is not int or not 1 <= steps_max <= self.steps_limit:
+            detail = f"'steps_max' is 1 to {self.steps_limit}, not {steps_max!r}"
+            raise DecodeError("bad-steps-max", detail)
 
 
-def _event_type(fields: Sequence[Field]) -> type[msgspec.Struct]:
-    """Define the struct of one event: attribute f0, f1, ... for the fields' names, in order."""
-    members: list[Any] = []
+def _event_type(fields: Sequence[Field], steps_limit: int) -> type[msgspec.Struct]:
+    """Define the struct of one event: f0, f1, ... for the fields, in order, and the marks."""
+    members: list[Any] = [("start", bool, False), ("end", bool, False)]
+    if steps_limit:
+        limits = msgspec.Meta(ge=1, le=steps_limit)
+        members.append(("steps_max", Annotated[int, limits] | None, None))
     for i, field in enumerate(fields):
         if isinstance(field, Category):
             # An integer counts as its decimal text: dish 1 and dish "1" are the same.
             numbers = tuple(int(v) for v in field.values if _is_int_text(v))
             kind: Any = Literal[field.values + numbers]
-            members.append((f"f{i}", kind | None, None) if field.optional else (f"f{i}", kind))
+        elif isinstance(field, Text):
+            limits = msgspec.Meta(max_length=field.length, pattern=_pattern(field))
+            kind = Annotated[str, limits]
         elif field.size == 1:
-            members.append((f"f{i}", float))
+            kind = float
         elif field.size <= _TUPLE_LENGTH_MAX:
-            members.append((f"f{i}", tuple[(float,) * field.size]))  # type: ignore[misc]
+            kind = tuple[(float,) * field.size]  # type: ignore[misc]
         else:
             limits = msgspec.Meta(min_length=field.size, max_length=field.size)
-            members.append((f"f{i}", Annotated[list[float], limits]))
+            kind = Annotated[list[float], limits]
+        members.append((f"f{i}", kind | None, None) if field.optional else (f"f{i}", kind))
     return msgspec.defstruct(
         "Event",
         members,
@@ -214,13 +309,18 @@ def _event_type(fields: Sequence[Field]) -> type[msgspec.Struct]:
     )
 
 
+def _pattern(field: Text) -> str:
+    """Match texts of the alphabet only; msgspec searches, and `$` would allow a newline behind."""
+    return "^[" + "".join(map(re.escape, field.alphabet)) + r"]*\Z"
+
+
 def _is_int_text(text: str) -> bool:
     # int64 is the range that msgspec takes in a Literal.
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdigit() and len(digits) <= 18 and str(int(text)) == text
 
 
-def _template(field: Field) -> bytes:
+def _template(field: OutputField) -> bytes:
     """Write one member with a %b for each text that `JsonCodec.encode` puts in."""
     name = orjson.dumps(field.name).replace(b"%", b"%%")
     if isinstance(field, Category):

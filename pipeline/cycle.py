@@ -16,18 +16,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.batch import Batch, DeadRecord, Offset, PartitionKey, Record, pack
+from models import LoadedModel, SequenceRules
+from models.rules import GAP_ENDS_MAX
+from pipeline.batch import Batch, Offset, PartitionKey, Record, pack
 from pipeline.codec import Codec
 from pipeline.errors import BrokerError, StateError
-from pipeline.log import AbortedError, Log, Outgoing
-from pipeline.pool import Pool, StateLayout, States
-from pipeline.records import Source, dead_letter_headers, prediction_headers
+from pipeline.log import AbortedError, Log
+from pipeline.outgoing import OutgoingRecords, refused_records
+from pipeline.pool import Pool, States
 from pipeline.recovery import CommitMark
 from pipeline.saver import Save, Saver
+from pipeline.sessions import Sessions, clock_record
 from pipeline.settings import Settings
 from pipeline.status import Meter
 from pipeline.stepping import Stepped, Stepper
@@ -41,6 +44,11 @@ ABORTS_MAX = 20
 #: The wait after an aborted transaction: doubled with each, up to the bound.  All together is half
 #: a minute, longer than a heartbeat of any session time-out that is usual.
 ABORT_WAIT_S, ABORT_WAIT_S_MAX = 0.01, 2.0
+
+
+#: Records that a batch may generate: a transaction of this size is some tens of megabytes, and
+#: takes seconds.  A shape that generates polls fewer events at a time for it.
+GENERATED_RECORDS_MAX = 100_000
 
 
 class StoreBehindError(Exception):
@@ -75,12 +83,12 @@ class Cycle:
         settings: Topics and limits.
         log: The seam to Kafka.
         store: The seam to Redis.
-        codec: The model's wire format.
-        stepper: The model.
-        layout: What its states look like.
+        model: The model: its fingerprint stands in headers and commits.
+        codec: Its wire format.
+        stepper: Steps it.
         pool: Slots on the device.
         saver: Runs saves behind the cycle.
-        fingerprint: Names the model in headers and commits.
+        sessions: Finds what a session gap ends; None without one.
         output_partitions: Partitions of the output and of the dead-letter topic.
         meter: Counts events, and seconds for each verb.
     """
@@ -91,12 +99,12 @@ class Cycle:
         settings: Settings,
         log: Log,
         store: Store,
+        model: LoadedModel,
         codec: Codec,
         stepper: Stepper,
-        layout: StateLayout,
         pool: Pool,
         saver: Saver,
-        fingerprint: str,
+        sessions: Sessions | None,
         output_partitions: dict[str, int],
         meter: Meter,
     ) -> None:
@@ -105,11 +113,22 @@ class Cycle:
         self._store = store
         self._codec = codec
         self._stepper = stepper
-        self._layout = layout
+        self._layout = stepper.layout
         self._pool = pool
         self._saver = saver
-        self._fingerprint = fingerprint
-        self._output_partitions = output_partitions
+        self._sessions = sessions
+        self._fingerprint = model.fingerprint
+        self._rules = model.rules
+        #: Events of one poll, and of one read in a replay.
+        self.batch_events_max = _batch_events_max(settings, model.rules)
+        self._outgoing = OutgoingRecords(
+            model=model,
+            codec=codec,
+            input_topic=settings.input_topic,
+            partitions=log.partitions,
+            output_partitions=output_partitions[settings.output_topic],
+            dead_letter_partitions=output_partitions[settings.dead_letter_topic],
+        )
         self._meter = meter
         self._aborts = 0
         #: The partitions that this worker has now; kept by the engine.
@@ -122,7 +141,7 @@ class Cycle:
     def poll(self, timeout_s: float) -> list[Record]:
         """Take what has arrived.  # A crash here loses nothing: no position has moved."""
         with self._meter.time("poll"):
-            return self._log.poll(self._settings.batch_events_max, timeout_s)
+            return self._log.poll(self.batch_events_max, timeout_s)
 
     def run(self, records: Sequence[Record], *, is_replay: bool = False) -> None:
         """Take polled records through the other six verbs.
@@ -143,7 +162,7 @@ class Cycle:
             with timed("load"):
                 states = self.load(batch, is_replay=is_replay)
             with timed("step"):
-                stepped = self._stepper.step(batch, states)
+                stepped = self._stepper.step(batch, states, is_replay=is_replay)
             if not is_replay:
                 with timed("send"):
                     self.send(batch, stepped)
@@ -162,13 +181,16 @@ class Cycle:
         self._meter.count(batch, is_replay=is_replay)
 
     def pack(self, records: Sequence[Record]) -> Batch:
-        """Turn records into arrays; see `pipeline.batch.pack`."""
-        return pack(
+        """Turn records into arrays; see `pipeline.batch.pack`, and `pipeline.sessions`."""
+        batch = pack(
             records,
             self._codec,
             key_bytes_max=self._settings.key_bytes_max,
             value_bytes_max=self._settings.value_bytes_max,
         )
+        if self._sessions is not None:
+            self._sessions.read(batch)
+        return batch
 
     def load(self, batch: Batch, *, is_replay: bool) -> States:
         """Gather each key's state: from its slot, else from the store, else zeros.
@@ -179,6 +201,8 @@ class Cycle:
             StoreBehindError: If the store's `applied` is not where this worker has brought it.
             StateError: If a state has seen an event that is only now polled.
         """
+        if self._rules.is_stateless:
+            return self._layout.fresh(len(batch.keys))
         slots = self._pool.find(batch.keys)
         missing = np.flatnonzero(slots < 0)
         if not len(missing):
@@ -218,52 +242,13 @@ class Cycle:
 
         # A crash here is an aborted transaction: readers of committed records see nothing.
         """
-        finite = stepped.is_finite
-        if not finite.all():
-            for i in np.flatnonzero(~finite).tolist():
-                detail = "the step gives NaN or infinity; the key's state is left as it was"
-                batch.dead.append(DeadRecord(batch.records[i], "not-finite-step", detail))
-        settings = self._settings
-        if batch.records:
-            self._log.send(settings.output_topic, self._predictions(batch, stepped))
+        batch.dead += refused_records(batch, stepped.refusals)
+        settings, outgoing = self._settings, self._outgoing
+        if len(stepped.answers.event):
+            records = outgoing.predictions(batch, stepped.answers)
+            self._log.send(settings.output_topic, records)
         if batch.dead:
-            self._log.send(settings.dead_letter_topic, self._dead_letters(batch.dead))
-
-    def _predictions(self, batch: Batch, stepped: Stepped) -> Iterator[Outgoing]:
-        values = self._codec.encode(stepped.outputs)
-        # What all sources of a partition begin with; only the number differs from event to event.
-        prefixes = [
-            Source(self._settings.input_topic, partition, 0).to_bytes()[:-1]
-            for partition in range(self._log.partitions)
-        ]
-        partitions = self._output_partitions[self._settings.output_topic]
-        model = self._fingerprint.encode()
-        for record, value, timestep, is_finite in zip(
-            batch.records,
-            values,
-            stepped.timesteps.tolist(),
-            stepped.is_finite.tolist(),
-            strict=True,
-        ):
-            if is_finite:
-                partition = record.partition()
-                source = prefixes[partition] + b"%d" % record.offset()
-                headers = prediction_headers(source, timestep, model)
-                yield record.key(), value, partition % partitions, record.timestamp()[1], headers
-
-    def _dead_letters(self, dead: Sequence[DeadRecord]) -> Iterator[Outgoing]:
-        partitions = self._output_partitions[self._settings.dead_letter_topic]
-        for letter in dead:
-            record = letter.record
-            partition = record.partition()
-            headers = dead_letter_headers(
-                record.headers(),
-                letter.reason,
-                letter.detail,
-                Source(self._settings.input_topic, partition, record.offset()),
-            )
-            time_ms = record.timestamp()[1]
-            yield record.key(), record.value(), partition % partitions, time_ms, headers
+            self._log.send(settings.dead_letter_topic, outgoing.dead_letters(batch.dead))
 
     def commit(self, batch: Batch) -> None:
         """Commit all of the batch at once.
@@ -297,6 +282,10 @@ class Cycle:
 
         # A crash here is healed at the next assignment: `applied` is behind the committed offset.
         """
+        if self._rules.is_stateless:
+            return
+        if self._sessions is not None:
+            self._sessions.keep(batch.next_offsets)
         saver, pool = self._saver, self._pool
         # A key all of whose events were dropped has no new state.
         stepped_rows = np.unique(batch.key_index)
@@ -309,15 +298,17 @@ class Cycle:
         plan = []
         for partition, offset in batch.next_offsets.items():
             owned = self.owned[partition]
-            plan.append((partition, owned.epoch, owned.queued, offset, rows_of.get(partition, [])))
+            clock = None
+            if self._sessions is not None:
+                clock = clock_record(offset, self._sessions.clock(partition))
+            save = Save(partition, owned.epoch, owned.queued, offset, [], [], clock)
+            plan.append((save, rows_of.get(partition, [])))
             owned.queued = offset
 
         def make_saves() -> Iterator[Save]:
-            for partition, epoch, expected, applied, rows in plan:
-                chosen = states.take(np.array(rows, dtype=np.int64))
-                records = self._layout.to_records(chosen)
-                saved_keys = [keys[row][1] for row in rows]
-                yield Save(partition, epoch, expected, applied, saved_keys, records)
+            for save, rows in plan:
+                records = self._layout.to_records(states.take(np.array(rows, dtype=np.int64)))
+                yield replace(save, keys=[keys[row][1] for row in rows], records=records)
 
         saver.put(make_saves)
 
@@ -335,6 +326,17 @@ class Cycle:
             raise BrokerError(f"{self._aborts} transactions aborted in a row, the last: {error}")
         # A member that was removed from its group learns of it by a heartbeat: give it the time.
         time.sleep(min(ABORT_WAIT_S * 2**self._aborts, ABORT_WAIT_S_MAX))
+
+
+def _batch_events_max(settings: Settings, rules: SequenceRules) -> int:
+    """Bound a batch by what follows from it: records that are generated, sequences that end."""
+    bounds = [settings.batch_events_max]
+    if rules.generation is not None:
+        bounds.append(GENERATED_RECORDS_MAX // rules.generation.steps_max)
+    if rules.session_gap_ms is not None:
+        # A batch and the one that waits to be saved have to fit, with all keys that they end.
+        bounds.append(settings.pool_slots // (2 * (1 + GAP_ENDS_MAX)))
+    return max(1, min(bounds))
 
 
 def _by_partition(

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models import LoadedModel
 from pipeline.batch import Offset, Record
 from pipeline.cycle import Cycle, Owned, StoreBehindError
 from pipeline.errors import StateError
@@ -18,9 +19,10 @@ from pipeline.log import Log, Replay, StartAt
 from pipeline.pool import Pool
 from pipeline.recovery import CommitMark, Decision, Situation, check_partitions, decide
 from pipeline.saver import Save, Saver
+from pipeline.sessions import Sessions, read_clock
 from pipeline.settings import Settings
 from pipeline.status import Meter
-from pipeline.store import SaveRefusedError, Store, StoredPartition
+from pipeline.store import CLOCK_KEY, SaveRefusedError, Store, StoredPartition
 
 _log = logging.getLogger("livestep.engine")
 
@@ -53,7 +55,8 @@ class Engine:
         cycle: The seven verbs.
         pool: Slots on the device.
         saver: Runs saves behind the cycle.
-        fingerprint: Of the model.
+        sessions: Finds what a session gap ends; None without one.
+        model: The model.
         meter: For the status line.
     """
 
@@ -66,7 +69,8 @@ class Engine:
         cycle: Cycle,
         pool: Pool,
         saver: Saver,
-        fingerprint: str,
+        sessions: Sessions | None,
+        model: LoadedModel,
         meter: Meter,
     ) -> None:
         self._settings = settings
@@ -75,7 +79,9 @@ class Engine:
         self._cycle = cycle
         self._pool = pool
         self._saver = saver
-        self._fingerprint = fingerprint
+        self._sessions = sessions
+        self._fingerprint = model.fingerprint
+        self._is_stateless = model.rules.is_stateless
         self._meter = meter
         self._replays: dict[int, Replay] = {}
         self._uncommitted: set[int] = set()
@@ -173,6 +179,8 @@ class Engine:
             self._cycle.owned.pop(partition, None)
             self._uncommitted.discard(partition)
             self._pool.forget(partition)
+            if self._sessions is not None:
+                self._sessions.forget(partition)
         if partitions:
             _log.info("%s partitions %s", "lost" if is_lost else "revoked", sorted(partitions))
 
@@ -192,7 +200,8 @@ class Engine:
             stored = self._store.describe(partitions)
             committed = self._log.committed()
             marks = {p: CommitMark.from_text(metadata) for p, (_, metadata) in committed.items()}
-            check_partitions(self._settings.input_topic, self._log.partitions, marks.values())
+            if not self._is_stateless:
+                check_partitions(self._settings.input_topic, self._log.partitions, marks.values())
             try:
                 for partition in partitions:
                     offset, mark = committed[partition][0], marks[partition]
@@ -224,6 +233,7 @@ class Engine:
             log_start=log_start,
             log_end=log_end,
             group_start=log_start if is_earliest else log_end,
+            is_stateless=self._is_stateless,
         )
 
     def _decide(self, situation: Situation) -> Decision:
@@ -247,6 +257,8 @@ class Engine:
                 partitions=situation.partitions,
             )
         epoch = self._saver.begin(partition, decision.applied)
+        if self._sessions is not None:
+            self._begin_sessions(self._sessions, partition, decision.applied)
         self._cycle.owned[partition] = Owned(
             decision.position, decision.start, decision.applied, epoch
         )
@@ -258,6 +270,18 @@ class Engine:
             first = max(decision.applied, situation.log_start)
             _log.info("%s: replay from %d to %d", situation.name, first, decision.position)
             self._replays[partition] = self._log.replay(partition, first, decision.position)
+
+    def _begin_sessions(self, sessions: Sessions, partition: int, applied: Offset) -> None:
+        """Read which sequences are open at `applied`, and the clock there.
+
+        Raises:
+            SaveRefusedError: If a save has come in between: what was read may be of two moments.
+        """
+        times = list(self._store.times(partition))
+        now_applied, (clock,) = self._store.load(partition, [CLOCK_KEY])
+        if now_applied != applied:
+            raise SaveRefusedError(partition, now_applied)
+        sessions.begin(partition, read_clock(clock), times)
 
     def _commit_starts(self) -> None:
         """Commit where partitions begin that no commit of this model names, before any event.
@@ -273,7 +297,7 @@ class Engine:
         partition = next(iter(self._replays))
         replay = self._replays.pop(partition)
         self._replays[partition] = replay  # the next turn is another replay's
-        records = replay.read(self._settings.batch_events_max, timeout_s=0.05)
+        records = replay.read(self._cycle.batch_events_max, timeout_s=0.05)
         if records:
             return Work(records, is_replay=True)
         if replay.is_done:

@@ -38,7 +38,7 @@ class States:
     Attributes:
         tensors: Each (N, ...), on the device.
         offsets: (N,) int64.  Offset of the last event that the state has seen.
-        timesteps: (N,) int64.  How many events it has seen.
+        timesteps: (N,) int64.  How many events of its sequence it has seen; 0 if none is open.
     """
 
     tensors: tuple[Tensor, ...]
@@ -71,11 +71,12 @@ class StateLayout:
 
     Args:
         template: Any state of the model with one key, such as `initial_state(1)`.
+        device: Where states are to be.
     """
 
-    def __init__(self, template: State) -> None:
+    def __init__(self, template: State, device: torch.device | None = None) -> None:
         rows = state_tensors(template)
-        self.device = rows[0].device if rows else torch.device("cpu")
+        self.device = device or (rows[0].device if rows else torch.device("cpu"))
         self._shapes = [tuple(row.shape[1:]) for row in rows]
         self._dtypes = [row.dtype for row in rows]
         self._widths = [row[0].numel() * row.element_size() for row in rows]
@@ -125,7 +126,8 @@ class StateLayout:
         tensors = []
         at = HEADER_BYTES
         for shape, dtype, width in zip(self._shapes, self._dtypes, self._widths, strict=True):
-            flat = torch.from_numpy(np.ascontiguousarray(table[:, at : at + width]))
+            # A copy, also of a single row: another dtype needs memory of its own alignment.
+            flat = torch.from_numpy(table[:, at : at + width].copy())
             tensors.append(flat.view(dtype).reshape(count, *shape).to(self.device))
             at += width
         header = np.ascontiguousarray(table[:, :HEADER_BYTES]).view("<i8").astype(np.int64)

@@ -22,6 +22,28 @@ TIMESTEP_HEADER = "timestep"
 #: Fingerprint of the model that made the prediction.
 MODEL_HEADER = "model"
 
+#: Of a generated record: its number within the generated sequence, from 0.
+STEP_HEADER = "step"
+
+#: Of a generated sequence's last record: how it came to its end.
+FINISH_HEADER = "finish"
+
+#: Values of `FINISH_HEADER`, in the order of `pipeline.generating`: the sequence goes on (and has
+#: no such header); the model gave its stop label; the bound was reached.
+FINISHES = (b"", b"stop", b"steps-max")
+
+#: Of an answer to a sequence that no mark has ended: what did.
+ENDED_BY_HEADER = "ended-by"
+
+#: Value of `ENDED_BY_HEADER`: the source came so late that it begins a sequence of its own.
+ENDED_BY_GAP = b"session-gap"
+
+#: Of an event: `start`, `end` or `start,end`; what the members of these names say in JSON.
+SEQUENCE_HEADER = "sequence"
+
+#: Of an event: how many steps to generate at most, as decimal text.
+STEPS_MAX_HEADER = "steps-max"
+
 #: Code for why a record can't be used, such as `not-json`.
 DEAD_LETTER_REASON_HEADER = "dead-letter-reason"
 
@@ -80,12 +102,15 @@ class Prediction:
     Attributes:
         key: Of the event, as text (`key_text`).
         value: What was predicted; a dict (codec json) or a tuple of floats (codec float32).
-        timestep: t, from 0: how many events of the key came before this one.
+        timestep: t, from 0: how many events of the key's sequence came before this one.
         timestamp_ms: Event time, milliseconds since 1970 UTC.
-        source: The event.
+        source: The event; of a whole sequence's answer, the event that has ended it.
         model: Fingerprint of the model.
         partition: Of the output topic.
         offset: In that partition.
+        step: Number of a generated record in its sequence, from 0; None if it isn't generated.
+        finish: Of a generated sequence's last record: "stop" or "steps-max".
+        ended_by: "session-gap" if that has ended the sequence.
     """
 
     key: str
@@ -96,6 +121,20 @@ class Prediction:
     model: str
     partition: int
     offset: int
+    step: int | None = None
+    finish: str | None = None
+    ended_by: str | None = None
+
+
+class PredictionHeaders(NamedTuple):
+    """What the headers of a prediction say; see `Prediction`."""
+
+    source: Source
+    timestep: int
+    model: str
+    step: int | None
+    finish: str | None
+    ended_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +197,7 @@ def key_bytes(key: str | bytes) -> bytes:
 def prediction_headers(
     source: bytes, timestep: int, model: bytes
 ) -> list[tuple[str, str | bytes | None]]:
-    """Make the headers of a prediction.
+    """Make the headers that every prediction has.
 
     Args:
         source: The event, as `Source.to_bytes` gives it.
@@ -170,6 +209,24 @@ def prediction_headers(
         (TIMESTEP_HEADER, b"%d" % timestep),
         (MODEL_HEADER, model),
     ]
+
+
+def answer_headers(step: int, finish: int, is_by_gap: bool) -> list[tuple[str, str | bytes | None]]:
+    """Make the headers that only some predictions have.
+
+    Args:
+        step: Number of a generated record in its sequence; negative if it isn't generated.
+        finish: Index in `FINISHES`.
+        is_by_gap: Whether a session gap has ended the sequence.
+    """
+    headers: list[tuple[str, str | bytes | None]] = []
+    if step >= 0:
+        headers.append((STEP_HEADER, b"%d" % step))
+    if finish:
+        headers.append((FINISH_HEADER, FINISHES[finish]))
+    if is_by_gap:
+        headers.append((ENDED_BY_HEADER, ENDED_BY_GAP))
+    return headers
 
 
 def dead_letter_headers(
@@ -184,23 +241,22 @@ def dead_letter_headers(
     ]
 
 
-def read_prediction_headers(headers: Headers) -> tuple[Source, int, str]:
-    """Read what `prediction_headers` made.
-
-    Returns:
-        source: The event.
-        timestep: t, from 0.
-        model: Fingerprint.
+def read_prediction_headers(headers: Headers) -> PredictionHeaders:
+    """Read the headers of a prediction.
 
     Raises:
         DecodeError: If one is missing or can't be read.
     """
     found = dict(headers)
-    timestep = _header(found, TIMESTEP_HEADER)
-    if not timestep.isdigit():
-        raise DecodeError("bad-header", f"timestep {timestep!r} is no decimal number")
-    source = Source.from_bytes(_header(found, SOURCE_HEADER))
-    return source, int(timestep), _header(found, MODEL_HEADER).decode("ascii", "replace")
+    finish, ended_by = found.get(FINISH_HEADER), found.get(ENDED_BY_HEADER)
+    return PredictionHeaders(
+        source=Source.from_bytes(_header(found, SOURCE_HEADER)),
+        timestep=_number(found, TIMESTEP_HEADER),
+        model=_header(found, MODEL_HEADER).decode("ascii", "replace"),
+        step=_number(found, STEP_HEADER) if STEP_HEADER in found else None,
+        finish=None if finish is None else finish.decode("ascii", "replace"),
+        ended_by=None if ended_by is None else ended_by.decode("ascii", "replace"),
+    )
 
 
 def read_dead_letter_headers(
@@ -242,3 +298,10 @@ def _header(headers: dict[str, bytes | None], name: str) -> bytes:
     if value is None:
         raise DecodeError("bad-header", f"header {name!r} is missing")
     return value
+
+
+def _number(headers: dict[str, bytes | None], name: str) -> int:
+    text = _header(headers, name)
+    if not text.isdigit():
+        raise DecodeError("bad-header", f"{name} {text!r} is no decimal number")
+    return int(text)

@@ -15,6 +15,8 @@ is the whole table, as a pure function.
     other model's     A == C       go on: this model has already taken over
     other model's     else         as set: refuse; zeros: begin at C; warm: replay the history
     without mark      none         states begin at C: somebody set the offsets by hand
+
+A model that keeps no states has no row in it: it goes on at C.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ class Situation:
         log_start: First offset that the log still has.
         log_end: Offset after its last.
         group_start: Where a group without commits begins.
+        is_stateless: Whether the model keeps nothing from one event to the next.
     """
 
     topic: str
@@ -92,6 +95,7 @@ class Situation:
     log_start: Offset
     log_end: Offset
     group_start: Offset
+    is_stateless: bool = False
 
     @property
     def name(self) -> str:
@@ -136,6 +140,10 @@ def decide(
     Raises:
         StateError: If the operator has to decide; says what can be done.
     """
+    if situation.is_stateless:
+        at = situation.group_start if situation.committed is None else situation.committed
+        decision = Decision(at, at, at, is_begun=True, reason="go on without states")
+        return _check_history(situation, decision, accept_missing_history)
     check_partitions(situation.topic, situation.partitions, [situation.mark, situation.stored])
     if situation.committed is None:
         decision = _without_commit(situation)
@@ -229,10 +237,15 @@ def _check_history(
     if needed >= situation.log_start:
         return decision
     if not accept_missing_history:
+        missing = f"offsets {needed} to {situation.log_start - 1} are no longer in the log"
+        remedy = f"--accept-missing-history goes on from offset {situation.log_start}"
+        if situation.is_stateless:
+            raise HistoryMissingError(
+                f"{situation.name}: {missing}, and have no prediction. {remedy} without them"
+            )
         raise HistoryMissingError(
-            f"{situation.name}: offsets {needed} to {situation.log_start - 1} are no longer in the "
-            f"log, and the states need them ({decision.reason}). --accept-missing-history goes on "
-            f"from offset {situation.log_start} with states that have not seen them"
+            f"{situation.name}: {missing}, and the states need them ({decision.reason}). {remedy} "
+            "with states that have not seen them"
         )
     first = situation.log_start
     return Decision(

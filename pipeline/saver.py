@@ -32,6 +32,7 @@ class Save:
         applied: `applied` after.
         keys: Keys that were stepped.
         records: Their records, in the same order.
+        clock: Record of the partition's clock, with a session gap.
     """
 
     partition: int
@@ -40,6 +41,7 @@ class Save:
     applied: Offset
     keys: Sequence[bytes]
     records: Sequence[bytes]
+    clock: bytes | None = None
 
 
 class Saver:
@@ -187,6 +189,7 @@ class Saver:
                 applied=save.applied,
                 keys=save.keys,
                 records=save.records,
+                clock=save.clock,
             )
         except SaveRefusedError as error:
             _log.warning("save refused, the partition will be recovered: %s", error)

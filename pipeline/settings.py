@@ -53,6 +53,10 @@ class Settings:
     """
 
     model: str = _setting("", "Directory with model.json and model.safetensors.")
+    model_packages: str = _setting(
+        "",
+        "Packages whose model classes may be imported, name[,...]: their code runs in the worker.",
+    )
     input_topic: str = _setting("", "Topic of events.")
     output_topic: str = _setting("", "Topic of predictions.")
     dead_letter_topic: str = _setting(
@@ -168,6 +172,11 @@ class Settings:
                 f"--pool-slots {self.pool_slots} is less than twice --batch-events-max "
                 f"{self.batch_events_max}: a batch and the one that waits to be saved must fit"
             )
+
+    @property
+    def allowed_packages(self) -> tuple[str, ...]:
+        """The names in `model_packages`."""
+        return tuple(name.strip() for name in self.model_packages.split(",") if name.strip())
 
     @classmethod
     def from_environment(

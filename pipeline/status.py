@@ -35,9 +35,9 @@ class Meter:
         """Count a batch that is committed, or replayed."""
         self.batches += 1
         if is_replay:
-            self.replayed += len(batch.records)
+            self.replayed += batch.event_count
         else:
-            self.events += len(batch.records)
+            self.events += batch.event_count
             self.dead_letters += len(batch.dead)
 
     def line(self, *, lag: int, pool_keys: int, partitions: int, replaying: int) -> str:

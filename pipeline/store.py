@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -33,6 +34,9 @@ LOAD_KEYS_MAX = 10_000
 
 #: Seconds before a silent Redis counts as away; the wait for it is `Settings.redis_wait_s`.
 SOCKET_TIMEOUT_S = 5.0
+
+#: Where a partition's clock stands among the states: no event has an empty key.
+CLOCK_KEY = b""
 
 #: A state written by anything but this policy's kind could be dropped by Redis on its own.
 _EVICTING_POLICY_PREFIX = "allkeys-"
@@ -107,6 +111,9 @@ class Store(Protocol):
     ) -> tuple[Offset | None, list[bytes | None]]:
         """Read `applied` and the record of each key, None for a key without one."""
 
+    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
+        """Read of each state, with a session gap: last offset, last clock, key; in any order."""
+
     def save(
         self,
         partition: int,
@@ -115,8 +122,12 @@ class Store(Protocol):
         applied: Offset,
         keys: Sequence[bytes],
         records: Sequence[bytes],
+        clock: bytes | None = None,
     ) -> None:
         """Write records that are newer than what is there, then move `applied`.
+
+        A clock is written beside `CLOCK_KEY`, and then all in one: which sequences are ended by it
+        depends on all of them.
 
         Raises:
             SaveRefusedError: If `applied` is neither `expected` nor already the new one.
@@ -219,6 +230,16 @@ class RedisStore:
             records += values[1:]
         return applied, records
 
+    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
+        """See `Store.times`; some thousand keys a call."""
+        cursor = 0
+        while True:
+            cursor, found = self._call(partial(self._scan, partition, cursor))
+            for name, record in found.items():
+                yield (*ends_of(record), name[1:])
+            if not cursor:
+                return
+
     def save(
         self,
         partition: int,
@@ -227,10 +248,15 @@ class RedisStore:
         applied: Offset,
         keys: Sequence[bytes],
         records: Sequence[bytes],
+        clock: bytes | None = None,
     ) -> None:
         """See `Store.save`; one Lua call for some thousand keys, `applied` moves in the last."""
-        for chunk, at in enumerate(range(0, max(len(keys), 1), SAVE_KEYS_MAX)):
-            end = at + SAVE_KEYS_MAX
+        step = SAVE_KEYS_MAX
+        if clock is not None:
+            keys, records = [*keys, CLOCK_KEY], [*records, clock]
+            step = len(keys)
+        for chunk, at in enumerate(range(0, max(len(keys), 1), step)):
+            end = at + step
             arguments: list[Any] = [expected, applied, chunk, int(end >= len(keys))]
             for key, record in zip(keys[at:end], records[at:end], strict=True):
                 arguments += (b"k" + key, record)
@@ -249,6 +275,11 @@ class RedisStore:
     def _read(self, partition: int, keys: Sequence[bytes]) -> list[Any]:
         fields: list[Any] = [b"applied", *(b"k" + key for key in keys)]
         return self._call(lambda: self._client.hmget(self._name(partition), fields))
+
+    def _scan(self, partition: int, cursor: int) -> tuple[int, dict[bytes, bytes]]:
+        name = self._name(partition)
+        found = self._client.hscan(name, cursor, match="k?*", count=LOAD_KEYS_MAX)
+        return cast(tuple[int, dict[bytes, bytes]], found)
 
     def _name(self, partition: int) -> str:
         return f"livestep:{{{self._topic_id}:{partition}}}:{self._fingerprint}:{self._group}"
@@ -310,6 +341,17 @@ def public_address(url: str) -> str:
         return f"{parts.hostname}:{parts.port or 6379}"
     except ValueError:
         return "an unreadable address"
+
+
+def ends_of(record: bytes) -> tuple[int, int]:
+    """Read the first and the last eight bytes of a record: its offset, and the clock if it has one.
+
+    Example:
+        >>> ends_of((7).to_bytes(8, "little") + b"state" + (1_000).to_bytes(8, "little"))
+        (7, 1000)
+    """
+    offset = int.from_bytes(record[:8], "little", signed=True)
+    return offset, int.from_bytes(record[-8:], "little", signed=True)
 
 
 def _script(name: str) -> str:

@@ -6,7 +6,9 @@
 --            partitions  number of partitions of the topic when the hash was begun, decimal
 --            saving      only between the chunks of a save: <expected>/<new applied>/<next chunk>
 --            k<key>      one key's record, little-endian:
---                          int64 offset of the last event seen, int64 events seen, state bytes
+--                          int64 offset of the last event seen, int64 events seen, state bytes;
+--                        a record of no events seen is not kept: its key is at zeros
+--            k           with a session gap, the partition's clock: int64 offset, int64 1, int64 ms
 -- ARGV[1]  `applied` as this worker last saw it; anything else is refused
 -- ARGV[2]  the new `applied`
 -- ARGV[3]  which chunk of the save this is, from 0
@@ -34,21 +36,30 @@ if ARGV[3] ~= '0' then
 end
 
 -- A state never goes back: between the chunks of a newer save, an older one may still arrive.
+-- In steps, for Lua can't unpack more than some thousand values.
 local count = (#ARGV - 4) / 2
-if count > 0 then
+for from = 1, count, 1000 do
+  local to = math.min(from + 999, count)
   local fields = {}
-  for i = 1, count do fields[i] = ARGV[2 * i + 3] end
+  for i = from, to do fields[i - from + 1] = ARGV[2 * i + 3] end
   local present = redis.call('HMGET', KEYS[1], unpack(fields))
   local write, n = {}, 0
-  for i = 1, count do
-    local record = ARGV[2 * i + 4]
-    local old = present[i]
+  local forget, m = {}, 0
+  for i = from, to do
+    local field, record = ARGV[2 * i + 3], ARGV[2 * i + 4]
+    local old = present[i - from + 1]
     if not old or struct.unpack('<i8', old) < struct.unpack('<i8', record) then
-      write[n + 1], write[n + 2] = fields[i], record
-      n = n + 2
+      if struct.unpack('<i8', record, 9) == 0 then
+        m = m + 1
+        forget[m] = field
+      else
+        write[n + 1], write[n + 2] = field, record
+        n = n + 2
+      end
     end
   end
   if n > 0 then redis.call('HSET', KEYS[1], unpack(write)) end
+  if m > 0 then redis.call('HDEL', KEYS[1], unpack(forget)) end
 end
 
 if ARGV[4] == '1' then

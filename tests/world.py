@@ -27,7 +27,6 @@ def loaded(net: StepModel, *, fingerprint: str = "00000000000000aa", **changes: 
         "inputs": (Number("x", net.input_size),),
         "outputs": (Number("y", net.output_size),),
         "codec": "json",
-        "shape": "synchronized",
         "name": "model",
         **changes,
     }
@@ -104,7 +103,7 @@ class World:
         for record in self.broker.records(DEAD):
             judge.take_dead_letter(plain(record))
         events = map(plain, self.broker.records(INPUT))
-        judge.take_events(unroll_log(events, self.model, judge.answered, lambda *_: None))
+        judge.take_events(unroll_log(events, self.model, judge.dead, lambda *_: None))
         for record in self.broker.records(OUTPUT):
             judge.take_prediction(plain(record))
         return judge.report()
@@ -117,7 +116,7 @@ class World:
 
     def reasons(self) -> list[bytes]:
         """Give the reason of each dead letter."""
-        return [dict(r.headers())["dead-letter-reason"] for r in self.broker.records(DEAD)]
+        return [dict(r.headers() or [])["dead-letter-reason"] for r in self.broker.records(DEAD)]
 
 
 def run_to_end(engine: Engine) -> None:

@@ -28,7 +28,7 @@ Event = Mapping[str, Any] | bytes
 
 def predict_in_memory(
     model: LoadedModel,
-    events: Iterable[tuple[str | bytes, Event]],
+    events: Iterable[tuple[str | bytes, Event | None]],
     *,
     partitions: int = 1,
     batch_events_max: int = 1_000,
@@ -40,12 +40,13 @@ def predict_in_memory(
 
     Args:
         model: Any model, also one made by hand: `LoadedModel(net=..., ...)`.
-        events: Key and event, as a publisher sends them: a mapping, or the record's bytes.
+        events: Key and event, as a publisher sends them: a mapping, the record's bytes, or None
+            for a tombstone.
         partitions: Of the topics in memory.
         batch_events_max: Events of one batch; the predictions are the same whatever it is.
 
     Returns:
-        predictions: One for each event, in the order of the events.
+        predictions: In the order of the events; one for each, or what the model's shape answers.
 
     Raises:
         DecodeError: If a worker would send an event to the dead-letter topic; names the first.
@@ -82,8 +83,8 @@ def predict_in_memory(
         reason, detail, source, _ = min(found, key=lambda one: places.index(one[2]))
         raise DecodeError(reason, f"event {places.index(source)}: {detail}")
     answers = [_prediction(model, record) for record in broker.records(settings.output_topic)]
-    by_source = {answer.source: answer for answer in answers}
-    return [by_source[place] for place in places]
+    order = {place: index for index, place in enumerate(places)}
+    return sorted(answers, key=lambda one: order[one.source])  # the answers to one event stay so
 
 
 def _run_to_end(settings: Settings, model: LoadedModel, broker: MemoryBroker) -> None:
@@ -104,9 +105,9 @@ def _run_to_end(settings: Settings, model: LoadedModel, broker: MemoryBroker) ->
     engine.drain()
 
 
-def _value(model: LoadedModel, event: Event) -> bytes:
+def _value(model: LoadedModel, event: Event | None) -> bytes | None:
     """Write an event by the model's codec."""
-    if isinstance(event, bytes):
+    if event is None or isinstance(event, bytes):
         return event
     if model.codec == "json":
         return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -117,15 +118,13 @@ def _value(model: LoadedModel, event: Event) -> bytes:
 
 
 def _prediction(model: LoadedModel, record: MemoryRecord) -> Prediction:
-    source, timestep, fingerprint = read_prediction_headers(record.headers() or [])
+    headers = read_prediction_headers(record.headers() or [])
     decode = decode_json if model.codec == "json" else decode_float32
     return Prediction(
         key=key_text(record.key() or b""),
         value=decode(record.value() or b""),
-        timestep=timestep,
         timestamp_ms=record.timestamp()[1],
-        source=source,
-        model=fingerprint,
         partition=record.partition(),
         offset=record.offset(),
+        **headers._asdict(),
     )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.batch import Offset
 from pipeline.pool import HEADER_BYTES
-from pipeline.store import SAVE_KEYS_MAX, SaveRefusedError, StoredPartition
+from pipeline.store import (
+    CLOCK_KEY,
+    SAVE_KEYS_MAX,
+    SaveRefusedError,
+    StoredPartition,
+    ends_of,
+)
 
 
 @dataclass(slots=True)
@@ -66,6 +72,15 @@ class MemoryStore:
                 return None, [None] * len(keys)
             return one.about.applied, [one.records.get(key) for key in keys]
 
+    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
+        """See `Store.times`."""
+        with self._lock:
+            one = self._hashes.get(partition)
+            found = dict(one.records) if one else {}
+        for key, record in found.items():
+            if key != CLOCK_KEY:
+                yield (*ends_of(record), key)
+
     def save(
         self,
         partition: int,
@@ -74,9 +89,13 @@ class MemoryStore:
         applied: Offset,
         keys: Sequence[bytes],
         records: Sequence[bytes],
+        clock: bytes | None = None,
     ) -> None:
         """See `Store.save`; `applied` moves with the last of its writes."""
         step = self._save_keys_max
+        if clock is not None:
+            keys, records = [*keys, CLOCK_KEY], [*records, clock]
+            step = len(keys)
         for chunk, at in enumerate(range(0, max(len(keys), 1), step)):
             some = dict(zip(keys[at : at + step], records[at : at + step], strict=True))
             is_last = at + step >= len(keys)
@@ -104,7 +123,10 @@ class MemoryStore:
                 raise SaveRefusedError(partition, one.about.applied)
             for key, record in records.items():
                 if key not in one.records or _offset(one.records[key]) < _offset(record):
-                    one.records[key] = record
+                    if _timesteps(record):
+                        one.records[key] = record
+                    else:
+                        one.records.pop(key, None)
             one.saving = None if is_last else (*save, chunk + 1)
             if is_last:
                 one.about = replace(one.about, applied=applied)
@@ -145,3 +167,7 @@ class MemoryStore:
 
 def _offset(record: bytes) -> int:
     return int.from_bytes(record[: HEADER_BYTES // 2], "little", signed=True)
+
+
+def _timesteps(record: bytes) -> int:
+    return int.from_bytes(record[HEADER_BYTES // 2 : HEADER_BYTES], "little", signed=True)

@@ -10,7 +10,14 @@ import pytest
 import redis
 
 from pipeline.memory import MemoryStore
-from pipeline.store import LOAD_KEYS_MAX, SAVE_KEYS_MAX, RedisStore, SaveRefusedError, Store
+from pipeline.store import (
+    CLOCK_KEY,
+    LOAD_KEYS_MAX,
+    SAVE_KEYS_MAX,
+    RedisStore,
+    SaveRefusedError,
+    Store,
+)
 
 #: Makes a store that sees what the other ones of the same test have written.
 Connect = Callable[[], Store]
@@ -137,6 +144,25 @@ def test_the_same_offset_is_not_newer(store: Store) -> None:
     assert store.load(0, [b"a"]) == (16, [record(14, b"first")])
 
 
+def test_a_state_that_has_seen_nothing_is_not_kept(store: Store) -> None:
+    # Given the states of two keys
+    save(store, 10, 20, {b"a": record(15), b"b": record(16)})
+
+    # When one of them is at zeros again, at a later offset
+    save(store, 20, 30, {b"a": record(25, timesteps=0)})
+
+    # Then there is nothing of it, until it has seen something again
+    assert store.load(0, [b"a", b"b"]) == (30, [None, record(16)])
+    save(store, 30, 40, {b"a": record(35), b"b": record(36, timesteps=0)})
+    assert store.load(0, [b"a", b"b"]) == (40, [record(35), None])
+
+
+def test_an_older_end_does_not_take_a_newer_state(store: Store) -> None:
+    save(store, 10, 20, {b"a": record(18)})
+    save(store, 20, 30, {b"a": record(15, timesteps=0)})
+    assert store.load(0, [b"a"]) == (30, [record(18)])
+
+
 def test_beginning_anew_drops_what_was_there(store: Store) -> None:
     save(store, 10, 15, {b"a": record(14)})
     store.begin(0, expected=15, applied=30, start=30, partitions=5)
@@ -212,3 +238,23 @@ def test_a_save_whose_first_chunk_was_lost_on_the_way_is_refused(connect: Connec
     with pytest.raises(SaveRefusedError):
         store.save(0, expected=10, applied=11, keys=keys, records=records)
     assert about(store).applied == 10
+
+
+def test_a_save_with_a_clock_is_one_save_and_its_times_can_be_read(store: Store) -> None:
+    # Given more states than one call takes, each with a time at its end, and a clock
+    count = SAVE_KEYS_MAX * 2 + 1
+    keys = [b"%d" % i for i in range(count)]
+    records = [record(i, b"s" + (1_000 + i).to_bytes(8, "little")) for i in range(count)]
+    assert list(store.times(0)) == []
+
+    # When they are saved
+    store.save(0, expected=10, applied=count, keys=keys, records=records, clock=record(9, b"clock"))
+
+    # Then all of them are there, and the clock beside them, which is none of them
+    assert store.load(0, [CLOCK_KEY, b"0", keys[-1]])[1] == [
+        record(9, b"clock"),
+        records[0],
+        records[-1],
+    ]
+    assert sorted(store.times(0)) == [(i, 1_000 + i, key) for i, key in enumerate(keys)]
+    assert list(store.times(1)) == []

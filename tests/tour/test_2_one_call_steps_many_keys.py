@@ -11,7 +11,6 @@ from models import GRU
 from pipeline.batch import pack, rank
 from pipeline.codec import JsonCodec
 from pipeline.memory import MemoryRecord
-from pipeline.pool import StateLayout
 from pipeline.stepping import Stepper
 from tests.world import loaded
 
@@ -28,11 +27,11 @@ def test_a_mixed_batch_gives_each_key_what_it_would_get_alone():
     assert rank(batch.key_index).batch_sizes.tolist() == [2, 1, 1]  # Both; then a; then a.
 
     # When one call steps all of them
-    layout = StateLayout(model.net.initial_state(1))
-    stepped = Stepper(model.net, torch.device("cpu")).step(batch, layout.fresh(2))
+    stepper = Stepper(model, torch.device("cpu"))
+    answers = stepper.step(batch, stepper.layout.fresh(2)).answers
 
     # Then each key has the outputs of its own sequence
     for events in ([0, 2, 3], [1]):
         alone = model.unroll_rows(np.array(events, np.float32).reshape(-1, 1))
-        assert np.allclose(stepped.outputs[events], alone, atol=1e-6)
-    assert stepped.timesteps.tolist() == [0, 0, 1, 2]
+        assert np.allclose(answers.outputs[events], alone, atol=1e-6)
+    assert answers.timesteps.tolist() == [0, 0, 1, 2]

@@ -53,7 +53,12 @@ class Log:
         value = event_value(event, self.model)
         self.records.append(
             SimpleNamespace(
-                partition=partition, offset=offset, key=key, value=value, timestamp=1_000
+                partition=partition,
+                offset=offset,
+                key=key,
+                value=value,
+                timestamp=1_000,
+                headers=[],
             )
         )
         self.events.setdefault(key, []).append(event)
@@ -80,7 +85,7 @@ def judged(log, answers, dead_letters=()):
     judge = Judge("events", PARTITIONS, log.model)
     for letter in dead_letters:
         judge.take_dead_letter(letter)
-    judge.take_events(unroll_log(log.records, log.model, judge.answered, lambda *_: None))
+    judge.take_events(unroll_log(log.records, log.model, judge.dead, lambda *_: None))
     # Keys take turns, as a worker mixes them.
     queues = [list(queue) for queue in answers.values()]
     while any(queues):
@@ -206,7 +211,7 @@ def test_an_answer_of_another_model_is_different(log, answers):
 
 def test_dead_letters_answer_their_events_and_take_no_timestep(log):
     answers = log.answers()
-    bad = SimpleNamespace(partition=0, offset=2_000, key=b"flat-2", value=b"{", timestamp=1_000)
+    bad = log.records[0].__class__(**{**vars(log.records[0]), "offset": 2_000, "value": b"{"})
     log.records.insert(5, bad)
     report = judged(log, answers, [dead_letter(bad)])
     assert faults(report) == (0, 0, 0, 0)

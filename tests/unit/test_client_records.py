@@ -5,6 +5,7 @@ import pytest
 from pipeline.errors import DecodeError
 from pipeline.records import (
     Source,
+    answer_headers,
     dead_letter_headers,
     key_bytes,
     key_text,
@@ -44,7 +45,22 @@ def test_bytes_that_no_source_has_are_refused(value):
 def test_the_headers_of_a_prediction_come_back():
     headers = prediction_headers(SOURCE.to_bytes(), 17, b"0123456789abcdef")
     assert headers[1] == ("timestep", b"17")
-    assert read_prediction_headers(headers) == (SOURCE, 17, "0123456789abcdef")
+    found = read_prediction_headers(headers)
+    assert found == (SOURCE, 17, "0123456789abcdef", None, None, None)
+
+
+def test_the_headers_that_only_some_predictions_have_come_back():
+    headers = prediction_headers(SOURCE.to_bytes(), 17, b"0123456789abcdef")
+    generated = read_prediction_headers(headers + answer_headers(3, 2, is_by_gap=True))
+    assert (generated.step, generated.finish, generated.ended_by) == (3, "steps-max", "session-gap")
+    assert answer_headers(-1, 0, is_by_gap=False) == []
+    assert answer_headers(0, 0, is_by_gap=False) == [("step", b"0")]
+
+
+def test_a_step_that_is_no_number_is_refused():
+    headers = prediction_headers(SOURCE.to_bytes(), 17, b"m")
+    with pytest.raises(DecodeError, match="step"):
+        read_prediction_headers([*headers, ("step", b"-1")])
 
 
 @pytest.mark.parametrize("missing", ["source", "timestep", "model"])

@@ -76,7 +76,6 @@ def test_next_offsets_point_behind_the_last_record_of_each_partition_bad_ones_to
         (None, b'{"x": 1}', "no-key", "without a key"),
         (b"", b'{"x": 1}', "no-key", "without a key"),
         (b"k" * 11, b'{"x": 1}', "key-too-long", "11 bytes where 10"),
-        (b"a", None, "no-value", "null"),
         (b"a", b"", "empty-value", "empty"),
         (b"a", b" " * 51, "value-too-long", "51 bytes where 50"),
         (b"a", b"{", "not-json", "truncated"),

@@ -11,14 +11,13 @@ import torch
 
 from pipeline.batch import Offset
 from pipeline.memory import MemoryLog, MemoryStore
-from pipeline.pool import HEADER_BYTES
 from pipeline.store import SaveRefusedError
 from tests.world import World, run_to_end, small_model
 
 
 def record(offset: int) -> bytes:
     """Write a state's record as the layout does, with one byte of state."""
-    return offset.to_bytes(8, "little") + bytes(HEADER_BYTES - 8) + b"s"
+    return offset.to_bytes(8, "little") + (1).to_bytes(8, "little") + b"s"
 
 
 def begun(store: MemoryStore) -> MemoryStore:

@@ -215,3 +215,21 @@ def test_a_mark_comes_back_from_the_commits_metadata():
 )
 def test_other_metadata_is_no_mark(text):
     assert CommitMark.from_text(text) is None
+
+
+class TestAModelWithoutStates:
+    """It has nothing to heal: it goes on where the log says."""
+
+    def test_the_first_run_begins_where_the_group_begins(self):
+        assert decided(is_stateless=True, group_start=40) == (40, 40, 40, True)
+
+    @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
+    def test_it_goes_on_at_the_commit_whoever_made_it(self, mark):
+        assert decided(is_stateless=True, committed=50, mark=mark) == (50, 50, 50, True)
+
+    def test_its_topic_may_get_more_partitions(self):
+        grown = replace(OURS, partitions=2)
+        assert decided(is_stateless=True, committed=50, mark=grown) == (50, 50, 50, True)
+
+    def test_events_that_were_deleted_before_their_prediction_are_not_passed_over(self):
+        refused(HistoryMissingError, is_stateless=True, committed=50, log_start=60)

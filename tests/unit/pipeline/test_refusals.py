@@ -88,7 +88,7 @@ def test_a_record_changed_from_outside_is_refused(world):
     partition = world.broker.records("events")[0].partition()
     key = world.broker.records("events")[0].key()
     applied, _ = world.store.load(partition, [key])
-    ahead = (999).to_bytes(8, "little") + bytes(8 + 16)
+    ahead = (999).to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(16)
     world.store.write(partition, applied, applied, {key: ahead}, is_last=True)
     world.publish(key.decode(), {"x": [1, 2]}, partition=partition)
     with pytest.raises(StateError, match="already seen offset"):

@@ -38,7 +38,7 @@ def store():
 
 
 def saves(expected, applied, epoch=1, partition=0):
-    record = applied.to_bytes(8, "little") + bytes(8)
+    record = applied.to_bytes(8, "little") + (1).to_bytes(8, "little")
     return lambda: [Save(partition, epoch, expected, applied, [b"k"], [record])]
 
 

@@ -1,11 +1,16 @@
 """The status line: since the last one, in the words of the seven verbs."""
 
+import numpy as np
+
 from pipeline.batch import Batch, DeadRecord
 from pipeline.status import VERBS, Meter
 
 
 def batch(events, dead=0):
-    return Batch([None] * events, None, None, None, [], {}, [DeadRecord(None, "", "")] * dead)
+    marks = np.zeros(events, np.uint8)
+    return Batch(
+        [None] * events, None, None, None, marks, None, [], {}, [DeadRecord(None, "", "")] * dead
+    )
 
 
 def line(meter, **changes):

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import GRU, LSTM, TOLERANCE, StepModel, VanillaRNN
+from models import GRU, LSTM, TOLERANCE, ModelError, StepModel, VanillaRNN
 from pipeline.batch import Batch
-from pipeline.pool import StateLayout
 from pipeline.stepping import Stepper, count_before
+from tests.world import loaded
 
 LIMIT = TOLERANCE[torch.float32]
 
@@ -33,14 +33,21 @@ def batch_of(key_index, inputs, first_offset=0):
         inputs=np.array(inputs, np.float32).reshape(count, -1 if count else 1),
         offsets=np.arange(first_offset, first_offset + count),
         key_index=np.array(key_index, np.int64),
+        marks=np.zeros(count, np.uint8),
+        steps_max=np.zeros(count, np.int64),
         keys=[(0, b"%d" % key) for key in range(max(key_index, default=-1) + 1)],
         next_offsets={},
     )
 
 
 def stepper_of(net):
-    layout = StateLayout(net.initial_state(1))
-    return Stepper(net.eval(), layout.device), layout
+    stepper = Stepper(loaded(net), torch.device("cpu"))
+    return stepper, stepper.layout
+
+
+def left_out(stepped):
+    assert {reason for _, reason, _ in stepped.refusals} <= {"not-finite-step"}
+    return [event for event, _, _ in stepped.refusals]
 
 
 @given(
@@ -63,8 +70,8 @@ def test_split_anywhere_gives_the_same_result(key_index, cuts, kind):
         batch.keys = [(0, b"%d" % key) for key in range(4)]
         stepped = stepper.step(batch, states)
         states = stepped.states
-        outputs += stepped.outputs.tolist()
-        timesteps += stepped.timesteps.tolist()
+        outputs += stepped.answers.outputs.tolist()
+        timesteps += stepped.answers.timesteps.tolist()
 
     # Then each key's outputs are those of its unroll, and its timesteps count from 0
     for key in range(4):
@@ -86,11 +93,39 @@ def test_states_that_come_in_are_not_written_to():
     assert not states.tensors[0].any()
 
 
+class Growing(StepModel):
+    """Its state, or its output, is one column wider after the third step."""
+
+    def __init__(self, what):
+        super().__init__(1, 1)
+        self.what, self.calls = what, 0
+
+    def initial_state(self, batch_size):
+        return torch.zeros(batch_size, 1)
+
+    def step(self, inputs, prev_state=None):
+        self.calls += 1
+        width = 2 if self.calls >= 3 else 1
+        state = torch.zeros(len(inputs), width if self.what == "state" else 1)
+        return torch.zeros(len(inputs), width if self.what == "output" else 1), state
+
+
+@pytest.mark.parametrize(
+    ("what", "text"), [("state", "changed the state's shape"), ("output", "another width")]
+)
+def test_a_model_that_changes_its_shapes_is_refused_when_it_does(what, text):
+    stepper, layout = stepper_of(Growing(what))
+    for _ in range(2):
+        stepper.step(batch_of([0], [1]), layout.fresh(1))
+    with pytest.raises(ModelError, match=text):
+        stepper.step(batch_of([0], [1]), layout.fresh(1))
+
+
 def test_a_batch_without_events_leaves_the_states():
     stepper, layout = stepper_of(GRU(1, 3, 2))
     stepped = stepper.step(batch_of([], []), layout.fresh(0))
-    assert stepped.outputs.shape == (0, 2)
-    assert len(stepped.states) == len(stepped.timesteps) == len(stepped.is_finite) == 0
+    assert stepped.answers.outputs.shape == (0, 2)
+    assert len(stepped.states) == len(stepped.answers.event) == len(stepped.refusals) == 0
 
 
 def test_an_event_that_would_poison_its_key_is_left_out_and_its_neighbours_are_unharmed():
@@ -101,14 +136,14 @@ def test_an_event_that_would_poison_its_key_is_left_out_and_its_neighbours_are_u
     stepped = stepper.step(batch_of(key_index, inputs), layout.fresh(4))
 
     # Then only the zeros are left out
-    assert stepped.is_finite.tolist() == [x != 0 for x in inputs]
-    good = stepped.outputs[stepped.is_finite].ravel().tolist()
-    assert good == [1, 1, 0.5, 1.5, 0.75, 1.25, 0.125]
+    assert left_out(stepped) == [i for i, x in enumerate(inputs) if x == 0]
+    assert stepped.answers.event.tolist() == [i for i, x in enumerate(inputs) if x != 0]
+    assert stepped.answers.outputs.ravel().tolist() == [1, 1, 0.5, 1.5, 0.75, 1.25, 0.125]
     assert stepped.states.tensors[0].ravel().tolist() == [0.75, 1.25, 1.5, 0.125]
     # They count as seen, and not as timesteps
     assert stepped.states.offsets.tolist() == [8, 9, 10, 11]
     assert stepped.states.timesteps.tolist() == [2, 2, 2, 1]
-    assert stepped.timesteps[stepped.is_finite].tolist() == [0, 0, 0, 1, 1, 1, 0]
+    assert stepped.answers.timesteps.tolist() == [0, 0, 0, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
@@ -121,8 +156,9 @@ def test_what_is_left_out_does_not_depend_on_the_batches(cut):
     head_batch.keys = tail_batch.keys = [(0, b"0"), (0, b"1")]
     head = stepper.step(head_batch, layout.fresh(2))
     tail = stepper.step(tail_batch, head.states)
-    assert [*head.is_finite, *tail.is_finite] == whole.is_finite.tolist()
-    assert [*head.timesteps, *tail.timesteps] == whole.timesteps.tolist()
+    assert [*left_out(head), *(cut + event for event in left_out(tail))] == left_out(whole)
+    timesteps = [*head.answers.timesteps, *tail.answers.timesteps]
+    assert timesteps == whole.answers.timesteps.tolist()
     assert torch.equal(tail.states.tensors[0], whole.states.tensors[0])
     assert tail.states.timesteps.tolist() == whole.states.timesteps.tolist()
 

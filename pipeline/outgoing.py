@@ -1,0 +1,114 @@
+"""The verb send: answers and dead letters as records, with headers that name their source."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from models import LoadedModel
+from pipeline.answers import Answers, Refusal
+from pipeline.batch import Batch, DeadRecord
+from pipeline.codec import Codec
+from pipeline.log import Headers, Outgoing
+from pipeline.marks import GAP
+from pipeline.records import Source, answer_headers, dead_letter_headers, prediction_headers
+
+
+class OutgoingRecords:
+    """Writes what a batch has given.
+
+    Args:
+        model: Whose outputs they are.
+        codec: Its wire format.
+        input_topic: What the sources name.
+        partitions: Of the input topic.
+        output_partitions: Of the topic of predictions.
+        dead_letter_partitions: Of the topic of dead letters.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LoadedModel,
+        codec: Codec,
+        input_topic: str,
+        partitions: int,
+        output_partitions: int,
+        dead_letter_partitions: int,
+    ) -> None:
+        self._codec = codec
+        self._is_generating = model.rules.is_generating
+        self._output_size = model.net.output_size
+        self._drawn_outputs = [link.output for link in model.rules.feedback if link.temperature]
+        self._fingerprint = model.fingerprint.encode()
+        self._input_topic = input_topic
+        self._output_partitions = output_partitions
+        self._dead_letter_partitions = dead_letter_partitions
+        # What all sources of a partition begin with; only the number differs from event to event.
+        self._prefixes = [
+            Source(input_topic, partition, 0).to_bytes()[:-1] for partition in range(partitions)
+        ]
+
+    def predictions(self, batch: Batch, answers: Answers) -> Iterator[Outgoing]:
+        """Write answers, in their order: key, value, partition, event time, headers."""
+        width = self._output_size
+        drawn = {
+            name: answers.outputs[:, width + i].astype(np.int64)
+            for i, name in enumerate(self._drawn_outputs)
+        }
+        values = self._codec.encode(answers.outputs[:, :width], drawn)
+        records, keys = batch.records, batch.keys
+        for event, row, value, timestep, extra in zip(
+            answers.event.tolist(),
+            batch.key_index[answers.event].tolist(),
+            values,
+            answers.timesteps.tolist(),
+            self._extra_headers(batch, answers),
+            strict=True,
+        ):
+            record = records[event]
+            partition, key = keys[row]
+            source = self._prefixes[partition] + b"%d" % record.offset()
+            headers = prediction_headers(source, timestep, self._fingerprint)
+            if extra:
+                headers += extra
+            time_ms = record.timestamp()[1]
+            yield key, value, partition % self._output_partitions, time_ms, headers
+
+    def _extra_headers(self, batch: Batch, answers: Answers) -> Iterable[Headers | None]:
+        """Give for each answer the headers that only some answers have."""
+        is_by_gap = (batch.marks[answers.event] & GAP) != 0
+        if not (self._is_generating or is_by_gap.any()):
+            return itertools.repeat(None, len(is_by_gap))
+        return (
+            answer_headers(step, finish, is_gap)
+            for step, finish, is_gap in zip(
+                answers.step.tolist(), answers.finish.tolist(), is_by_gap.tolist(), strict=True
+            )
+        )
+
+    def dead_letters(self, dead: Sequence[DeadRecord]) -> Iterator[Outgoing]:
+        """Write dead letters: the record as it came, and the reason in its headers."""
+        for letter in dead:
+            record = letter.record
+            partition = record.partition()
+            source = Source(self._input_topic, partition, record.offset())
+            headers = dead_letter_headers(record.headers(), letter.reason, letter.detail, source)
+            time_ms = record.timestamp()[1]
+            partition %= self._dead_letter_partitions
+            yield record.key(), record.value(), partition, time_ms, headers
+
+
+def refused_records(batch: Batch, refusals: Sequence[Refusal]) -> list[DeadRecord]:
+    """Give the records of refusals, each once, with its first reason.
+
+    A session gap shares its record with the event behind it, and both may be refused.
+    """
+    found: dict[tuple[int, int], DeadRecord] = {}
+    for event, reason, detail in refusals:
+        record = batch.records[event]
+        place = (record.partition(), record.offset())
+        found.setdefault(place, DeadRecord(record, reason, detail))
+    return list(found.values())

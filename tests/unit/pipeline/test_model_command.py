@@ -1,0 +1,260 @@
+"""`livestep model`: from nothing to a model of one's own that predicts; checks; imports."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor, nn
+
+from models import GRU, Category, ModelError, Number, SequenceRules, Text, load_model, save_model
+from pipeline.cli import cli
+from pipeline.commands.field_options import read_fields
+from pipeline.commands.starter import starter_files
+from pipeline.errors import DecodeError
+from pipeline.memory import predict_in_memory
+from pipeline.settings import Settings
+from tests.user_models import Letters, RowsMix, Window
+
+
+def run(*arguments: str | Path, **options: Any) -> Result:
+    return CliRunner().invoke(cli, ["model", *map(str, arguments)], **options)
+
+
+def run_python(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_starter_trains_keeps_the_contract_and_predicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given the files of `init`, and the training that they contain
+    folder = tmp_path / "own"
+    done = run("init", folder)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in folder.iterdir()) == sorted(starter_files())
+    assert "trained: mean squared error 0.0" in run_python(folder, "train.py")
+
+    # Then its own test passes, and so does the check
+    assert "2 passed" in run_python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    monkeypatch.syspath_prepend(folder)
+    checked = run("check", folder / "model", env={"LIVESTEP_MODEL_PACKAGES": "my_model"})
+    assert checked.exit_code == 0, checked.output
+    assert "It can be stepped live." in checked.output
+
+    # And its events are predicted by the real engine, as its steps offline say
+    model = load_model(folder / "model", allowed_packages=["my_model"])
+    lines = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    events = [(line.pop("sensor"), line) for line in lines]
+    predictions = predict_in_memory(model, events)
+    for key in ("s-1", "s-2"):
+        live = [one.value["next_value"] for one in predictions if one.key == key]
+        offline = model.unroll_events([event for name, event in events if name == key])
+        assert live == pytest.approx([one["next_value"] for one in offline], abs=1e-5)
+    sys.modules.pop("my_model")
+
+
+def test_the_readme_of_the_starter_names_only_commands_that_exist(tmp_path: Path) -> None:
+    run("init", tmp_path / "own")
+    readme = (tmp_path / "own" / "README.md").read_text()
+    commands = re.search(r"```bash\n(.*?)```", readme, re.DOTALL)
+    assert commands is not None
+    lines = commands[1].splitlines()
+    assert len(lines) <= 10
+    for line in lines:
+        if line.startswith("livestep "):
+            words = line.removeprefix("livestep ").split()
+            options = [word for word in words if word.startswith("--")]
+            group = words[:2] if words[0] in ("model", "topics") else words[:1]
+            help_text = CliRunner().invoke(cli, [*group, "--help"])
+            assert help_text.exit_code == 0, line
+            assert all(option in help_text.output for option in options), line
+
+
+def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("mine")
+    done = run("init", tmp_path)
+    assert done.exit_code == 1
+    assert "train.py is there already; nothing was written" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    save_model(RowsMix(), tmp_path / "wrong", [Number("x")], [Number("y")])
+    return tmp_path / "wrong"
+
+
+def test_a_wrong_model_is_named_with_what_to_do(wrong: Path) -> None:
+    done = run("check", wrong, "--model-packages", "tests")
+    assert done.exit_code == 1
+    assert re.search(r"neighbours don't mix +│ NO: .*they differ by", done.output)
+    assert "no mean, norm or sum over axis 0" in done.output
+    assert "to mend." in done.output
+
+
+def test_a_package_that_is_not_allowed_is_not_imported_by_a_check(wrong: Path) -> None:
+    with pytest.raises(ModelError, match="give --model-packages"):
+        run("check", wrong, catch_exceptions=False)
+
+
+def test_a_class_can_be_checked_before_it_is_saved() -> None:
+    done = run("check", "tests.user_models:Sum", "--inputs", "x", "--outputs", "y")
+    assert done.exit_code == 0, done.output
+    sizes = ("--sizes", '{"input_size": 2, "length": 3}', "--outputs", "y:2")
+    assert run("check", "tests.user_models:Window", *sizes).exit_code == 0
+    inputs = '[{"type": "category", "name": "k", "values": ["a", "b"], "encoding": "index"}, ' + (
+        '{"type": "text", "name": "word", "alphabet": "xyz", "length": 2}]'
+    )
+    letters = run("check", "tests.user_models:Letters", "--inputs", inputs, "--outputs", "y:4")
+    assert letters.exit_code == 0, letters.output
+    for name in ("Breaks", "TwoOutputs", "Explodes"):
+        done = run("check", f"tests.user_models:{name}", "--inputs", "x", "--outputs", "y")
+        assert done.exit_code == 1
+    with pytest.raises(ModelError, match="--inputs: Sum has no input_size: say what its columns"):
+        run("check", "tests.user_models:Sum", catch_exceptions=False)
+
+
+def test_a_model_of_this_package_is_checked_without_any_setting(tmp_path: Path) -> None:
+    save_model(GRU(2, 4, 1), tmp_path)
+    done = run("check", tmp_path)
+    assert done.exit_code == 0, done.output
+    for batch_size in ("1", "64", "1,024"):
+        assert re.search(rf"speed at {batch_size} +│ [\d,]+ events/s", done.output)
+    with pytest.raises(ModelError, match="a directory says itself"):
+        run("check", tmp_path, "--inputs", "x", catch_exceptions=False)
+
+
+class Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.cell(x, h[0])
+        return self.head(hidden), hidden.unsqueeze(0)
+
+
+FIELDS = ("--inputs", "wind, weather=sunny|rainy", "--outputs", "dish=1|2")
+
+
+def test_a_torchscript_program_is_imported_with_the_shapes_given(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(Cell()).save(str(tmp_path / "cell.pt"))
+    with pytest.raises(ModelError, match=r"cell.pt: state: .*give --state-shape h="):
+        run("import", tmp_path / "cell.pt", tmp_path / "new", *FIELDS, catch_exceptions=False)
+    assert not (tmp_path / "new").exists()
+
+    done = run(
+        *("import", tmp_path / "cell.pt", tmp_path / "new", *FIELDS),
+        *("--state-shape", "h=1,N,4", "--rules", '{"shape": "many-to-one"}'),
+    )
+    assert done.exit_code == 0, done.output
+    assert "torchscript, forward(x, h)\nstate h: float32 (1, N, 4)\n" in done.output
+    loaded = load_model(tmp_path / "new")
+    assert loaded.inputs == (Number("wind"), Category("weather", ("sunny", "rainy")))
+    assert loaded.rules == SequenceRules(shape="many-to-one")
+    assert run("check", tmp_path / "new").exit_code == 0
+
+
+def test_an_exported_program_says_its_shapes_itself(tmp_path: Path) -> None:
+    count = torch.export.Dim("N")
+    program = torch.export.export(
+        Cell(), (torch.zeros(2, 3), torch.zeros(1, 2, 4)), dynamic_shapes=({0: count}, {1: count})
+    )
+    torch.export.save(program, tmp_path / "cell.pt2")
+    done = run("import", tmp_path / "cell.pt2", tmp_path / "new", *FIELDS, "--state", "h")
+    assert done.exit_code == 0, done.output
+    assert "exported, forward(x, h)\nstate h: float32 (1, N, 4)\n" in done.output
+    done = run("check", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+
+
+def test_fields_can_be_written_short_or_as_json() -> None:
+    assert read_fields("wind, x:12, weather=sunny|rainy, dish?=1|2, late?", "--inputs") == [
+        Number("wind"),
+        Number("x", 12),
+        Category("weather", ("sunny", "rainy")),
+        Category("dish", ("1", "2"), optional=True),
+        Number("late", optional=True),
+    ]
+    text = '[{"type": "text", "name": "word", "alphabet": "ab", "length": 3}]'
+    assert read_fields(text, "--inputs") == [Text("word", "ab", 3)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,,b", "x:many", "x:0", "x=", "x=a|a", "[1]", '[{"type": 1}]']
+)
+def test_fields_that_can_not_be_read_are_wrong_usage(text: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    options = ("--inputs", text, "--outputs", "y")
+    done = run("check", "tests.user_models:Sum", *options)
+    assert done.exit_code == 2, done.output
+    assert "--inputs" in done.output
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_sizes_that_are_no_object_are_wrong_usage(text: str) -> None:
+    assert run("check", "tests.user_models:Sum", "--sizes", text).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "packages"),
+    [("", ()), (" , ", ()), ("mine", ("mine",)), (" mine , ours.models,", ("mine", "ours.models"))],
+)
+def test_packages_are_allowed_by_a_setting(text: str, packages: tuple[str, ...]) -> None:
+    given = {"LIVESTEP_MODEL_PACKAGES": text, "LIVESTEP_MODEL": "m"}
+    given |= {"LIVESTEP_INPUT_TOPIC": "in", "LIVESTEP_OUTPUT_TOPIC": "out"}
+    assert Settings.from_environment(given).allowed_packages == packages
+
+
+def test_texts_indices_and_several_states_are_predicted_by_the_engine(tmp_path: Path) -> None:
+    inputs = [Category("kind", ("a", "b"), optional=True, encoding="index"), Text("word", "xyz", 2)]
+    save_model(Letters(), tmp_path / "letters", inputs, [Number("y", 4)])
+    save_model(
+        *(Window(2).half(), tmp_path / "window"),
+        outputs=[Number("y", 2)],
+        sizes={"input_size": 2},
+    )
+    words = [{"kind": "b", "word": "zx"}, {"word": ""}, {"kind": None, "word": "y"}] * 3
+    samples = [{"x": [0.25 * i, -1.0]} for i in range(9)]
+    for name, events in (("letters", words), ("window", samples)):
+        model = load_model(tmp_path / name, allowed_packages=["tests"])
+        keyed = [("ab"[i % 2], event) for i, event in enumerate(events)]
+        predictions = predict_in_memory(model, keyed, batch_events_max=4)
+        for key in "ab":
+            live = [one.value["y"] for one in predictions if one.key == key]
+            offline = [one["y"] for one in model.unroll_events([e for k, e in keyed if k == key])]
+            assert torch.allclose(torch.tensor(live), torch.tensor(offline), atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"), [("q", "unknown-character"), ("xyzx", "text-too-long"), (1, "wrong-kind")]
+)
+def test_a_bad_text_is_a_dead_letter_with_its_reason(
+    word: Any, reason: str, tmp_path: Path
+) -> None:
+    inputs = [Category("kind", ("a", "b"), optional=True, encoding="index"), Text("word", "xyz", 2)]
+    save_model(Letters(), tmp_path, inputs, [Number("y", 4)])
+    model = load_model(tmp_path, allowed_packages=["tests"])
+    with pytest.raises(DecodeError) as raised:
+        predict_in_memory(model, [("a", {"word": word})])
+    assert raised.value.reason == reason

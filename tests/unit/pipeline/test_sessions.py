@@ -1,0 +1,204 @@
+"""Session gaps: which sequences the log's clock ends, batch by batch, and again after a restart."""
+
+import random
+
+import numpy as np
+import pytest
+
+from models import GRU, SequenceRules
+from models.rules import GAP_ENDS_MAX
+from models.session_gaps import session_gaps
+from pipeline.batch import Batch
+from pipeline.errors import StateError
+from pipeline.marks import BARE, END, FORGET, GAP, START
+from pipeline.memory import MemoryRecord, MemoryStore
+from pipeline.sessions import NO_TIME, Sessions, clock_record, read_clock
+from tests.world import World, loaded
+
+GAP_END = END | BARE | GAP
+
+
+def batch_of(events, first_offset=0, partition=0):
+    """Make a batch of (key, time, marks)."""
+    keys = sorted({key for key, _, _ in events})
+    count = len(events)
+    return Batch(
+        records=[
+            MemoryRecord(("events", partition, first_offset + i), (key, b"x"), time)
+            for i, (key, time, _) in enumerate(events)
+        ],
+        inputs=np.ones((count, 1), np.float32),
+        offsets=np.arange(first_offset, first_offset + count),
+        key_index=np.array([keys.index(key) for key, _, _ in events], np.int64),
+        marks=np.array([marks for _, _, marks in events], np.uint8),
+        steps_max=np.full(count, 3),
+        keys=[(partition, key) for key in keys],
+        next_offsets={partition: first_offset + count},
+    )
+
+
+def sessions_of(*times, clock=NO_TIME, gap_ms=10):
+    sessions = Sessions(gap_ms)
+    sessions.begin(0, clock, times)
+    return sessions
+
+
+def ended(batch):
+    """Give event's offset and key of each end that was put in."""
+    return [
+        (int(batch.offsets[i]), batch.keys[batch.key_index[i]][1])
+        for i in np.flatnonzero(batch.marks == GAP_END)
+    ]
+
+
+def test_a_record_of_another_key_ends_what_is_idle_for_longer_than_the_gap():
+    batch = batch_of([(b"a", 0, 0), (b"b", 10, 0), (b"b", 11, 0)])
+    sessions_of().read(batch)
+    assert ended(batch) == [(2, b"a")]
+    # The end stands before that record, shares it, and has no features.
+    assert batch.marks.tolist() == [0, 0, GAP_END, 0]
+    assert batch.inputs.ravel().tolist() == [1, 1, 0, 1]
+    assert batch.steps_max.tolist() == [3, 3, 0, 3]
+    assert batch.records[2] is batch.records[3]
+    assert batch.clocks.tolist() == [0, 10, 11, 11]
+    assert batch.event_count == 3
+
+
+def test_a_key_that_the_batch_has_no_event_of_becomes_one_of_its_keys():
+    batch = batch_of([(b"b", 50, 0)])
+    sessions_of((7, 39, b"a"), clock=39).read(batch)
+    assert ended(batch) == [(0, b"a")]
+    assert batch.keys == [(0, b"b"), (0, b"a")]
+
+
+def test_the_clock_never_goes_back_and_counts_instead_of_the_events_own_time():
+    # Given an event that is late by itself, behind a clock of 100
+    batch = batch_of([(b"a", 100, 0), (b"b", 5, 0), (b"a", 110, 0), (b"a", 111, 0)])
+    sessions_of().read(batch)
+    assert batch.clocks.tolist() == [100, 100, 110, 111, 111]
+    assert ended(batch) == [(3, b"b")]
+
+
+@pytest.mark.parametrize("marks", [END, FORGET | BARE, START | BARE])
+def test_what_has_ended_or_not_begun_is_not_ended_by_a_gap(marks):
+    batch = batch_of([(b"a", 0, 0), (b"a", 1, marks), (b"b", 99, 0)])
+    sessions_of().read(batch)
+    assert ended(batch) == []
+
+
+def test_one_record_ends_a_few_the_longest_idle_first_and_the_next_ones_go_on():
+    idle = [(i, i // 2, b"%02d" % i) for i in range(2 * GAP_ENDS_MAX + 1)]
+    batch = batch_of([(b"x", 1_000 + i, 0) for i in range(4)])
+    sessions_of(*reversed(idle), clock=8).read(batch)
+    assert ended(batch) == [(i // GAP_ENDS_MAX, b"%02d" % i) for i in range(len(idle))]
+
+
+def test_a_batch_that_is_aborted_leaves_no_trace():
+    # Given a batch that was read, and then aborted
+    sessions = sessions_of((1, 0, b"a"), (2, 3, b"b"), clock=3)
+    first = batch_of([(b"b", 12, 0), (b"c", 30, 0)])
+    sessions.read(first)
+
+    # When it is read again, shorter than before
+    again = batch_of([(b"b", 12, 0)])
+    sessions.read(again)
+    sessions.keep([0])
+
+    # Then only what the second reading has seen counts
+    assert ended(again) == [(0, b"a")]
+    assert sessions.clock(0) == 12
+    last = batch_of([(b"d", 23, 0)])
+    sessions.read(last)
+    assert ended(last) == [(0, b"b")]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_batches_with_restarts_between_give_what_the_plain_form_gives(seed):
+    # Given a log of some keys with ends, tombstones and idle times, many at the same moment
+    rng = random.Random(seed)
+    time, log = 0, []
+    for _ in range(200):
+        time += rng.choice([0, 0, 0, 1, 4, 30, -3])
+        marks = rng.choice([0, 0, 0, 0, END, FORGET | BARE, START, START | BARE])
+        log.append((b"k%d" % rng.randrange(40), time, marks))
+    opens = [not marks & (END | FORGET) and marks != START | BARE for _, _, marks in log]
+    records = [(key, time, is_open) for (key, time, _), is_open in zip(log, opens, strict=True)]
+    expected = [
+        (offset, key) for offset, keys in enumerate(session_gaps(10, records)) for key in keys
+    ]
+
+    # When it is read in batches of any size, some of them aborted, and restarts in between
+    sessions, found, at, held = sessions_of(), [], 0, {}
+    while at < len(log):
+        size = rng.choice([1, 3, 20])
+        batch = batch_of(log[at : at + size], at)
+        sessions.read(batch)
+        if rng.random() < 0.2:
+            continue
+        sessions.keep([0])
+        found += ended(batch)
+        for i, row in enumerate(batch.key_index.tolist()):
+            key, marks = batch.keys[row][1], int(batch.marks[i])
+            held.pop(key, None)
+            if not marks & (END | FORGET) and marks != START | BARE:
+                held[key] = (int(batch.offsets[i]), int(batch.clocks[i]), key)
+        at += size
+        if rng.random() < 0.2:
+            times = list(held.values())
+            rng.shuffle(times)
+            clock = sessions.clock(0)
+            sessions = sessions_of(*times, clock=clock)
+
+    # Then the same sequences end at the same records
+    assert found == expected
+    assert len(found) > 10
+
+
+def test_a_clock_is_written_as_the_record_of_a_state_and_read_again():
+    record = clock_record(10, 123)
+    assert record[:16] == (9).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    assert read_clock(record) == 123
+    assert read_clock(None) == NO_TIME
+    with pytest.raises(StateError, match="clock"):
+        read_clock(record[:-1])
+
+
+class Interrupted(MemoryStore):
+    """A store into which another worker's late save comes while the times are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.late_save = None
+
+    def times(self, partition):
+        found = list(super().times(partition))
+        late_save, self.late_save = self.late_save, None
+        if late_save is not None:
+            late_save()
+        return iter(found)
+
+
+def test_a_save_that_comes_in_while_the_times_are_read_is_noticed():
+    # Given a worker of a model with a session gap, whose last save is still on its way
+    model = loaded(
+        GRU(input_size=2, hidden_size=4, output_size=1),
+        rules=SequenceRules("many-to-one", session_gap_ms=10),
+    )
+    world = World(model, partitions=1)
+    world.store = Interrupted()
+    for time in (0, 1, 20, 22):
+        world.publish(f"k{time}", {"x": [1, time]}, timestamp_ms=time)
+    world.run_to_end()
+    behind = world.store.copy()
+    world.publish("k40", {"x": [1, 40]}, timestamp_ms=40)
+    world.run_to_end()
+    ahead = world.store.copy()
+    world.store.restore(behind)
+
+    # When it arrives while the next worker reads which sequences are open
+    world.store.late_save = lambda: world.store.restore(ahead)
+    world.publish("k60", {"x": [1, 60]}, timestamp_ms=60)
+    world.run_to_end()
+
+    # Then the sequences end where the log says
+    assert world.report().is_clean, world.report()
