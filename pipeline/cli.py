@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ import click
 
 from models import ModelError
 from pipeline.commands.check import check
+from pipeline.commands.example import example
+from pipeline.commands.model import model
 from pipeline.commands.predictions import dead_letters, predictions
 from pipeline.commands.publish import publish
 from pipeline.commands.topics import topics
@@ -76,12 +79,14 @@ def set_up_logging(verbose: bool) -> None:
     logging.getLogger("livestep").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-for _command in (check, publish, predictions, dead_letters, topics):
+for _command in (check, publish, predictions, dead_letters, topics, example, model):
     cli.add_command(_command)
 
 
 def main() -> None:
     """Run the command line; an error of ours is one line and an exit code, never a stack trace."""
+    # A user's package may lie in the current folder. Last, so that it hides nothing installed.
+    sys.path.append(os.getcwd())
     try:
         cli()
     except ModelError as error:

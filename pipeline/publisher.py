@@ -16,7 +16,7 @@ from kafka.errors import KafkaError
 
 from pipeline.connection import CONNECT_TIMEOUT_S, cause, connect, missing_topic
 from pipeline.errors import BrokerError
-from pipeline.records import key_bytes
+from pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER, key_bytes
 from pipeline.topics import describe_topics
 
 #: Events and bytes that may wait for the broker's answer before `publish` waits itself: enough for
@@ -53,6 +53,8 @@ class EventPublisher:
     Example:
         >>> with EventPublisher("127.0.0.1:9092", "events") as publisher:  # doctest: +SKIP
         ...     publisher.publish("flat-7", {"weather": "sunny"})
+        ...     publisher.publish("flat-7", {"weather": "rainy"}, end=True)
+        ...     publisher.forget("flat-8")
     """
 
     def __init__(
@@ -89,34 +91,72 @@ class EventPublisher:
     def publish(
         self,
         key: str | bytes,
-        event: Mapping[str, Any] | Sequence[float],
+        event: Mapping[str, Any] | Sequence[float | None] | None,
         *,
         timestamp_ms: int | None = None,
+        start: bool = False,
+        end: bool = False,
+        steps_max: int | None = None,
     ) -> None:
         """Send one event; waits only if too much is on its way already.
+
+        Marks of the sequence are sent as headers, so that they go with any codec.
 
         Args:
             key: Whose event; text is sent as UTF-8.
             event: One member for each input of the model, or plain numbers: the vector itself
-                (float32), or the member `x` (json).
+                (float32; None for numbers that the feedback fills), or the member `x` (json).
+                None for a bare mark, which isn't stepped.
             timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
+            start: The key's sequence begins here; one that is open is dropped, unanswered.
+            end: The key's sequence ends here.
+            steps_max: How many steps to generate at most, for a model that generates.
 
         Raises:
-            ValueError: If a number is NaN or infinite; nothing was sent.
+            ValueError: If a number is NaN or infinite, `steps_max` is less than 1, or there is
+                neither an event nor a mark; nothing was sent.
             TypeError: If key or event can't be written; nothing was sent.
             BrokerError: If an earlier event was not delivered; this one was not sent.
         """
         self._settle(wait_for_room=True)
-        encoded_key = key_bytes(key)
-        value = self._encode(event)
+        headers = mark_headers(start=start, end=end, steps_max=steps_max)
+        if event is None and not (start or end):
+            raise ValueError("an event, a start or an end is needed; `forget` sends a null value")
+        value = b"" if event is None else self._encode(event)
+        self._send(key_bytes(key), value, timestamp_ms, headers)
+
+    def forget(self, key: str | bytes, *, timestamp_ms: int | None = None) -> None:
+        """Send a null value: the worker forgets the key, which begins anew with its next event.
+
+        Nothing is answered, also not to a sequence that is open. On a compacted topic the broker
+        forgets the key, too.
+
+        Args:
+            key: Whose state; text is sent as UTF-8.
+            timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
+
+        Raises:
+            TypeError: If the key can't be written; nothing was sent.
+            BrokerError: If an earlier event was not delivered; this one was not sent.
+        """
+        self._settle(wait_for_room=True)
+        self._send(key_bytes(key), None, timestamp_ms, [])
+
+    def _send(
+        self,
+        key: bytes,
+        value: bytes | None,
+        timestamp_ms: int | None,
+        headers: list[tuple[str, bytes]],
+    ) -> None:
         try:
             future = self._producer.send(
-                self.topic, value, key=encoded_key, timestamp_ms=timestamp_ms
+                self.topic, value, key=key, timestamp_ms=timestamp_ms, headers=headers
             )
         except KafkaError as error:
-            raise self._not_delivered(encoded_key, error) from error
-        size = len(encoded_key) + len(value)
-        self._pending.append((future, encoded_key, size))
+            raise self._not_delivered(key, error) from error
+        size = len(key) + len(value or b"")
+        self._pending.append((future, key, size))
         self._pending_bytes += size
 
     @property
@@ -218,7 +258,28 @@ class EventPublisher:
         return self._failure
 
 
-def encode_json(event: Mapping[str, Any] | Sequence[float]) -> bytes:
+def mark_headers(
+    *, start: bool = False, end: bool = False, steps_max: int | None = None
+) -> list[tuple[str, bytes]]:
+    """Write the marks of a sequence as headers of a record.
+
+    Raises:
+        ValueError: If `steps_max` is less than 1.
+
+    Example:
+        >>> mark_headers(start=True, end=True, steps_max=20)
+        [('sequence', b'start,end'), ('steps-max', b'20')]
+    """
+    if steps_max is not None and (isinstance(steps_max, bool) or steps_max < 1):
+        raise ValueError(f"steps_max is {steps_max!r}, not an integer of at least 1")
+    marks = [name for name, is_set in ((b"start", start), (b"end", end)) if is_set]
+    headers = [(SEQUENCE_HEADER, b",".join(marks))] if marks else []
+    if steps_max is not None:
+        headers.append((STEPS_MAX_HEADER, b"%d" % steps_max))
+    return headers
+
+
+def encode_json(event: Mapping[str, Any] | Sequence[float | None]) -> bytes:
     """Write an event as JSON.
 
     Raises:
@@ -237,8 +298,10 @@ def encode_json(event: Mapping[str, Any] | Sequence[float]) -> bytes:
     return value
 
 
-def encode_float32(event: Mapping[str, Any] | Sequence[float]) -> bytes:
+def encode_float32(event: Mapping[str, Any] | Sequence[float | None]) -> bytes:
     """Write a vector as raw little-endian float32.
+
+    None, for the numbers of an input that is left to the model's feedback, is written as NaN.
 
     Raises:
         ValueError: If a number is NaN or beyond float32.
@@ -247,6 +310,8 @@ def encode_float32(event: Mapping[str, Any] | Sequence[float]) -> bytes:
     Example:
         >>> encode_float32([1.0, -2.0]).hex()
         '0000803f000000c0'
+        >>> np.frombuffer(encode_float32([1.0, None]), "<f4")
+        array([ 1., nan], dtype=float32)
     """
     if isinstance(event, Mapping):
         raise TypeError("codec float32 takes a sequence of numbers, not members with names")
@@ -254,7 +319,10 @@ def encode_float32(event: Mapping[str, Any] | Sequence[float]) -> bytes:
         vector = np.asarray(event, dtype="<f4")
     if vector.ndim != 1:
         raise TypeError(f"an event is one vector, not an array of {vector.ndim} dimensions")
-    if not np.isfinite(vector).all():
+    is_number = np.isfinite(vector)
+    if not is_number.all() and any(
+        event[i] is not None for i in np.flatnonzero(~is_number).tolist()
+    ):
         raise ValueError("an event has a number that is NaN or beyond float32")
     return vector.tobytes()
 

@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 
 @click.command(short_help="Test services, topics and model; exit 0 or 1.")
 @click.option("--model", help="Directory of the model.")
+@click.option("--model-packages", help="Packages whose model classes may be imported.")
 @click.option("--input-topic", help="Topic of events.")
 @click.option("--output-topic", help="Topic of predictions.")
 @click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
@@ -51,7 +52,7 @@ def _check_model(settings: Settings) -> str:
     from models import choose_device, load_model
 
     device = choose_device(settings.device)
-    model = load_model(settings.model, device=str(device))
+    model = load_model(settings.model, str(device), settings.allowed_packages)
     return f"{model.name}, fingerprint {model.fingerprint}, on {device}"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from models.rules import MARKS
 from pipeline.errors import EngineError
 from pipeline.records import key_bytes
 
@@ -27,15 +28,19 @@ class Event:
 
     Attributes:
         key: Whose.
-        value: Its members.
+        value: Its members, without the marks of the sequence.
         timestamp_ms: Event time; None if the file has none.
         line: Of the file, from 1; the last one if it takes several.
+        marks: Those that are set, by name: `start`, `end`, `steps_max`.
+        is_forget: Whether the key is to be forgotten; there is no value then, and no mark.
     """
 
     key: bytes
     value: dict[str, Any]
     timestamp_ms: int | None
     line: int
+    marks: dict[str, Any] = field(default_factory=dict)
+    is_forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,19 @@ class EventColumns:
         timestamp: Column of the event time (milliseconds since 1970, or ISO 8601, UTC if it names
             no zone); taken out of the value. None for the time of publishing.
         values: Columns of the value, in this order; empty for all others.
+        forget: Column that says by `true` that the key is to be forgotten; taken out of the value.
     """
 
     key: str
     timestamp: str | None = None
     values: tuple[str, ...] = ()
+    forget: str | None = None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Columns that are marks of the sequence: by their names, if they mean nothing else."""
+        others = (self.key, self.timestamp, self.forget, *self.values)
+        return tuple(mark for mark in MARKS if mark not in others)
 
 
 class LineError(EngineError):
@@ -70,7 +83,8 @@ class LineError(EngineError):
 def read_csv(lines: Iterable[bytes], columns: EventColumns, name: str) -> Iterator[Event]:
     """Read events from CSV with a header line.
 
-    A cell that is a number becomes one, an empty cell is left out.
+    A cell that is a number becomes one, an empty cell is left out. Columns `start`, `end` and
+    `steps_max` are marks of the sequence (see `EventColumns.marks`).
 
     Args:
         lines: Of the file, UTF-8.
@@ -97,6 +111,8 @@ def read_csv(lines: Iterable[bytes], columns: EventColumns, name: str) -> Iterat
 
 def read_json_lines(lines: Iterable[bytes], columns: EventColumns, name: str) -> Iterator[Event]:
     """Read events from lines of JSON objects; empty lines are skipped.
+
+    Members `start`, `end` and `steps_max` are marks of the sequence (see `EventColumns.marks`).
 
     Args:
         lines: Of the file.
@@ -131,10 +147,50 @@ def _event(
     timestamp_ms = None
     if columns.timestamp is not None:
         timestamp_ms = _timestamp_ms(members.get(columns.timestamp), columns, name, line)
-    taken_out = (columns.key, columns.timestamp)
+    taken_out = (columns.key, columns.timestamp, columns.forget, *columns.marks)
     wanted = columns.values or [column for column in members if column not in taken_out]
     value = {column: convert(members[column]) for column in wanted if column in members}
-    return Event(key_bytes(str(key)), value, timestamp_ms, line)
+    event = Event(key_bytes(str(key)), value, timestamp_ms, line)
+    try:
+        for mark in columns.marks:
+            if mark in members and (set_to := _mark(mark, convert(members[mark]))):
+                event.marks[mark] = set_to
+        forget = columns.forget
+        if forget is not None and _flag(forget, convert(members.get(forget, ""))):
+            return _forget(event)
+    except ValueError as error:
+        raise LineError(name, line, str(error)) from None
+    return event
+
+
+def _mark(name: str, value: Any) -> bool | int:
+    """Read a mark; False if it isn't set."""
+    if name != "steps_max":
+        return _flag(name, value)
+    if value is None:
+        return False
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name!r} is {value!r}, not an integer of at least 1")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Read a truth value; spreadsheets write TRUE, pandas True."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word is True or word == "true":
+        return True
+    if word is None or word is False or word in ("", "false"):
+        return False
+    raise ValueError(f"{name!r} is {value!r}, neither true nor false")
+
+
+def _forget(event: Event) -> Event:
+    if event.value or event.marks:
+        raise ValueError(
+            "a key is forgotten by a line that has nothing but the key and its time, this one has "
+            + ", ".join([*event.value, *event.marks])
+        )
+    return replace(event, is_forget=True)
 
 
 def _timestamp_ms(value: Any, columns: EventColumns, name: str, line: int) -> int:
@@ -175,7 +231,7 @@ def _row(rows: Any, name: str) -> list[str] | None:
 def _check_header(header: Sequence[str], columns: EventColumns, name: str) -> None:
     if len(set(header)) < len(header):
         raise LineError(name, 1, f"a column stands there twice: {', '.join(header)}")
-    for column in (columns.key, columns.timestamp, *columns.values):
+    for column in (columns.key, columns.timestamp, columns.forget, *columns.values):
         if column is not None and column not in header:
             problem = f"there is no column {column!r}, only {', '.join(header)}"
             raise LineError(name, 1, problem)

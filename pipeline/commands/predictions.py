@@ -92,11 +92,17 @@ def dead_letters(
 
 
 def prediction_line(prediction: Prediction) -> bytes:
-    """Write a prediction as one line of JSON."""
+    """Write a prediction as one line of JSON; what only some shapes have is left out if absent."""
+    of_some_shapes = {
+        "step": prediction.step,
+        "finish": prediction.finish,
+        "ended_by": prediction.ended_by,
+    }
     return _line(
         {
             "key": _printable(prediction.key),
             "timestep": prediction.timestep,
+            **{name: value for name, value in of_some_shapes.items() if value is not None},
             "value": prediction.value,
             "timestamp_ms": prediction.timestamp_ms,
             "source": str(prediction.source),

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, BinaryIO, Literal
 
@@ -48,6 +49,16 @@ _READERS = {"csv": read_csv, "jsonl": read_json_lines}
     "topic for old events needs --config retention.ms=-1.  [default: now]",
 )
 @click.option(
+    "--forget",
+    metavar="COLUMN",
+    help="Column that says by `true` that the line has no event: the key is to be forgotten.",
+)
+@click.option(
+    "--end-each-key",
+    is_flag=True,
+    help="After the last line, end the sequence of each key of the file.",
+)
+@click.option(
     "--format",
     "file_format",
     type=click.Choice(sorted(_READERS)),
@@ -67,6 +78,8 @@ def publish(
     key: str,
     columns: str | None,
     timestamp: str | None,
+    forget: str | None,
+    end_each_key: bool,
     file_format: str | None,
     rate: float | None,
     codec: Literal["json", "float32"],
@@ -76,8 +89,13 @@ def publish(
 
     In CSV a cell that is a number becomes one, and an empty cell is left out. A line that can't be
     read ends it: nothing of that line is sent, but the lines before it are.
+
+    Columns `start` and `end` (true or false) and `steps_max` (a number) are marks of the key's
+    sequence, unless --columns or another option names them; they are sent as headers. A line with
+    no more than a mark is no event: it only begins or ends the sequence.
     """
-    meaning = EventColumns(key, timestamp, tuple(columns.split(",")) if columns else ())
+    values = tuple(columns.split(",")) if columns else ()
+    meaning = EventColumns(key, timestamp, values, forget)
     path = getattr(file, "name", "-")
     read = _READERS[file_format or _format_by_name(path)]
     name = "standard input" if path in _STANDARD_INPUT else path
@@ -88,7 +106,10 @@ def publish(
         try:
             with _progress(console) as progress:
                 lines = _shown_lines(file, progress)
-                for event in _paced(read(lines, meaning, name), rate):
+                events = read(lines, meaning, name)
+                if end_each_key:
+                    events = ended(events)
+                for event in _paced(events, rate):
                     _publish(publisher, event, codec, name)
                     count += 1
             publisher.flush()
@@ -101,11 +122,29 @@ def publish(
             )
 
 
+def ended(events: Iterator[Event]) -> Iterator[Event]:
+    """Give events out, then for each key whose sequence they leave open one that ends it."""
+    last_events: dict[bytes, Event] = {}
+    for event in events:
+        # Behind the other keys: sequences are ended in the order of their last events.
+        last_events.pop(event.key, None)
+        if not (event.is_forget or "end" in event.marks):
+            last_events[event.key] = event
+        yield event
+    for last in last_events.values():
+        yield replace(last, value={}, marks={"end": True})
+
+
 def _publish(publisher: EventPublisher, event: Event, codec: str, name: str) -> None:
     """Send one event; what can't be written names its line."""
-    value = event.value if codec == "json" else _vector(event.value)
     try:
-        publisher.publish(event.key, value, timestamp_ms=event.timestamp_ms)
+        if event.is_forget:
+            publisher.forget(event.key, timestamp_ms=event.timestamp_ms)
+            return
+        value: Any = event.value if codec == "json" else _vector(event.value)
+        if not value and ("start" in event.marks or "end" in event.marks):
+            value = None
+        publisher.publish(event.key, value, timestamp_ms=event.timestamp_ms, **event.marks)
     except (ValueError, TypeError) as error:
         raise LineError(name, event.line, str(error)) from None
 

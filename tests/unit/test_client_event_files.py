@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.commands.event_files import EventColumns, LineError, read_csv, read_json_lines
+from pipeline.commands.publish import ended
 
 KEY = EventColumns("flat")
 
@@ -124,3 +125,75 @@ def test_a_bad_timestamp_is_named():
         json_events('{"flat":1,"when":"noon"}', columns)
     with pytest.raises(LineError, match="'when' is None"):
         json_events('{"flat":1}', columns)
+
+
+@pytest.mark.parametrize("true", ["true", "True", " TRUE "])
+def test_marks_in_csv_are_taken_out_of_the_value(true):
+    events = csv_events(
+        f"flat,a,start,end,steps_max\n1,2,{true},false,\n1,3,,{true},5\n1,4,,,\n1,,,{true},\n"
+    )
+    assert [event.value for event in events] == [{"a": 2}, {"a": 3}, {"a": 4}, {}]
+    assert [event.marks for event in events] == [
+        {"start": True},
+        {"end": True, "steps_max": 5},
+        {},
+        {"end": True},
+    ]
+
+
+def test_marks_in_json_are_taken_out_of_the_value():
+    events = json_events('{"flat":1,"a":2,"start":true,"end":false}\n{"flat":1,"steps_max":3}')
+    assert [event.value for event in events] == [{"a": 2}, {}]
+    assert [event.marks for event in events] == [{"start": True}, {"steps_max": 3}]
+
+
+def test_a_column_that_an_option_names_is_no_mark():
+    (event,) = csv_events("start,end,a\nk,7,1\n", EventColumns("start", values=("end", "a")))
+    assert event.key == b"k"
+    assert (event.value, event.marks) == ({"end": 7, "a": 1}, {})
+    (event,) = csv_events("flat,start\nk,99\n", EventColumns("flat", timestamp="start"))
+    assert (event.timestamp_ms, event.marks) == (99, {})
+
+
+def test_a_line_can_say_that_its_key_is_forgotten():
+    columns = EventColumns("flat", forget="gone")
+    events = csv_events("flat,a,gone\nk,1,\nk,,true\nk,2,false\n", columns)
+    assert [event.is_forget for event in events] == [False, True, False]
+    assert [event.value for event in events] == [{"a": 1}, {}, {"a": 2}]
+    assert json_events('{"flat":1,"gone":true}\n{"flat":1,"a":2}', columns)[0].is_forget
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"flat":1,"end":1}', "'end' is 1, neither true nor false"),
+        ('{"flat":1,"start":"yes"}', "'start' is 'yes', neither"),
+        ('{"flat":1,"end":[]}', "neither"),
+        ('{"flat":1,"gone":0}', "'gone' is 0, neither"),
+        ('{"flat":1,"steps_max":0}', "'steps_max' is 0, not an integer of at least 1"),
+        ('{"flat":1,"steps_max":true}', "'steps_max' is True"),
+        ('{"flat":1,"steps_max":2.0}', "'steps_max' is 2.0"),
+        ('{"flat":1,"gone":true,"a":1,"end":true}', "nothing but the key and its time.*a, end"),
+    ],
+)
+def test_marks_that_cant_be_read_say_where_and_why(text, message):
+    with pytest.raises(LineError, match=f"line 1: .*{message}"):
+        json_events(text, EventColumns("flat", forget="gone"))
+
+
+def test_each_key_that_is_left_open_is_ended_after_the_last_line():
+    # Given keys that are open, ended by a mark, and forgotten at the end of the file
+    columns = EventColumns("flat", timestamp="when", forget="gone")
+    text = (
+        "flat,when,a,end,gone\n"
+        "b,1,1,,\na,2,1,,\nc,3,1,true,\nd,4,1,,\nd,5,,,true\nb,6,1,,\na,7,1,true,\na,8,1,,\n"
+    )
+    events = csv_events(text, columns)
+    # When the sequences are ended
+    all_events = list(ended(iter(events)))
+    # Then a bare end follows for each open one, at the time of its last event
+    assert all_events[: len(events)] == events
+    assert [
+        (event.key, event.value, event.marks, event.timestamp_ms)
+        for event in all_events[len(events) :]
+    ] == [(b"b", {}, {"end": True}, 6), (b"a", {}, {"end": True}, 8)]

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.client import decode_float32, decode_json
 from pipeline.errors import DecodeError
-from pipeline.publisher import encode_float32, encode_json
+from pipeline.publisher import encode_float32, encode_json, mark_headers
 
 
 def test_plain_numbers_become_the_member_x_in_json():
@@ -63,3 +63,22 @@ def test_a_prediction_that_is_no_json_is_named():
 def test_bytes_that_are_no_whole_number_of_float32_are_named():
     with pytest.raises(DecodeError, match="5 bytes"):
         decode_float32(b"12345")
+
+
+def test_numbers_left_to_the_feedback_are_nan_and_no_other_number_may_be():
+    assert np.isnan(np.frombuffer(encode_float32([1.0, None, None]), "<f4")).tolist() == [
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(ValueError, match="NaN or beyond"):
+        encode_float32([None, float("nan")])
+
+
+def test_marks_are_headers_and_a_mark_that_is_not_set_is_none():
+    assert mark_headers() == []
+    assert mark_headers(start=True) == [("sequence", b"start")]
+    assert mark_headers(end=True, steps_max=1) == [("sequence", b"end"), ("steps-max", b"1")]
+    for steps_max in (0, -1, True):
+        with pytest.raises(ValueError, match="steps_max"):
+            mark_headers(steps_max=steps_max)

@@ -1,0 +1,215 @@
+"""`livestep model`: check a model, import a program, begin a model of one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.commands.field_options import fields_options, read_fields
+from pipeline.commands.options import codec_option
+from pipeline.commands.starter import write_starter
+
+# torch takes seconds that --help need not wait: models are imported by the commands that need them.
+if TYPE_CHECKING:
+    from models import Field, StepModel
+
+#: Width of the table where there is no terminal.
+_TABLE_WIDTH = 140
+
+
+@click.group()
+def model() -> None:
+    """Check a model, import a program, begin a model of your own."""
+
+
+@model.command("check", short_help="Can it be stepped live? Exit 0 or 1.")
+@click.argument("target", metavar="DIR|package.module:Class")
+@click.option(
+    "--model-packages",
+    default="",
+    envvar="LIVESTEP_MODEL_PACKAGES",
+    show_envvar=True,
+    metavar="NAME[,...]",
+    help="Packages whose classes a directory may name. A class given as such is imported anyway.",
+)
+@click.option("--sizes", default="{}", metavar="JSON", help="Arguments of a class, as an object.")
+@fields_options(is_required=False)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
+@click.option("--seed", default=0, show_default=True, help="Of the random events.")
+def check_command(
+    target: str,
+    model_packages: str,
+    sizes: str,
+    inputs: str | None,
+    outputs: str | None,
+    device: str,
+    seed: int,
+) -> None:
+    """Check what live stepping needs of a model, on random events, and measure its speed.
+
+    A class is made with random weights, by the arguments in --sizes; what its columns mean is taken
+    from --inputs and --outputs, else from its attributes input_size and output_size.
+    """
+    import torch
+
+    from models import ModelError, choose_device, load_model
+    from models.check_report import report
+
+    fields: Sequence[Field] | None
+    if ":" in target and not Path(target).is_dir():
+        fields = None if inputs is None else read_fields(inputs, "--inputs")
+        given = None if outputs is None else read_fields(outputs, "--outputs")
+        net = _class_model(target, _json_object(sizes), fields, given, str(choose_device(device)))
+        title = target
+    else:
+        if inputs is not None or outputs is not None or sizes != "{}":
+            raise ModelError("a directory says itself what its columns mean", field="--inputs")
+        allowed = [name.strip() for name in model_packages.split(",") if name.strip()]
+        loaded = load_model(target, str(choose_device(device)), allowed)
+        net, fields = loaded.net, loaded.inputs
+        title = f"{loaded.name}, fingerprint {loaded.fingerprint}"
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=_TABLE_WIDTH)
+    table = Table("check", "result", "what to do", title=title, title_justify="left")
+    failed = 0
+    torch.set_num_threads(1)  # as a worker does by default: what is measured is what it will get
+    for result in report(net, fields, seed):
+        failed += not result.is_good
+        style = "" if result.is_good else "red"
+        mark = "" if result.is_good else "NO: "
+        table.add_row(result.name, f"{mark}{result.result}", result.advice, style=style)
+    console.print(table)
+    console.print("It can be stepped live." if not failed else f"{failed} to mend.")
+    sys.exit(1 if failed else 0)
+
+
+@model.command("import", short_help="Make a model directory of a TorchScript or exported program.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--state",
+    default="",
+    metavar="NAME[,...]",
+    help="Arguments of the program that are states.  [default: all after the first]",
+)
+@click.option(
+    "--state-shape",
+    "state_shapes",
+    multiple=True,
+    metavar="NAME=[DTYPE:]SIZE,...",
+    help="Shape of one key's state, such as h=64; with N where the key axis is if it isn't the "
+    "first, h=1,N,64; repeatable. Exported programs say it themselves.",
+)
+@fields_options(is_required=True)
+@click.option(
+    "--rules",
+    default="{}",
+    metavar="JSON",
+    help='Rules that are not the default, such as {"shape": "many-to-one"}.',
+)
+@codec_option
+def import_command(
+    file: Path,
+    directory: Path,
+    state: str,
+    state_shapes: tuple[str, ...],
+    inputs: str,
+    outputs: str,
+    rules: str,
+    codec: Literal["json", "float32"],
+) -> None:
+    """Make DIR, which a worker takes, from a program whose states are inputs and outputs.
+
+    The program's forward takes (inputs, state...) and gives (outputs, next state...); inputs are
+    (N, columns). A program may call any operator of torch: import from people you trust.
+    """
+    import msgspec
+
+    from models import ModelError, SequenceRules, save_program
+    from models.programs import Program, choose_states, read_state_shape
+
+    try:
+        read_rules = msgspec.json.decode(rules, type=SequenceRules)
+    except msgspec.MsgspecError as error:
+        raise click.BadParameter(str(error), param_hint="--rules") from None
+    given = {shape.name: shape for shape in map(read_state_shape, state_shapes)}
+    names = [name.strip() for name in state.split(",") if name.strip()]
+    try:
+        content = file.read_bytes()
+        program = Program(content)
+        states = choose_states(program, names, given)
+        click.echo(f"{program.kind}, forward({', '.join(program.arguments)})")
+        for one in states:
+            sizes = list(map(str, one.shape))
+            sizes.insert(one.axis, "N")
+            click.echo(f"state {one.name}: {one.dtype} ({', '.join(sizes)})")
+        save_program(
+            content,
+            directory,
+            states,
+            read_fields(inputs, "--inputs"),
+            read_fields(outputs, "--outputs"),  # type: ignore[arg-type]
+            codec,
+            read_rules,
+        )
+    except ModelError as error:
+        raise error if error.file else error.in_file(file) from None
+    click.echo(f"written to {directory}; next: livestep model check {directory}")
+
+
+@model.command("init", short_help="Write a small working example of a model of your own.")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+def init_command(directory: Path) -> None:
+    """Write a model, its training, events and a test to DIR; its README makes it live."""
+    try:
+        names = write_starter(directory)
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
+    for name in names:
+        click.echo(f"written  {directory / name}")
+    click.echo(f"next: cd {directory} && python train.py, and so on in its README.md")
+
+
+def _class_model(
+    path: str,
+    sizes: dict[str, Any],
+    inputs: Sequence[Field] | None,
+    outputs: Sequence[Field] | None,
+    device: str,
+) -> StepModel:
+    """Make a class's model with random weights."""
+    import torch
+
+    from models import ModelError, total_width
+    from models.field_types import is_index
+    from models.user_classes import AdaptedModel, build_module, import_class
+
+    kind = import_class(path, [path.partition(":")[0]])
+    module = build_module(kind, sizes).eval().requires_grad_(False).to(torch.device(device))
+    widths: list[int] = []
+    for name, fields in (("input", inputs), ("output", outputs)):
+        width = total_width(fields) if fields else getattr(module, f"{name}_size", None)
+        if not isinstance(width, int) or width < 1:
+            problem = f"{kind.__name__} has no {name}_size: say what its columns mean"
+            raise ModelError(problem, field=f"--{name}s", expected=f"--{name}s FIELDS")
+        widths.append(width)
+    is_casting = not any(map(is_index, inputs or ()))
+    return AdaptedModel(module, widths[0], widths[1], sizes, is_casting).eval()
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(str(error), param_hint="--sizes") from None
+    if not isinstance(value, dict):
+        raise click.BadParameter("no JSON object", param_hint="--sizes")
+    return value

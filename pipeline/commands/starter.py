@@ -1,0 +1,165 @@
+"""What `livestep model init` writes: a model of one's own at its smallest, and all around it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+_MY_MODEL = '''\
+"""A model of your own: any torch.nn.Module with `initial_state` and `step`."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Forecast(nn.Module):
+    """Says what a sensor will show next, from all that it has shown."""
+
+    def __init__(self, hidden_size: int = 16) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(1, hidden_size)
+        self.head = nn.Linear(hidden_size, 1)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """What keys begin with; axis 0 is the key. A tuple of tensors, of any dtypes, is fine."""
+        return self.head.weight.new_zeros(batch_size, self.cell.hidden_size)  # (N, H)
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Advance each row, which is one key, by one event: (N, H_in) in, (N, H_out) out."""
+        state = self.cell(inputs, state)
+        return inputs + self.head(state), state
+
+
+def unroll(model: nn.Module, sequences: Tensor) -> Tensor:
+    """Step along sequences (L, N, H_in), for training."""
+    state = model.initial_state(sequences.shape[1])
+    outputs = []
+    for inputs in sequences:
+        output, state = model.step(inputs, state)
+        outputs.append(output)
+    return torch.stack(outputs)
+'''
+
+_TRAIN = '''\
+"""Train the model in seconds, and write the directory that a worker takes."""
+
+from pathlib import Path
+
+import torch
+from my_model import Forecast, unroll
+
+from models import Number, save_model
+
+torch.manual_seed(0)
+model = Forecast(hidden_size=16)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+times = torch.arange(25).reshape(25, 1, 1)
+for _ in range(150):
+    # 64 sensors, each a wave of its own.
+    waves = torch.sin(0.4 * times + 6.3 * torch.rand(1, 64, 1))  # (25, 64, 1)
+    loss = torch.nn.functional.mse_loss(unroll(model, waves[:-1]), waves[1:])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+save_model(
+    model,
+    Path(__file__).with_name("model"),
+    inputs=[Number("value")],
+    outputs=[Number("next_value")],
+    sizes={"hidden_size": 16},
+)
+print(f"trained: mean squared error {loss.item():.5f}; saved in model")
+'''
+
+_TEST = '''\
+"""The model keeps the contract that live stepping needs, and has learned something."""
+
+import json
+from pathlib import Path
+
+from models import load_model
+from models.checks import check_model
+
+HERE = Path(__file__).parent
+MODEL = load_model(HERE / "model", allowed_packages=["my_model"])
+
+
+def test_the_model_can_be_stepped_live() -> None:
+    check_model(MODEL)
+
+
+def test_the_model_says_what_comes_next() -> None:
+    lines = (HERE / "events.jsonl").read_text().splitlines()
+    events = [event for event in map(json.loads, lines) if event["sensor"] == "s-1"]
+    values = [event["value"] for event in events]
+    predictions = MODEL.unroll_events([{"value": value} for value in values])
+    errors = [
+        abs(prediction["next_value"] - value)
+        for prediction, value in zip(predictions[5:-1], values[6:], strict=True)
+    ]
+    assert max(errors) < 0.2
+'''
+
+_README = """\
+# A model of your own, live
+
+Once: `make services` of livestep in another terminal, and the `export` lines that it prints here.
+
+```bash
+python train.py
+export LIVESTEP_MODEL_PACKAGES=my_model
+livestep model check model
+pytest -q test_my_model.py
+livestep topics create sensors --with-dead-letter
+livestep topics create next-values
+livestep publish events.jsonl --topic sensors --key sensor
+livestep worker --model model --input-topic sensors --output-topic next-values --burst
+livestep predictions --topic next-values --from-beginning --max 3
+```
+
+`LIVESTEP_MODEL_PACKAGES` allows livestep to import `my_model.py`, which lies in the current folder.
+Without `--burst` the worker goes on until Ctrl-C. Change `my_model.py` and train again: `livestep
+model check model` says whether it can still be stepped live, and what to do if not.
+"""
+
+
+def starter_files() -> dict[str, str]:
+    """Give the name and the text of each file."""
+    return {
+        "my_model.py": _MY_MODEL,
+        "train.py": _TRAIN,
+        "events.jsonl": _events(),
+        "test_my_model.py": _TEST,
+        "README.md": _README,
+    }
+
+
+def write_starter(folder: Path) -> list[str]:
+    """Write the files to a folder, which is made if it is not there.
+
+    Returns:
+        names: Of the files.
+
+    Raises:
+        FileExistsError: If one of them is there; nothing was written then.
+    """
+    files = starter_files()
+    for name in files:
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} is there already; nothing was written")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return list(files)
+
+
+def _events() -> str:
+    """Two sensors in turns, each a wave of its own."""
+    lines = []
+    for time in range(20):
+        for sensor, phase in (("s-1", 0.0), ("s-2", 2.0)):
+            value = round(math.sin(0.4 * time + phase), 4)
+            lines.append(json.dumps({"sensor": sensor, "value": value}))
+    return "\n".join(lines) + "\n"
