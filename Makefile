@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast services bench format lint clean prerequisites jars
+.PHONY: help demo test test-fast services bench experiment format lint clean prerequisites jars
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ services: jars ## Start Kafka and Redis, print their addresses, run until Ctrl-C
 
 bench: jars ## Measure speed, latency and memory, beside other systems (20 minutes)
 	@$(BIN)/python -m tests.bench
+
+experiment: $(INSTALLED) ## Compare six nets on the cook's weeks: tables and a plot (3 minutes)
+	@$(BIN)/python -m models.cook.experiment
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check
@@ -53,5 +56,5 @@ jars: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt | prerequisites
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once. The largest part is torch with CUDA: 5 GB on disk, 1-3 minutes."
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,test]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,experiment,test]'
 	@touch $@

@@ -5,6 +5,8 @@
     free_running     x[t] holds what the net itself gave at t-1: as it is served, one step after
                      another. With a chance of the truth: scheduled sampling, between the two
 
+In both the feedback columns of a sequence are NaN where the event leaves them out, as
+`fields.encode` with `fed` makes them; a value that an event carries itself stays, as in service.
 Both give outputs to compute a loss of, and gradients flow through all that is differentiable: a
 number that is fed back, the hidden states; not the choice of a label.
 
@@ -21,11 +23,11 @@ from models.feedback import FedBack
 
 
 def teacher_forced(fedback: FedBack, sequence: Tensor, targets: Tensor) -> Tensor:
-    """Unroll with the truth of the timestep before in the feedback inputs.
+    """Unroll with the truth of the timestep before in the feedback inputs that are absent.
 
     Args:
         fedback: The wrapped net.
-        sequence: (L, N, H_in). Inputs of the net; its feedback columns are not looked at.
+        sequence: (L, N, H_in). Inputs of the net; NaN where a feedback input is absent.
         targets: (L, N, F). The truth as it would be fed back, each link's block beside the other:
             one-hot for a category, the number for a number. The last timestep is not used.
 
@@ -39,7 +41,9 @@ def teacher_forced(fedback: FedBack, sequence: Tensor, targets: Tensor) -> Tenso
         >>> from models import GRU, Feedback, Number
         >>> fields = [Number("x", 2), Number("last_y")]
         >>> net = FedBack(GRU(3, 4, 1), fields, [Number("y")], [Feedback("y", "last_y")])
-        >>> teacher_forced(net, torch.randn(5, 8, 3), torch.randn(5, 8, 1)).shape
+        >>> sequence = torch.randn(5, 8, 3)
+        >>> sequence[..., 2] = torch.nan  # last_y is what is fed back
+        >>> teacher_forced(net, sequence, torch.randn(5, 8, 1)).shape
         torch.Size([5, 8, 1])
 
     Source:
@@ -55,14 +59,14 @@ def free_running(
     truth_probability: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Unroll with the net's own outputs in the feedback inputs, but for a truth now and then.
+    """Unroll with the net's own outputs in absent feedback inputs, but for a truth now and then.
 
     A truth that arrives is put in as it is in service, where it overrules what was fed back: for
     each key and timestep, with `truth_probability`. Scheduled sampling lowers it while it trains.
 
     Args:
         fedback: The wrapped net.
-        sequence: (L, N, H_in). Inputs of the net; its feedback columns are not looked at.
+        sequence: (L, N, H_in). Inputs of the net; NaN where a feedback input is absent.
         targets: (L, N, F). As in `teacher_forced`; needed only for a probability above 0.
         truth_probability: 0 runs free, 1 is teacher forcing, step by step.
         generator: Decides where the truth is seen and which labels are drawn; by default torch's.
@@ -78,7 +82,9 @@ def free_running(
         >>> from models import GRU, Feedback, Number
         >>> fields = [Number("x", 2), Number("last_y")]
         >>> net = FedBack(GRU(3, 4, 1), fields, [Number("y")], [Feedback("y", "last_y")])
-        >>> free_running(net, torch.randn(5, 8, 3)).shape
+        >>> sequence = torch.randn(5, 8, 3)
+        >>> sequence[..., 2] = torch.nan  # last_y is what is fed back
+        >>> free_running(net, sequence).shape
         torch.Size([5, 8, 1])
 
     Source:
@@ -88,9 +94,7 @@ def free_running(
     check_sequence(sequence, fedback.net.input_size)
     if not 0 <= truth_probability <= 1:
         raise ValueError(f"a probability is 0 to 1, not {truth_probability}")
-    inputs = sequence.clone()
-    for columns in fedback.fed_columns:
-        inputs[..., columns] = torch.nan
+    inputs = sequence
     if truth_probability > 0:
         if targets is None:
             raise ValueError("without targets no truth can be seen")
@@ -108,13 +112,11 @@ def free_running(
 
 
 def _with_truth(fedback: FedBack, sequence: Tensor, targets: Tensor) -> Tensor:
-    """Put the truth of t-1 into the feedback columns of t, zeros at t=0; a copy."""
+    """Put the truth of t-1 into the feedback inputs that are absent at t, zeros at t=0; a copy."""
     check_sequence(sequence, fedback.net.input_size)
     expected = (*sequence.shape[:2], fedback.fed_width)
     if targets.shape != expected:
         raise ValueError(f"targets have to be {expected}, not {tuple(targets.shape)}")
     before = torch.cat([torch.zeros_like(targets[:1]), targets[:-1]])  # (L, N, F)
-    inputs = sequence.clone()
-    for columns, part in zip(fedback.fed_columns, fedback.fed_parts, strict=True):
-        inputs[..., columns] = before[..., part].to(inputs.dtype)
-    return inputs
+    filled = fedback.fill(sequence.flatten(0, 1), before.flatten(0, 1))
+    return filled.reshape(sequence.shape)

@@ -93,7 +93,7 @@ def train_cook(
         ModelError: If the net has not learnt the rule after `BATCHES_MAX` batches.
     """
     report = on_progress or (lambda fraction, text: None)
-    with _one_thread():
+    with one_thread():
         return _train_cook(seed, report)
 
 
@@ -206,7 +206,7 @@ def _has_learnt_the_rule(model: StepModel, generator: torch.Generator) -> bool:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Let torch use one thread: more only slow down so small a net, and round in another order."""
     thread_count = torch.get_num_threads()
     torch.set_num_threads(1)

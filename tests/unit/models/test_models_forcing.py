@@ -11,7 +11,16 @@ from models.feedback import FedBack
 from models.forcing import free_running, teacher_forced
 from tests.small_nets import LETTERS, Summing
 
+NAN = torch.nan
+
 ONE_Y = [Number("x"), Number("last_y", optional=True)]
+
+
+def absent_sequence(length: int = 9, keys: int = 4) -> torch.Tensor:
+    """Draw a sequence for `two_links` that leaves all to the feedback."""
+    sequence = torch.randn(length, keys, 6)
+    sequence[..., :2], sequence[..., 3:] = NAN, NAN
+    return sequence
 
 
 def summing() -> FedBack:
@@ -31,7 +40,7 @@ def two_links(temperature: float = 0.0) -> FedBack:
 
 
 def test_a_teacher_puts_the_truth_of_the_timestep_before_into_the_inputs() -> None:
-    sequence = torch.tensor([[[1.0, 99.0]], [[1.0, 99.0]], [[1.0, 99.0]]])  # (L, 1, H_in)
+    sequence = torch.tensor([[[1.0, NAN]], [[1.0, NAN]], [[1.0, NAN]]])  # (L, 1, H_in)
     targets = torch.tensor([[[10.0]], [[20.0]], [[40.0]]])
     outputs = teacher_forced(summing(), sequence, targets)
     # 1; 1 + 1 + 10; 12 + 1 + 20
@@ -41,7 +50,7 @@ def test_a_teacher_puts_the_truth_of_the_timestep_before_into_the_inputs() -> No
 def test_the_blocks_of_several_links_go_to_the_columns_of_each() -> None:
     # Given links whose inputs lie the other way round, and a sequence filled by hand
     net = two_links()
-    sequence, targets = torch.randn(4, 3, 6), torch.randn(4, 3, 5)
+    sequence, targets = absent_sequence(4, 3), torch.randn(4, 3, 5)
     letters, numbers = targets[:-1, :, :3], targets[:-1, :, 3:]
     by_hand = sequence.clone()
     by_hand[0, :, :2], by_hand[0, :, 3:] = 0, 0
@@ -52,7 +61,7 @@ def test_the_blocks_of_several_links_go_to_the_columns_of_each() -> None:
 
 
 def test_a_free_run_puts_what_the_net_gave_into_the_inputs() -> None:
-    sequence = torch.tensor([[[1.0, 99.0]], [[1.0, 99.0]], [[1.0, 99.0]]])
+    sequence = torch.tensor([[[1.0, NAN]], [[1.0, NAN]], [[1.0, NAN]]])
     outputs = free_running(summing(), sequence)
     # 1; 1 + 1 + 1; 3 + 1 + 3
     assert outputs.flatten().tolist() == [1.0, 3.0, 7.0]
@@ -60,7 +69,7 @@ def test_a_free_run_puts_what_the_net_gave_into_the_inputs() -> None:
 
 def test_told_the_truth_at_each_step_a_run_is_teacher_forcing() -> None:
     net = two_links()
-    sequence = torch.randn(9, 4, 6)
+    sequence = absent_sequence()
     targets = torch.randn(9, 4, 5)
     told = free_running(net, sequence, targets, truth_probability=1.0)
     assert max_difference(told, teacher_forced(net, sequence, targets)) < 1e-6
@@ -69,6 +78,7 @@ def test_told_the_truth_at_each_step_a_run_is_teacher_forcing() -> None:
 def test_scheduled_sampling_sees_the_truth_at_some_steps_and_repeats_by_its_generator() -> None:
     # Given a net that adds up, and a truth of 1,000
     sequence, targets = torch.zeros(2, 2000, 2), torch.full((2, 2000, 1), 1000.0)
+    sequence[..., 1] = NAN
 
     # When it is told the truth at a quarter of all steps
     runs = [
@@ -83,24 +93,28 @@ def test_scheduled_sampling_sees_the_truth_at_some_steps_and_repeats_by_its_gene
 
 
 def test_a_free_run_is_what_is_served_of_the_same_inputs() -> None:
-    net = two_links()
-    sequence = torch.randn(9, 4, 6)
-    absent = sequence.clone()
-    absent[..., :2] = torch.nan
-    absent[..., 3:] = torch.nan
-    assert max_difference(free_running(net, sequence), net.unroll(absent)) < 1e-6
+    net, sequence = two_links(), absent_sequence()
+    assert max_difference(free_running(net, sequence), net.unroll(sequence)) < 1e-6
+
+
+def test_what_an_event_carries_itself_overrules_teacher_and_feedback() -> None:
+    sequence = torch.tensor([[[1.0, 5.0]], [[1.0, NAN]], [[1.0, 7.0]]])
+    targets = torch.tensor([[[10.0]], [[20.0]], [[40.0]]])
+    # 1 + 5; 6 + 1 + 10 or 6; the one before + 1 + 7
+    assert teacher_forced(summing(), sequence, targets).flatten().tolist() == [6.0, 17.0, 25.0]
+    assert free_running(summing(), sequence).flatten().tolist() == [6.0, 13.0, 21.0]
 
 
 def test_the_draws_of_a_free_run_are_left_out_of_its_outputs() -> None:
     net = two_links(temperature=1.0)
-    outputs = free_running(net, torch.randn(9, 4, 6), generator=torch.Generator().manual_seed(0))
+    outputs = free_running(net, absent_sequence(), generator=torch.Generator().manual_seed(0))
     assert outputs.shape == (9, 4, 5)
     assert bool(outputs.isfinite().all())
 
 
 def test_gradients_flow_through_a_number_that_is_fed_back() -> None:
     # Given y[1] = y[0] + x[1] + y[0], where y[0] = x[0]
-    sequence = torch.tensor([[[3.0, 0.0]], [[1.0, 0.0]]], requires_grad=True)
+    sequence = torch.tensor([[[3.0, NAN]], [[1.0, NAN]]], requires_grad=True)
     free_running(summing(), sequence)[1].sum().backward()
     assert sequence.grad is not None
     assert sequence.grad[:, 0, 0].tolist() == [2.0, 1.0]
@@ -109,7 +123,7 @@ def test_gradients_flow_through_a_number_that_is_fed_back() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_weight_gets_a_finite_gradient_both_ways(temperature: float) -> None:
     net = two_links(temperature)
-    sequence, targets = torch.randn(9, 4, 6), torch.randn(9, 4, 5)
+    sequence, targets = absent_sequence(), torch.randn(9, 4, 5)
     for outputs in (
         teacher_forced(net, sequence, targets),
         free_running(net, sequence),
