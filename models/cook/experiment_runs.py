@@ -33,11 +33,11 @@ from models.cook.experiment_training import UPDATES_MAX, predict, right_days, tr
 from models.cook.story import WEATHERS, cook_fields
 from models.cook.training import (
     Lessons,
-    one_thread,
     random_lessons,
     seattle_lessons,
     train_cook,
 )
+from models.seeding import one_thread
 
 #: Of the long sequences in Seattle, which no net learns from; the same for all.
 LONG_SEED = 365

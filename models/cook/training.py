@@ -7,8 +7,7 @@ the years. Two things bring that about: sequences that grow, and noise on the hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -20,6 +19,7 @@ from models.contract import StepModel
 from models.cook.story import DISHES, WEATHERS, cook_fields, seattle_weather
 from models.errors import ModelError
 from models.fields import total_width
+from models.seeding import one_thread, seeded
 
 HIDDEN_SIZE = 24
 BATCH_FLATS = 64
@@ -205,23 +205,10 @@ def _has_learnt_the_rule(model: StepModel, generator: torch.Generator) -> bool:
     )
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: more only slow down so small a net, and round in another order."""
-    thread_count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(thread_count)
-
-
 def _seeded_net(seed: int) -> VanillaRNN:
-    """Make the net from its own seed and leave torch's global generator as it was."""
     inputs, outputs = cook_fields()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return VanillaRNN(total_width(inputs), HIDDEN_SIZE, total_width(outputs))
+    sizes = (total_width(inputs), HIDDEN_SIZE, total_width(outputs))
+    return seeded(seed, lambda: VanillaRNN(*sizes))
 
 
 def _learn(

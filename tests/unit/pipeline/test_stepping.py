@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import GRU, LSTM, TOLERANCE, ModelError, StepModel, VanillaRNN
+from models import GRU, LSTM, TOLERANCE, ModelError, SequenceRules, StepModel, VanillaRNN
 from pipeline.batch import Batch
+from pipeline.marks import END
 from pipeline.stepping import Stepper, count_before
 from tests.world import loaded
 
@@ -91,6 +92,19 @@ def test_states_that_come_in_are_not_written_to():
     assert states.offsets.tolist() == [-1]
     assert states.timesteps.tolist() == [0]
     assert not states.tensors[0].any()
+
+
+def test_answers_to_sequences_stand_in_the_order_of_the_events_that_end_them():
+    # Given two keys whose sequences end in turn
+    rules = SequenceRules("many-to-one")
+    stepper = Stepper(loaded(Reciprocal(1, 1), rules=rules), torch.device("cpu"))
+    batch = batch_of([0, 1, 1, 0], [1, 2, 4, 8])
+    batch.marks[:] = END
+
+    # When they are stepped, then the answers come as the ends do
+    answers = stepper.step(batch, stepper.layout.fresh(2)).answers
+    assert answers.event.tolist() == [0, 1, 2, 3]
+    assert answers.outputs.ravel().tolist() == [1, 0.5, 0.25, 0.125]
 
 
 class Growing(StepModel):

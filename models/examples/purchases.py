@@ -1,0 +1,245 @@
+"""Synchronized: at each purchase of a customer, whether the next one comes within 90 days.
+
+What 23,570 customers of CDNOW, a shop for music, bought from January 1997 to June 1998. An event is
+one purchase, its label is what the customer really did in the 90 days after it. Of the last 90 days
+nobody knows; those events are streamed like all others and have no label.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from models.cells import GRU
+from models.examples.example import (
+    SPLIT_SEED,
+    Answers,
+    Example,
+    ExampleEvent,
+    Labels,
+    Progress,
+    TrainedExample,
+    data_file,
+    first_keys,
+    offline_answers,
+    right_share,
+)
+from models.examples.training import fit, fold_scale, label_loss, shuffled
+from models.fields import Category, Number
+from models.rules import SequenceRules
+from models.seeding import one_thread, seeded
+
+#: Within so many days a customer has to come back.
+BACK_DAYS = 90
+ANSWERS = ("no", "yes")
+
+#: Customers that are kept out of training.
+HELD_OUT_COUNT = 4_000
+
+HIDDEN_SIZE = 24
+EPOCHS, BATCH, RATE = 12, 256, 1e-2
+
+#: Training sees this many first purchases of a customer; few have more.
+LENGTH_MAX = 40
+
+#: What the inputs are divided by for training: their usual size.
+SCALES = (60.0, 3.0, 50.0)
+
+#: The baseline tells apart customers with up to this many purchases.
+BASELINE_COUNTS_MAX = 10
+
+MS_PER_DAY = 86_400_000
+
+INPUTS = (Number("days"), Number("cds"), Number("dollars"))
+OUTPUTS = (Category("back", ANSWERS),)
+RULES = SequenceRules("synchronized")
+
+
+class Purchase(NamedTuple):
+    """One purchase.
+
+    Attributes:
+        date_ms: Midnight (UTC) of its day, in milliseconds since 1970.
+        event: `days` since the customer's purchase before (0 at the first), `cds`, `dollars`.
+        label: Whether the next one came within `BACK_DAYS`; None if the data end before.
+    """
+
+    date_ms: int
+    event: dict[str, Any]
+    label: str | None
+
+
+@cache
+def read_customers() -> dict[str, list[Purchase]]:
+    """Read what each customer bought, in order.
+
+    Returns:
+        customers: 23,570 of them, by number.
+
+    Raises:
+        ModelError: If the file is not there.
+
+    Source:
+        Fader and Hardie 2001, "Forecasting repeat sales at CDNOW"; as the package lifetimes
+        carries it.
+    """
+    file = data_file("lifetimes", "datasets/CDNOW_master.txt", install="lifetimes")
+    rows: dict[str, list[tuple[int, int, float]]] = {}
+    for line in file.read_text(encoding="ascii").splitlines()[1:]:
+        customer, date, cds, dollars = line.split()
+        day = datetime.strptime(date, "%Y%m%d").replace(tzinfo=UTC).timestamp() / 86_400
+        rows.setdefault(customer, []).append((int(day), int(cds), float(dollars)))
+    last_day = max(day for of_customer in rows.values() for day, _, _ in of_customer)
+    return {customer: _purchases(of_customer, last_day) for customer, of_customer in rows.items()}
+
+
+def split() -> tuple[dict[str, list[Purchase]], dict[str, list[Purchase]]]:
+    """Part the customers into those for training and `HELD_OUT_COUNT` others."""
+    customers = list(read_customers().items())
+    random.Random(SPLIT_SEED).shuffle(customers)
+    return dict(customers[HELD_OUT_COUNT:]), dict(customers[:HELD_OUT_COUNT])
+
+
+def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
+    """Train a GRU; about a quarter of a minute on one thread.
+
+    Args:
+        seed: Of weights and order.
+        on_progress: Told how far it is.
+
+    Returns:
+        trained: Reports `accuracy`; beside it `accuracy_by_count`, that of a table which only
+            counts the purchases, and `accuracy_always`, that of the commoner answer.
+
+    Raises:
+        ModelError: If the data are not there.
+    """
+    with one_thread():
+        net = seeded(seed, lambda: GRU(len(INPUTS), HIDDEN_SIZE, len(ANSWERS)))
+        _learn(net, seed, on_progress)
+        trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
+        trained.report.update(score(offline_answers(trained, events())))
+        trained.report.update(baselines())
+        return trained
+
+
+def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:
+    """Give the purchases of the held-out customers as they came, by date.
+
+    Args:
+        seed: Without meaning here: the data have an order of their own.
+        key_count: How many customers; all of them by default.
+
+    Returns:
+        events: `{"days": 18, "cds": 2, "dollars": 29.73}`, with the real time.
+    """
+    customers = first_keys(split()[1], key_count)
+    bought = [
+        ExampleEvent(_key(customer), purchase.date_ms, purchase.event)
+        for customer, of_customer in customers.items()
+        for purchase in of_customer
+    ]
+    # A stable sort: purchases of one customer on one day stay in their order.
+    return iter(sorted(bought, key=lambda event: event.timestamp_ms or 0))
+
+
+def labels() -> Labels:
+    """Give for each purchase of a held-out customer whether the next one came in time."""
+    return {
+        _key(customer): [purchase.label for purchase in of_customer]
+        for customer, of_customer in split()[1].items()
+    }
+
+
+def score(answers: Answers) -> dict[str, float]:
+    """Give the share of right answers, as `accuracy`."""
+    return {"accuracy": right_share(answers, labels(), "back")}
+
+
+def baselines() -> dict[str, float]:
+    """Give the accuracy of two rules that need no net, on the held-out customers.
+
+    Returns:
+        figures: `accuracy_by_count`: the commoner answer after the first, second, ... purchase;
+            `accuracy_always`: the commoner answer of all.
+    """
+    known = [
+        (min(count, BASELINE_COUNTS_MAX), purchase.label)
+        for of_customer in split()[0].values()
+        for count, purchase in enumerate(of_customer)
+        if purchase.label is not None
+    ]
+    always = Counter(label for _, label in known).most_common(1)[0][0]
+    by_count = {
+        count: Counter(label for other, label in known if other == count).most_common(1)[0][0]
+        for count in range(BASELINE_COUNTS_MAX + 1)
+    }
+    truth = [
+        (min(count, BASELINE_COUNTS_MAX), purchase.label)
+        for of_customer in split()[1].values()
+        for count, purchase in enumerate(of_customer)
+        if purchase.label is not None
+    ]
+    return {
+        "accuracy_by_count": sum(by_count[count] == label for count, label in truth) / len(truth),
+        "accuracy_always": sum(always == label for _, label in truth) / len(truth),
+    }
+
+
+def _purchases(rows: list[tuple[int, int, float]], last_day: int) -> list[Purchase]:
+    """Turn one customer's days, CDs and dollars into events and labels."""
+    purchases = []
+    for index, (day, cds, dollars) in enumerate(rows):
+        days = day - rows[index - 1][0] if index else 0
+        is_back = index + 1 < len(rows) and rows[index + 1][0] - day <= BACK_DAYS
+        label = ANSWERS[is_back] if last_day - day >= BACK_DAYS else None
+        event = {"days": days, "cds": cds, "dollars": dollars}
+        purchases.append(Purchase(day * MS_PER_DAY, event, label))
+    return purchases
+
+
+def _learn(net: GRU, seed: int, report: Progress | None) -> None:
+    customers = [of_customer[:LENGTH_MAX] for of_customer in split()[0].values()]
+    scales = torch.tensor(SCALES)
+    sequence = pad_sequence(
+        [torch.tensor([list(one.event.values()) for one in bought]) for bought in customers]
+    )  # (L, n, 3)
+    sequence /= scales
+    answers = pad_sequence(
+        [
+            torch.tensor([-1 if one.label is None else ANSWERS.index(one.label) for one in bought])
+            for bought in customers
+        ],
+        padding_value=-1,
+    )  # (L, n)
+    lengths = torch.tensor([len(bought) for bought in customers])
+
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        length = int(lengths[rows].max())
+        return label_loss(net.unroll(sequence[:length, rows]), answers[:length, rows])
+
+    batches = shuffled(len(customers), BATCH)
+    fit(net, loss_of, batches, epochs=EPOCHS, rate=RATE, seed=seed, on_progress=report)
+    fold_scale(net.recurrent, torch.zeros(len(SCALES)), scales)
+
+
+def _key(customer: str) -> str:
+    return f"customer-{customer}"
+
+
+EXAMPLE = Example(
+    summary="synchronized: a purchase in, whether the customer is back within 90 days out",
+    data="lifetimes, CDNOW",
+    train=train,
+    events=events,
+    labels=labels,
+    score=score,
+)

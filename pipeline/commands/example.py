@@ -1,0 +1,107 @@
+"""`livestep example`: a model trained on real data, and held-out events to stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from models import save_model
+from models.examples import EXAMPLES, ExampleEvent
+
+#: Members of a line that are not the event's own.
+KEY_MEMBER, TIME_MEMBER = "key", "time"
+
+
+#: Click wraps the lines of a paragraph unless it begins with a backspace.
+_LIST = "\b\n" + "\n".join(f"{name:<12} {one.summary}" for name, one in EXAMPLES.items())
+
+_HELP = f"""Train a small net on one thread, in a minute or less, and try it on held-out data.
+
+{_LIST}
+
+The data are in packages: pip install 'livestep[examples]', and for the vowels pip install --no-deps
+aeon.
+"""
+
+
+@click.command(help=_HELP, short_help="Train a model on real data, and write events to stream.")
+@click.argument("name", type=click.Choice(list(EXAMPLES)), metavar="NAME")
+@click.option(
+    "--model",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory to write the model to; replaced if it is one.",
+)
+@click.option(
+    "--events",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.jsonl",
+    help="File to write the held-out events to; replaced.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of weights, order and mixing.")
+def example(name: str, model: Path, events: Path, seed: int) -> None:
+    """Do what `_HELP` says."""
+    chosen = EXAMPLES[name]
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    # First, since it takes no time and shows whether data and file are as they should.
+    event_count, key_count, has_time = _write(events, chosen.events(seed, None))
+    started_s = time.monotonic()
+    with _progress(console) as progress:
+        task = progress.add_task("reading", total=1.0)
+        trained = chosen.train(
+            seed,
+            lambda fraction, text: progress.update(task, completed=fraction, description=text),
+        )
+    elapsed_s = time.monotonic() - started_s
+    save_model(
+        trained.net, model, trained.inputs, trained.outputs, trained.codec, rules=trained.rules
+    )
+    console.print(f"{chosen.summary}\ndata: {chosen.data}")
+    console.print(f"trained in {elapsed_s:.0f} s; on held-out data:")
+    for figure, value in trained.report.items():
+        console.print(f"  {figure.replace('_', ' '):<30} {value:.4f}")
+    console.print(f"model in {model}, {event_count:,} events of {key_count:,} keys in {events}:")
+    option = f" --timestamp {TIME_MEMBER}" if has_time else ""
+    console.print(f"  livestep publish {events} --topic TOPIC --key {KEY_MEMBER}{option}")
+
+
+def _write(file: Path, events: Iterable[ExampleEvent]) -> tuple[int, int, bool]:
+    """Write events as JSON lines; give the number of events and of keys, and if they have a time.
+
+    Raises:
+        click.BadParameter: If the file can't be written.
+    """
+    keys: set[str] = set()
+    event_count, has_time = 0, False
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as lines:
+            for key, timestamp_ms, event in events:
+                moment = {} if timestamp_ms is None else {TIME_MEMBER: timestamp_ms}
+                line = orjson.dumps({KEY_MEMBER: key, **moment, **event})
+                lines.write(line + b"\n")
+                keys.add(key)
+                event_count += 1
+                has_time = timestamp_ms is not None
+    except OSError as error:
+        raise click.BadParameter(f"{file}: {error.strerror}", param_hint="'--events'") from error
+    return event_count, len(keys), has_time
+
+
+def _progress(console: Console) -> Progress:
+    """Make a progress bar that is gone at the end, and never there without a terminal."""
+    return Progress(
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
