@@ -241,27 +241,18 @@ class FedBack(StepModel):
     def absent_inputs(self, batch_size: int) -> Tensor:
         """Make the inputs of a generated step: all absent, those of the feedback to be filled.
 
+        The first step, with nothing fed back yet, gets zeros there.
+
         Args:
             batch_size: N.
 
         Returns:
             inputs: (N, H_in), without the draws.
         """
-        inputs = self.go_inputs(batch_size)
+        inputs = self.get_buffer("_absent").expand(batch_size, -1).clone()
         for columns in self.fed_columns:
             inputs[:, columns] = torch.nan
         return inputs
-
-    def go_inputs(self, batch_size: int) -> Tensor:
-        """Make the inputs of the go step: all absent, and nothing fed back yet.
-
-        Args:
-            batch_size: N.
-
-        Returns:
-            inputs: (N, H_in), without the draws.
-        """
-        return self.get_buffer("_absent").expand(batch_size, -1).clone()
 
     def fill(self, inputs: Tensor, fed: Tensor) -> Tensor:
         """Put what was fed back where a feedback input is absent.

@@ -113,7 +113,7 @@ class Generator:
     def _inputs(self, openings: Openings, active: IntArray, step: int) -> Tensor:
         """Make the inputs of one step: (G active, H_in + S)."""
         count = len(active)
-        inputs = self._net.absent_inputs(count) if step else self._net.go_inputs(count)
+        inputs = self._net.absent_inputs(count)
         if not self._net.sampled_count:
             return inputs
         columns = draw_columns(

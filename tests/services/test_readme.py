@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_code_block_of_the_readme_runs_in_order(
     services: LocalServices, tmp_path: Path
 ) -> None:
@@ -41,7 +41,7 @@ def test_every_code_block_of_the_readme_runs_in_order(
             session += text
             command = [sys.executable, "-c", session]
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
         )
 
         # Then it says nothing of an error
