@@ -13,7 +13,7 @@ from pipeline.errors import StateError
 from pipeline.marks import BARE, END, FORGET, GAP, START
 from pipeline.memory import MemoryRecord, MemoryStore
 from pipeline.sessions import NO_TIME, Sessions, clock_record, read_clock
-from tests.world import World, loaded
+from tests.world import World, loaded, run_to_end
 
 GAP_END = END | BARE | GAP
 
@@ -169,8 +169,10 @@ class Interrupted(MemoryStore):
     def __init__(self):
         super().__init__()
         self.late_save = None
+        self.readings = 0
 
     def times(self, partition):
+        self.readings += 1
         found = list(super().times(partition))
         late_save, self.late_save = self.late_save, None
         if late_save is not None:
@@ -178,7 +180,7 @@ class Interrupted(MemoryStore):
         return iter(found)
 
 
-def test_a_save_that_comes_in_while_the_times_are_read_is_noticed():
+def test_a_save_that_comes_in_while_the_times_are_read_makes_them_be_read_again():
     # Given a worker of a model with a session gap, whose last save is still on its way
     model = loaded(
         GRU(input_size=2, hidden_size=4, output_size=1),
@@ -198,7 +200,14 @@ def test_a_save_that_comes_in_while_the_times_are_read_is_noticed():
     # When it arrives while the next worker reads which sequences are open
     world.store.late_save = lambda: world.store.restore(ahead)
     world.publish("k60", {"x": [1, 60]}, timestamp_ms=60)
-    world.run_to_end()
+    before = world.store.readings
+    engine = world.start()
+    work = engine.poll(0)
+    assert world.store.readings == before + 2
 
     # Then the sequences end where the log says
+    if work is not None:
+        engine.run(work)
+    run_to_end(engine)
+    engine.drain()
     assert world.report().is_clean, world.report()
