@@ -121,14 +121,8 @@ class Worker:
             undo.callback(log.close)
             store = self._open_store(log, model)
             undo.callback(store.close)
-            if not model.rules.is_stateless and "compact" in log.topic_setting(
-                settings.input_topic, "cleanup.policy"
-            ):
-                _log.warning(
-                    "topic %s is compacted: should Redis lose states, a replay could not bring "
-                    "back what compaction has removed",
-                    settings.input_topic,
-                )
+            if not model.rules.is_stateless:
+                self._warn_of_compaction(log)
             self._engine = build_engine(
                 settings, model, log, store, output_partitions=log.partition_counts
             )

@@ -60,6 +60,8 @@ class OutgoingRecords:
         }
         values = self._codec.encode(answers.outputs[:, :width], drawn)
         records, keys = batch.records, batch.keys
+        prefixes, fingerprint = self._prefixes, self._fingerprint
+        output_partitions = self._output_partitions
         for event, row, value, timestep, extra in zip(
             answers.event.tolist(),
             batch.key_index[answers.event].tolist(),
@@ -70,12 +72,12 @@ class OutgoingRecords:
         ):
             record = records[event]
             partition, key = keys[row]
-            source = self._prefixes[partition] + b"%d" % record.offset()
-            headers = prediction_headers(source, timestep, self._fingerprint)
+            source = prefixes[partition] + b"%d" % record.offset()
+            headers = prediction_headers(source, timestep, fingerprint)
             if extra:
                 headers += extra
             time_ms = record.timestamp()[1]
-            yield key, value, partition % self._output_partitions, time_ms, headers
+            yield key, value, partition % output_partitions, time_ms, headers
 
     def _extra_headers(self, batch: Batch, answers: Answers) -> Iterable[Headers | None]:
         """Give for each answer the headers that only some answers have."""

@@ -40,7 +40,7 @@ _READERS = {"csv": read_csv, "jsonl": read_json_lines}
 @click.option(
     "--columns",
     metavar="A,B,C",
-    help="Columns of the value.  [default: all but key and timestamp]",
+    help="Columns of the value.  [default: all that mean nothing else]",
 )
 @click.option(
     "--timestamp",

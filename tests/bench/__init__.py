@@ -14,7 +14,11 @@
     throughput.py        one run over a full log
     latency.py feed.py   one run at a steady rate
     memory.py            keys beyond the pool, bytes of a key
-    results.py           results/<date>.json and README's table
+    shapes.py            livestep over each shape of sequence
+    shape_cases.py       their models and events
+    shape_audit.py       the independent judge over some keys of a run
+    generation.py        many open sequences together, against one after another
+    results.py           results/<date>.json and README's tables
 
 Caveats:
     - All numbers are of one machine on which broker, Redis, load, reader and contestant share the
@@ -31,5 +35,11 @@ Caveats:
     - Latency is from the producer's call to the reader's hands, at the rate that the row gives:
       20,000 events/s, or a quarter of what a slower system can do; none where a system had not
       caught up with its own start within the run.
+    - Shapes: events/s in is the steady rate of the outputs times events by outputs; where sequences
+      end, their ends are spread evenly over the log. One-to-one and synchronized with the same net
+      run in turn, up to five times, the other shapes once. A label comes with the probabilities of
+      all 27, which is most of the bytes that the shapes that generate write. The judge looks at
+      some keys of the first run, each with all its events and answers; of the other keys the
+      answers are counted.
     - Peers keep their state on this machine's disk or broker; nothing is replicated, in no row.
 """

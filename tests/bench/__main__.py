@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import torch
 
 from deploy.jars import DATA_ROOT
 from deploy.process import ServiceError, orderly_termination
 from deploy.services import local_services
-from tests.bench import latency, memory, results, throughput
+from tests.bench import generation, latency, memory, results, throughput
 from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import CONTESTANTS, REPOSITORY, Contestant
 from tests.bench.dataset import GROUP_COPIES
 from tests.bench.peer_environment import PeerEnvironment, PeerError
 from tests.bench.progress import Progress
+from tests.bench.shapes import Shapes
 from tests.bench.throughput import Throughput
 
 #: Repetitions of the utterances for slow and for fast systems: 56,870 and 341,220 events.
@@ -27,7 +29,11 @@ COPIES = (GROUP_COPIES, 6 * GROUP_COPIES)
 
 #: All ends within 20 minutes: what would end later than this is left out, and said to be.
 THROUGHPUT_UNTIL_S = 13 * 60
-LATENCY_UNTIL_S = 17 * 60
+LATENCY_UNTIL_S = 15 * 60
+SHAPES_UNTIL_S = 18.5 * 60
+
+#: The shapes take about as long at most.
+SHAPES_DURATION_S = 3.5 * 60
 
 #: A load above this was somebody else's, and shows in the numbers, most of all in latency.
 LOAD_MAX = 0.5
@@ -39,16 +45,19 @@ RowThroughputs = dict[str, list[Throughput]]
 
 
 @click.command()
-@click.option("--rows", default="", help="Rows to run, with commas.  [default: all]")
+@click.option("--rows", default="", help="Rows to run, with commas, or none.  [default: all]")
 @click.option("--repeats", default=3, show_default=True, help="Runs a row; the median counts.")
 @click.option("--quick", is_flag=True, help="One short run each, for a first look.")
 @click.option("--latency/--no-latency", "with_latency", default=True, help="Measure latency, too.")
 @click.option("--memory/--no-memory", "with_memory", default=True, help="Measure memory, too.")
 @click.option(
+    "--shapes/--no-shapes", "with_shapes", default=True, help="Measure all shapes of sequence, too."
+)
+@click.option(
     "--write/--no-write",
     "is_written",
     default=None,
-    help="Write results and README's table.  [default: if all rows ran, and not --quick]",
+    help="Write results and README's tables.  [default: if all rows ran, and not --quick]",
 )
 @click.option("--list", "is_listed", is_flag=True, help="Print the rows.")
 def main(
@@ -57,6 +66,7 @@ def main(
     quick: bool,
     with_latency: bool,
     with_memory: bool,
+    with_shapes: bool,
     is_written: bool | None,
     is_listed: bool,
 ) -> None:
@@ -77,28 +87,35 @@ def main(
                 if with_latency
                 else 0.0,
                 with_memory=with_memory and not quick,
+                with_shapes=with_shapes,
+                is_quick=quick,
             )
     except (ServiceError, PeerError, ContestantError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    print(results.table(found))
+    tables = [results.table(found)] if found.rows else []
+    if found.shapes:
+        tables.append(results.shapes_table(found))
+    print("\n\n".join(tables))
     if is_written is None:
         is_written = not (rows or quick or progress.failures)
     if is_written:
         progress.say(f"wrote {results.write(found)}")
         if results.update_readme(REPOSITORY / "README.md", found):
-            progress.say("README.md has the new table")
+            progress.say("README.md has the new tables")
     if progress.failures:
         sys.exit(1)
 
 
 def choose(rows: str) -> list[Contestant]:
-    """Choose contestants by the names of their rows; all if there are none.
+    """Choose contestants by the names of their rows; all if there are no names.
 
     Raises:
         click.BadParameter: If a name is unknown.
     """
+    if rows == "none":
+        return []
     names = [name.strip() for name in rows.split(",") if name.strip()]
     known = {contestant.row: contestant for contestant in CONTESTANTS}
     if unknown := [name for name in names if name not in known]:
@@ -114,9 +131,13 @@ def run(
     copies: tuple[int, int],
     latency_s: float,
     with_memory: bool,
+    with_shapes: bool,
+    is_quick: bool,
 ) -> results.Results:
-    """Run all rows, alternating, then latency, then memory."""
+    """Run all rows, alternating, then latency, memory and shapes."""
     DATA_ROOT.mkdir(exist_ok=True)
+    # The truth is computed step by step; threads would be no help there, and in a contestant's way.
+    torch.set_num_threads(1)
     machine = results.describe_machine()
     if machine.load > LOAD_MAX:
         progress.say(f"warning: the machine is not quiet, its load is {machine.load}")
@@ -133,11 +154,18 @@ def run(
             if latency_s:
                 measure_latencies(bench, ran, rows, latency_s)
             found_memory = memory.measure(bench) if with_memory else None
+            shape_rows: list[results.ShapeRow] = []
+            if with_shapes:
+                until_s = min(SHAPES_UNTIL_S, progress.elapsed_s + SHAPES_DURATION_S)
+                shape_rows = Shapes(bench, is_quick, until_s).measure()
+        generation_speed = generation.measure(directory / "names") if with_shapes else None
         return results.Results(
             date=results.today(),
             machine=machine,
             rows=rows,
             memory=found_memory,
+            shapes=shape_rows,
+            generation=generation_speed,
             minutes=round(progress.elapsed_s / 60, 1),
         )
     finally:

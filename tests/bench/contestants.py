@@ -104,10 +104,17 @@ def livestep_version() -> str:
         return str(tomllib.load(file)["project"]["version"])
 
 
-def _livestep(guarantee: str, codec: Codec = "json") -> Callable[[Run], list[str]]:
+def livestep(guarantee: str, model: str = "json") -> Callable[[Run], list[str]]:
+    """Make the command line of a worker.
+
+    Args:
+        guarantee: What it promises.
+        model: Name of the model's directory: by default its codec.
+    """
+
     def command(run: Run) -> list[str]:
         options = {
-            "--model": str(run.files / codec),
+            "--model": str(run.files / model),
             "--bootstrap-servers": run.bootstrap_servers,
             "--redis-url": run.redis_url,
             "--input-topic": run.input_topic,
@@ -161,16 +168,16 @@ CONTESTANTS = [
     ),
     Contestant(
         row="livestep-exactly-once", system="livestep", kind="ours",
-        guarantee="exactly-once", durable=True, is_fast=True, command=_livestep("exactly-once"),
+        guarantee="exactly-once", durable=True, is_fast=True, command=livestep("exactly-once"),
     ),
     Contestant(
         row="livestep-at-least-once", system="livestep", kind="ours",
-        guarantee="at-least-once", durable=True, is_fast=True, command=_livestep("at-least-once"),
+        guarantee="at-least-once", durable=True, is_fast=True, command=livestep("at-least-once"),
     ),
     Contestant(
         row="livestep-float32", system="livestep", kind="ours", codec="float32",
         guarantee="exactly-once", durable=True, is_fast=True,
-        command=_livestep("exactly-once", "float32"),
+        command=livestep("exactly-once", "float32"),
     ),
     Contestant(
         row="kafka-streams", system="Kafka Streams + ONNX Runtime", kind="java",

@@ -131,7 +131,7 @@ def make_log(utterances: Utterances, copies: int) -> EventLog:
             for group in range(copies // GROUP_COPIES)
         ]
     )
-    timesteps = _occurrence(keys)
+    timesteps = occurrence(keys)
     names = [b"utterance-%03d-%02d" % (i % count, i // count) for i in range(count * copies)]
     return EventLog(utterances.starts[keys % count] + timesteps, keys, timesteps, names, utterances)
 
@@ -170,11 +170,11 @@ def save_weights(model: GRU, path: Path) -> None:
     np.savez(path, allow_pickle=False, **parameters)
 
 
-def _occurrence(keys: IntArray) -> IntArray:
+def occurrence(keys: IntArray) -> IntArray:
     """Count, for each element, how many equal ones stand before it.
 
     Example:
-        >>> _occurrence(np.array([7, 5, 7, 7, 5])).tolist()
+        >>> occurrence(np.array([7, 5, 7, 7, 5])).tolist()
         [0, 0, 1, 2, 1]
     """
     order = np.argsort(keys, kind="stable")

@@ -93,7 +93,7 @@ class OutputReader:
 
     def read(
         self,
-        expected: int,
+        expected: int | None,
         timeout_s: float,
         is_alive: Callable[[], bool],
         on_look: Callable[[int], None],
@@ -101,20 +101,23 @@ class OutputReader:
         """Read until all expected outputs are there and a moment has brought no more.
 
         Args:
-            expected: Number of outputs.
+            expected: Number of outputs; None if they are all that the contestant writes before it
+                ends by itself.
             timeout_s: Give up after this time, with what there is.
             is_alive: Whether the contestant can still write; if not, what there is is all.
             on_look: Called with the number of outputs so far.
         """
         outputs = Outputs()
         deadline = time.monotonic() + timeout_s
-        while len(outputs) < expected and time.monotonic() < deadline:
+        while time.monotonic() < deadline and (expected is None or len(outputs) < expected):
             was_alive = is_alive()
             before = len(outputs)
             self.look(outputs)
             on_look(len(outputs))
             if not was_alive and len(outputs) == before:
                 break
+        if expected is None:
+            return outputs
         deadline = time.monotonic() + EXTRA_WAIT_S
         while time.monotonic() < deadline:
             self.look(outputs)

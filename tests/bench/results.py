@@ -16,8 +16,11 @@ from deploy.jars import kafka_version
 
 RESULTS = Path(__file__).with_name("results")
 
-#: README's table stands between these.
-TABLE_START, TABLE_END = "<!-- bench -->", "<!-- /bench -->"
+#: README's tables stand between `<!-- NAME -->` and `<!-- /NAME -->`.
+TABLE, SHAPES_TABLE = "bench", "bench-shapes"
+
+#: Rows of the same net, by which what a state costs is seen.
+TWINS = ("one-to-one", "synchronized")
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -93,6 +96,64 @@ class Memory(msgspec.Struct, kw_only=True):
     pool_total_bytes_a_key: int | None = None
 
 
+class ShapeRow(msgspec.Struct, kw_only=True):
+    """A shape of sequence, run by livestep, exactly-once, with JSON.
+
+    Attributes:
+        row: Its name.
+        net: What was stepped.
+        events: In the input topic.
+        records: In the output topic, of one run.
+        events_per_s: Median of `runs`.
+        records_per_s: In the same time.
+        runs: Events per second of each run.
+        audited_events: Events of the keys that the independent judge has looked at, of one run.
+        wrong: What that has found, as `missing` and `duplicate`; of the two, of all keys' answers
+            how many there are too few or too many, if that is more.
+        deviation: Largest |prediction - truth|.
+        rss_mb: The most memory of the process over all runs, in 10^6 bytes.
+    """
+
+    row: str
+    shape: str
+    net: str
+    events: int
+    records: int
+    events_per_s: int
+    records_per_s: int
+    runs: list[int]
+    audited_events: int
+    wrong: int
+    missing: int
+    duplicate: int
+    deviation: float
+    rss_mb: int | None
+
+
+class GenerationSpeed(msgspec.Struct, kw_only=True):
+    """Generation of many open sequences in one process, without Kafka.
+
+    Attributes:
+        net: What generates.
+        device: Where, "cpu" with one thread.
+        sequences: That are open at the same time.
+        records: That all of them give.
+        together_ms: For all of them advancing together: one model call a step.
+        one_by_one_ms: For one after another, by the same code.
+        offline_ms: For one after another, by `models.generate`, which is made to be read.
+        different: Sequences that are not the same in all three.
+    """
+
+    net: str
+    device: str
+    sequences: int
+    records: int
+    together_ms: float
+    one_by_one_ms: float
+    offline_ms: float
+    different: int
+
+
 class Results(msgspec.Struct, kw_only=True):
     """What one call of the benchmark gave."""
 
@@ -100,6 +161,8 @@ class Results(msgspec.Struct, kw_only=True):
     machine: Machine
     rows: list[Row]
     memory: Memory | None = None
+    shapes: list[ShapeRow] = []
+    generation: GenerationSpeed | None = None
     minutes: float = 0.0
 
 
@@ -171,19 +234,60 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def shapes_table(results: Results) -> str:
+    """Format the shapes in Markdown, in their order, and what else there is to say of them."""
+    lines = [
+        "| shape | net | events/s in | records/s out | wrong / missing / duplicate "
+        "(events judged) | memory MB |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in results.shapes:
+        cells = [
+            row.shape,
+            row.net,
+            f"{row.events_per_s:,}",
+            f"{row.records_per_s:,}",
+            f"{row.wrong} / {row.missing} / {row.duplicate} ({row.audited_events:,})",
+            "-" if row.rss_mb is None else f"{row.rss_mb:,}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    notes = []
+    rates = {row.row: row.events_per_s for row in results.shapes}
+    if all(rates.get(twin) for twin in TWINS):
+        first, second = (rates[twin] for twin in TWINS)
+        notes.append(f"One-to-one is {first / second:.2f} times as fast as synchronized.")
+    if (speed := results.generation) is not None:
+        notes.append(
+            f"Generation alone ({speed.net}, {speed.device}, one thread): {speed.sequences:,} open "
+            f"sequences, {speed.records:,} records, take {speed.together_ms:,.0f} ms together, "
+            f"{speed.one_by_one_ms:,.0f} ms one after another: "
+            f"{speed.one_by_one_ms / speed.together_ms:,.0f} times as long; the offline twin takes "
+            f"{speed.offline_ms:,.0f} ms ({speed.offline_ms / speed.together_ms:,.0f} times). "
+            f"Sequences that are not the same in all three: {speed.different}."
+        )
+    return "\n".join([*lines, "", " ".join(notes)]).rstrip()
+
+
 def update_readme(readme: Path, results: Results) -> bool:
-    """Put the table between README's markers.
+    """Put the tables between README's markers; one that was not measured stays as it is.
 
     Returns:
-        Whether the markers were there.
+        Whether all markers were there.
     """
+    tables = {TABLE: table(results) if results.rows else ""}
+    tables[SHAPES_TABLE] = shapes_table(results) if results.shapes else ""
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    pattern = re.compile(f"{re.escape(TABLE_START)}.*?{re.escape(TABLE_END)}", re.DOTALL)
-    block = f"{TABLE_START}\n{table(results)}\n{TABLE_END}"
-    new_text, found_count = pattern.subn(lambda _: block, text)
-    if found_count:
-        readme.write_text(new_text, encoding="utf-8")
-    return bool(found_count)
+    is_found = True
+    for name, content in tables.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        is_found &= start in text and end in text
+        if content:
+            block = f"{start}\n{content}\n{end}"
+            pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+            text = pattern.sub(lambda _, block=block: block, text)  # type: ignore[misc]
+    if text and is_found:
+        readme.write_text(text, encoding="utf-8")
+    return is_found
 
 
 def _processor() -> str:
