@@ -6,7 +6,8 @@ import itertools
 import json
 import random
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,21 @@ from deploy.audit import AuditReport, audit
 from deploy.process import ChildProcess
 from deploy.services import LocalServices
 from models import GRU, LoadedModel, StepModel, load_model, save_model
+from models.rules import Shape
 from pipeline import Prediction, PredictionReader
 from pipeline.app import run_worker
 from pipeline.settings import Settings
 from pipeline.topics import create_topics, lag
 from tests.helpers import wait_until
+from tests.shaped import ShapedEvents, shaped_parts
 
 PARTITIONS = 4
 
 #: Short, so that a killed worker's partitions move within a test; the broker allows 1 s.
 SESSION_TIMEOUT_MS = 2_000
+
+#: Where no Redis is: for models that keep nothing.
+UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 
 _run_number = itertools.count()
 
@@ -97,7 +103,15 @@ class Running:
         self.publish_raw(records)
 
     def publish_raw(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
-        """Publish records as they are."""
+        """Publish records as they are, at the time of now."""
+        self._produce((key, value, [], 0) for key, value in records)
+
+    def publish_shaped(self, events: ShapedEvents, count: int) -> None:
+        """Publish the next random events of a shape, with their marks and times."""
+        self._produce(record[:4] for record in events.take(count))
+
+    def _produce(self, records: Iterable[tuple[Any, Any, Any, int]]) -> None:
+        """Publish keys, values, headers and times; 0 is now."""
         producer = Producer(
             {
                 "bootstrap.servers": self.services.bootstrap_servers,
@@ -105,12 +119,19 @@ class Running:
                 "linger.ms": 5,
             }
         )
-        for key, value in records:
-            producer.produce(self.input_topic, value, key)
+        for key, value, headers, timestamp_ms in records:
+            producer.produce(self.input_topic, value, key, headers=headers, timestamp=timestamp_ms)
             producer.poll(0)
+            self.published += 1
         assert producer.flush(30) == 0
         producer.close()
-        self.published += len(records)
+
+    def another_topic(self, suffix: str) -> str:
+        """Create an output topic beside the first one."""
+        name = f"{self.output_topic}.{suffix}"
+        (outcome,) = create_topics(self.services.bootstrap_servers, [name], PARTITIONS)
+        assert outcome.problem is None, outcome
+        return name
 
     def lag(self) -> int:
         """Events that the group has not committed."""
@@ -138,6 +159,14 @@ class Running:
         return audit(
             self.services.bootstrap_servers, self.input_topic, self.output_topic, self.model
         )
+
+    def assert_sequences(self) -> AuditReport:
+        """Each answer of each sequence there exactly once, in order, equal to the offline truth."""
+        report = self.audit()
+        assert report.is_clean, report
+        assert report.events == self.published, report
+        assert report.predictions > 0, report
+        return report
 
     def assert_truth(self) -> None:
         """Each event predicted exactly once, in order, equal to the unroll."""
@@ -170,3 +199,23 @@ def make_running(
     outcomes = create_topics(services.bootstrap_servers, topics, partition_count=partitions)
     assert not [outcome.problem for outcome in outcomes if outcome.problem]
     return Running(services, folder, topics[0], topics[2], load_model(model))
+
+
+def shaped_running(
+    make: Callable[..., Running], shape: Shape, seed: object
+) -> tuple[Running, ShapedEvents, dict[str, Any]]:
+    """Create topics, a random model of a shape, and random events for it.
+
+    Returns:
+        running: Topics and model.
+        events: Of some keys, with marks and bad ones among them.
+        options: Settings that its workers need: no Redis if the shape keeps nothing.
+    """
+    rng = random.Random(f"{shape}/{seed}")
+    net, parts = shaped_parts(rng, shape)
+    running = make(net=net, **parts)
+    # Kafka deletes by the records' own time, so theirs is now.
+    now_ms = int(time.time() * 1000)
+    events = ShapedEvents(running.model, rng, keys=20, is_fragile=False, begin_ms=now_ms)
+    options = {"redis_url": UNREACHABLE_REDIS} if parts["rules"].is_stateless else {}
+    return running, events, options

@@ -31,7 +31,6 @@ GOOD = b'{"x": [1, 2, 3]}'
 
 #: What is wrong with a record: key, value, the reason it is given.
 BAD: dict[str, tuple[bytes | None, bytes | None, str]] = {
-    "a null value": (b"k", None, "no-value"),
     "an empty value": (b"k", b"", "empty-value"),
     "no key": (None, GOOD, "no-key"),
     "an empty key": (b"", GOOD, "no-key"),
@@ -49,7 +48,11 @@ BAD: dict[str, tuple[bytes | None, bytes | None, str]] = {
     "a text for a number": (b"k", b'{"x": [1, "2", 3]}', "wrong-kind"),
     "a truth value for a number": (b"k", b'{"x": [1, true, 3]}', "wrong-kind"),
     "NaN": (b"k", b'{"x": [1, NaN, 3]}', "not-json"),
+    "a mark that is no truth value": (b"k", b'{"x": [1, 2, 3], "end": 1}', "bad-mark"),
+    "steps of nothing": (b"k", b'{"x": [1, 2, 3], "steps_max": 2}', "bad-steps-max"),
+    # These come last, since they are found when the whole batch is looked at, and is stepped.
     "beyond float32": (b"k", b'{"x": [1, 1e39, 3]}', "not-finite"),
+    "an end of nothing": (b"nobody", b'{"end": true}', "end-without-beginning"),
 }
 
 

@@ -304,7 +304,7 @@ def test_a_foreign_record_is_named_and_the_reader_can_go_on(bootstrap_servers, t
         producer.produce(topic, b"hello", key=b"k", partition=0)
         producer.commit_transaction()
         send(producer, topic, [1], partition=0)
-        with pytest.raises(DecodeError, match=f"{topic}/0/0: header 'timestep' is missing"):
+        with pytest.raises(DecodeError, match=f"{topic}/0/0: header 'source' is missing"):
             reader.read(WAIT_S, 1)
         assert numbers(reader.read(WAIT_S, 1)) == [1]
 

@@ -1,122 +1,16 @@
 """The judge on sequences: right answers of each shape pass, and each kind of fault is found."""
 
 import random
-from types import SimpleNamespace
 
 import orjson
 import pytest
-import torch
 
-from deploy.judge import Judge
 from deploy.unrolled import unroll_log
-from models import Category, Feedback, Generation, Number, SequenceRules, StepModel
-from models.fields import activate, decode
+from models import Generation, Number, SequenceRules
 from models.offline import Choice, KeyReader, OfflineEvent, answers_to_log, with_gaps
-from pipeline.records import (
-    FINISHES,
-    Source,
-    answer_headers,
-    dead_letter_headers,
-    prediction_headers,
-)
+from tests.judged import LETTER, Told, event, faults, judged, letter, offline, told, written
 from tests.shaped import SHAPES, ShapedEvents, shaped_model
-from tests.worker_records import Answer
 from tests.world import loaded
-
-LETTERS = ("a", "b", "c", ".")
-LETTER = Category("letter", LETTERS)
-
-
-class Told(StepModel):
-    """Gives as logits what it is told: its inputs, and half of what it was fed; adds nothing."""
-
-    def __init__(self):
-        super().__init__(input_size=8, output_size=4)
-
-    def initial_state(self, batch_size):
-        return torch.zeros(batch_size, 4)
-
-    def step(self, inputs, prev_state=None):
-        state = self.initial_state(len(inputs)) if prev_state is None else prev_state
-        state = state + inputs[:, :4]
-        return state + inputs[:, 4:].roll(1, dims=1) * 0.5, state
-
-
-def told(shape, **rules):
-    """A model whose state is the sum of x, and which goes on to the letter after the last one."""
-    links = (Feedback("letter", "last", rules.pop("temperature", 0.0)),)
-    return loaded(
-        Told(),
-        inputs=(Number("x", 4), Category("last", LETTERS, optional=True)),
-        outputs=(LETTER,),
-        rules=SequenceRules(shape, links, **rules),
-    )
-
-
-def event(offset, key=b"k", timestamp=1_000, headers=(), value=None, **members):
-    """A record of the input topic: members are JSON, or a value as it is."""
-    return SimpleNamespace(
-        topic="events",
-        partition=0,
-        offset=offset,
-        key=key,
-        timestamp=timestamp,
-        headers=list(headers),
-        value=orjson.dumps(members) if members else value,
-    )
-
-
-def written(model, record, answer, label=None):
-    """A prediction as a faultless worker writes it."""
-    headers = prediction_headers(
-        Source("events", record.partition, record.offset).to_bytes(),
-        answer.timestep,
-        model.fingerprint.encode(),
-    )
-    step = -1 if answer.step is None else answer.step
-    finish = 0 if answer.finish is None else FINISHES.index(answer.finish.encode())
-    headers += answer_headers(step, finish, answer.ended_by is not None)
-    if model.codec == "json":
-        members = decode(model.outputs, answer.values[None])[0]
-        drawn = [link.output for link in model.rules.feedback if link.temperature > 0]
-        for name, index in zip(drawn, answer.chosen.tolist(), strict=False):
-            members[name]["label"] = LETTERS[index]
-        if label is not None:
-            members["letter"]["label"] = label
-        value = orjson.dumps(members)
-    else:
-        value = activate(model.outputs, answer.values[None])[0].astype("<f4").tobytes()
-    return Answer(record.key, value, record.timestamp, headers, record.partition)
-
-
-def letter(record, reason):
-    """A dead letter."""
-    source = Source("events", record.partition, record.offset)
-    headers = dead_letter_headers(record.headers, reason, "a detail", source)
-    return SimpleNamespace(topic="events.dead-letter", partition=0, offset=0, headers=headers)
-
-
-def judged(model, records, answers, letters=()):
-    judge = Judge("events", 1, model)
-    for one in letters:
-        judge.take_dead_letter(one)
-    judge.take_events(unroll_log(records, model, judge.dead, lambda *_: None))
-    for answer in answers:
-        judge.take_prediction(answer)
-    return judge.report()
-
-
-def faults(report):
-    return report.lost, report.repeated, report.out_of_order, report.different
-
-
-def offline(x, offset, **marks):
-    """An event of `told` as the offline run takes it."""
-    inputs = None
-    if x is not None:
-        inputs = torch.tensor([*x, *[torch.nan] * 4]).numpy()
-    return OfflineEvent(inputs, offset=offset, **marks)
-
 
 X = [0.5, 0.0, 0.0, 0.0]
 
