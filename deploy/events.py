@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +95,8 @@ def read_events(
         dead: Reasons of the dead letters, by the places of their events.
     """
     events: dict[Place, InputEvent | None] = {}
-    read = _read_json if model.codec == "json" else _read_float32
+    optional = frozenset(field.name for field in model.inputs if field.optional)
+    read = _read_float32 if model.codec == "float32" else partial(_read_json, optional=optional)
     features: list[Any] = []
     for record in records:
         place = (record.partition, record.offset)
@@ -168,7 +170,7 @@ def _check_bound(steps_max: Any, model: LoadedModel) -> None:
         raise ValueError(f"steps_max is {steps_max}")
 
 
-def _read_json(value: bytes) -> tuple[Marks, Any]:
+def _read_json(value: bytes, optional: frozenset[str]) -> tuple[Marks, Any]:
     members = orjson.loads(value)
     if not isinstance(members, dict):
         raise ValueError("no object")
@@ -178,7 +180,9 @@ def _read_json(value: bytes) -> tuple[Marks, Any]:
     if not isinstance(start, bool) or not isinstance(end, bool):
         raise ValueError("a mark is neither true nor false")
     steps_max = members.pop("steps_max", None)
-    is_bare = (start or end) and all(member is None for member in members.values())
+    is_bare = (start or end) and all(
+        member is None and name in optional for name, member in members.items()
+    )
     return Marks(start, end, steps_max, is_bare), members
 
 

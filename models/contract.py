@@ -71,6 +71,8 @@ class StepModel(nn.Module, ABC):
 
     One row is one key, so rows never mix: a key's output is the same whichever other keys share
     its batch, up to the rounding that `checks.TOLERANCE` states. No method writes to `prev_state`.
+    A state that is NaN or infinite stays so: the engine looks for it at a batch's end, and leaves
+    out the step that began it.
     A subclass has to define `initial_state` and `step`; the other two are loops over `step`, which
     a subclass may replace by something faster with the same result (`checks.check_model` compares).
 

@@ -102,7 +102,10 @@ def _read_event(
             detail = f"mark 'steps_max' has to be in the range of the rules, not {steps_max!r}"
             raise FieldError("wrong-kind", detail, index)
     row: FloatRow | None = None
-    is_bare = (start or end) and all(value is None for value in features.values())
+    optional = {field.name for field in model.inputs if field.optional}
+    is_bare = (start or end) and all(
+        value is None and name in optional for name, value in features.items()
+    )
     if not is_bare:
         row = _encode_one(model, features, index)
     return OfflineEvent(

@@ -12,7 +12,8 @@ def session_gaps(gap_ms: int, records: Iterable[tuple[bytes, int, bool]]) -> Ite
     """Say for each record of a partition whose sequences a gap ends before it.
 
     The clock is the largest event time so far. A sequence whose last event came more than the gap
-    before the clock is ended, the longest idle first, `rules.GAP_ENDS_MAX` by one record at most.
+    before the clock is ended: by a record of its own key at once, else the longest idle first,
+    `rules.GAP_ENDS_MAX` by one record at most.
 
     Args:
         gap_ms: `SequenceRules.session_gap_ms`.
@@ -32,6 +33,9 @@ def session_gaps(gap_ms: int, records: Iterable[tuple[bytes, int, bool]]) -> Ite
     for key, time_ms, is_open in records:
         clock = max(clock, time_ms)
         ended: list[bytes] = []
+        if key in open_since and clock - open_since[key] > gap_ms:
+            del open_since[key]
+            ended.append(key)
         while open_since and len(ended) < GAP_ENDS_MAX:
             longest_idle = next(iter(open_since))
             if clock - open_since[longest_idle] <= gap_ms:

@@ -14,10 +14,11 @@ import torch
 
 from models import LoadedModel, ModelError, choose_device, load_model
 from models.devices import device_of
+from models.rules import GAP_ENDS_MAX
 from pipeline.codec import codec_for
 from pipeline.cycle import Cycle
 from pipeline.engine import Engine
-from pipeline.errors import EngineError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import WorkerId
 from pipeline.log import Log
 from pipeline.no_store import NoStore
@@ -65,6 +66,11 @@ def build_engine(
     """
     model.net.eval()
     stepper = Stepper(model, device_of(model.net))
+    if model.rules.session_gap_ms is not None and settings.pool_slots < 2 * (1 + GAP_ENDS_MAX):
+        raise ConfigError(
+            f"--pool-slots {settings.pool_slots} is too small for a model with a session gap: one "
+            f"event may end {GAP_ENDS_MAX} sequences, and {2 * (1 + GAP_ENDS_MAX)} have to fit"
+        )
     # A model that keeps nothing needs no slots.
     pool = Pool(stepper.layout, 0 if model.rules.is_stateless else settings.pool_slots)
     saver = Saver(store, settings.save_queue_batches_max if is_saving_behind else 0)

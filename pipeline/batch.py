@@ -169,7 +169,7 @@ def pack(
             if value and len(value) <= value_bytes_max:
                 rows.append(decode(value))
             else:
-                bits |= _mark_without_value(value, bits, value_bytes_max)
+                bits = _mark_without_value(value, bits, value_bytes_max)
                 rows.append(None)
         except DecodeError as error:
             dead.append(DeadRecord(record, error.reason, error.detail))
@@ -206,7 +206,7 @@ def _unusable_key(key: bytes | None, key_bytes_max: int) -> DecodeError:
 
 
 def _mark_without_value(value: bytes | None, bits: int, value_bytes_max: int) -> int:
-    """Say what a record without a usable value is: a tombstone, or a bare mark.
+    """Say what a record without a usable value is: a tombstone, or its marks, which are bare.
 
     Raises:
         DecodeError: If it is neither.
@@ -218,7 +218,7 @@ def _mark_without_value(value: bytes | None, bits: int, value_bytes_max: int) ->
         raise DecodeError("value-too-long", detail)
     if not bits:
         raise DecodeError("empty-value", "an empty value is an event with a mark in its headers")
-    return marks.BARE
+    return bits | marks.BARE
 
 
 def _check_steps(steps_max: int, limit: int) -> None:

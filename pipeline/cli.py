@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -85,8 +84,6 @@ for _command in (check, publish, predictions, dead_letters, topics, example, mod
 
 def main() -> None:
     """Run the command line; an error of ours is one line and an exit code, never a stack trace."""
-    # A user's package may lie in the current folder. Last, so that it hides nothing installed.
-    sys.path.append(os.getcwd())
     try:
         cli()
     except ModelError as error:

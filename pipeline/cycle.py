@@ -27,7 +27,7 @@ from pipeline.codec import Codec
 from pipeline.errors import BrokerError, StateError
 from pipeline.log import AbortedError, Log
 from pipeline.outgoing import OutgoingRecords, refused_records
-from pipeline.pool import Pool, States
+from pipeline.pool import BEFORE_FIRST, Pool, States
 from pipeline.recovery import CommitMark
 from pipeline.saver import Save, Saver
 from pipeline.sessions import Sessions, clock_record
@@ -49,6 +49,10 @@ ABORT_WAIT_S, ABORT_WAIT_S_MAX = 0.01, 2.0
 #: Records that a batch may generate: a transaction of this size is some tens of megabytes, and
 #: takes seconds.  A shape that generates polls fewer events at a time for it.
 GENERATED_RECORDS_MAX = 100_000
+
+#: Keys and bytes of one save with a session gap, which is one command: Redis takes a million
+#: arguments, and serves nobody else meanwhile, some tenths of a second at these bounds.
+GAP_SAVE_KEYS_MAX, GAP_SAVE_BYTES_MAX = 50_000, 64 << 20
 
 
 class StoreBehindError(Exception):
@@ -119,8 +123,11 @@ class Cycle:
         self._sessions = sessions
         self._fingerprint = model.fingerprint
         self._rules = model.rules
-        #: Events of one poll, and of one read in a replay.
-        self.batch_events_max = _batch_events_max(settings, model.rules)
+        #: Events of one read in a replay, which generates nothing.
+        self.replay_events_max = _replay_events_max(
+            settings, model.rules, stepper.layout.record_bytes
+        )
+        self._poll_events_max = _poll_events_max(self.replay_events_max, model.rules)
         self._outgoing = OutgoingRecords(
             model=model,
             codec=codec,
@@ -141,7 +148,7 @@ class Cycle:
     def poll(self, timeout_s: float) -> list[Record]:
         """Take what has arrived.  # A crash here loses nothing: no position has moved."""
         with self._meter.time("poll"):
-            return self._log.poll(self.batch_events_max, timeout_s)
+            return self._log.poll(self._poll_events_max, timeout_s)
 
     def run(self, records: Sequence[Record], *, is_replay: bool = False) -> None:
         """Take polled records through the other six verbs.
@@ -287,10 +294,15 @@ class Cycle:
         if self._sessions is not None:
             self._sessions.keep(batch.next_offsets)
         saver, pool = self._saver, self._pool
-        # A key all of whose events were dropped has no new state.
-        stepped_rows = np.unique(batch.key_index)
-        states = stepped.states.take(stepped_rows)
-        keys = [batch.keys[row] for row in stepped_rows.tolist()]
+        # Also the keys whose events a replay has dropped, since their states had seen them: the
+        # store may have lost these since they were read.  Not those of bad records alone.
+        has_seen = stepped.states.offsets != BEFORE_FIRST
+        states, keys = stepped.states, batch.keys
+        if not has_seen.all():
+            rows = np.flatnonzero(has_seen)
+            states, keys = states.take(rows), [keys[row] for row in rows.tolist()]
+        if len(keys) > pool.slots:
+            raise StateError(f"a batch of {len(keys)} keys has no room in {pool.slots} pool slots")
         while pool.write(keys, states, ticket=saver.next_ticket, saved_ticket=saver.saved_ticket):
             saver.wait_for_progress(timeout_s=1.0)
 
@@ -328,15 +340,24 @@ class Cycle:
         time.sleep(min(ABORT_WAIT_S * 2**self._aborts, ABORT_WAIT_S_MAX))
 
 
-def _batch_events_max(settings: Settings, rules: SequenceRules) -> int:
-    """Bound a batch by what follows from it: records that are generated, sequences that end."""
-    bounds = [settings.batch_events_max]
-    if rules.generation is not None:
-        bounds.append(GENERATED_RECORDS_MAX // rules.generation.steps_max)
-    if rules.session_gap_ms is not None:
-        # A batch and the one that waits to be saved have to fit, with all keys that they end.
-        bounds.append(settings.pool_slots // (2 * (1 + GAP_ENDS_MAX)))
-    return max(1, min(bounds))
+def _replay_events_max(settings: Settings, rules: SequenceRules, record_bytes: int) -> int:
+    """Bound a batch by the settings, and by what a session gap makes of it."""
+    if rules.session_gap_ms is None:
+        return settings.batch_events_max
+    # A batch and the one that waits to be saved have to fit in the pool, with all keys that they
+    # end; and the states of all of them are one command to the store.
+    keys_max = min(settings.pool_slots // 2, GAP_SAVE_KEYS_MAX, GAP_SAVE_BYTES_MAX // record_bytes)
+    return max(1, min(settings.batch_events_max, keys_max // (1 + GAP_ENDS_MAX)))
+
+
+def _poll_events_max(replay_events_max: int, rules: SequenceRules) -> int:
+    """Bound a batch by the records that are generated from it, too."""
+    if rules.generation is None:
+        return replay_events_max
+    ends = 1 if rules.session_gap_ms is None else 1 + GAP_ENDS_MAX  # of sequences, by one event
+    return max(
+        1, min(replay_events_max, GENERATED_RECORDS_MAX // (ends * rules.generation.steps_max))
+    )
 
 
 def _by_partition(

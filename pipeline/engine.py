@@ -297,7 +297,7 @@ class Engine:
         partition = next(iter(self._replays))
         replay = self._replays.pop(partition)
         self._replays[partition] = replay  # the next turn is another replay's
-        records = replay.read(self._cycle.batch_events_max, timeout_s=0.05)
+        records = replay.read(self._cycle.replay_events_max, timeout_s=0.05)
         if records:
             return Work(records, is_replay=True)
         if replay.is_done:

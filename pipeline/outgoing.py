@@ -104,13 +104,16 @@ class OutgoingRecords:
 
 
 def refused_records(batch: Batch, refusals: Sequence[Refusal]) -> list[DeadRecord]:
-    """Give the records of refusals, each once, with its first reason.
+    """Give the records of refusals, each once, with its first reason and all details.
 
-    A session gap shares its record with the event behind it, and both may be refused.
+    A session gap shares its record with the event behind it, and both may be refused; so may
+    several sequences that one record has ended.
     """
     found: dict[tuple[int, int], DeadRecord] = {}
     for event, reason, detail in refusals:
         record = batch.records[event]
         place = (record.partition(), record.offset())
-        found.setdefault(place, DeadRecord(record, reason, detail))
+        if (first := found.get(place)) is not None:
+            reason, detail = first.reason, f"{first.detail}; {detail}"
+        found[place] = DeadRecord(record, reason, detail)
     return list(found.values())

@@ -30,6 +30,10 @@ _EVICT_SHARE = 16
 
 _UNUSED = -1
 
+#: `States.timesteps` of a key whose sequence has ended: it is at zeros, and has no record.  A
+#: sequence that has begun and has nothing stepped yet has 0.
+ENDED = -1
+
 
 @dataclass(slots=True)
 class States:
@@ -38,7 +42,7 @@ class States:
     Attributes:
         tensors: Each (N, ...), on the device.
         offsets: (N,) int64.  Offset of the last event that the state has seen.
-        timesteps: (N,) int64.  How many events of its sequence it has seen; 0 if none is open.
+        timesteps: (N,) int64.  How many events of its sequence it has seen; `ENDED` after its end.
     """
 
     tensors: tuple[Tensor, ...]
@@ -93,7 +97,10 @@ class StateLayout:
         )
 
     def to_records(self, states: States) -> list[bytes]:
-        """Write each key's record; one copy from the device for all."""
+        """Write each key's record; one copy from the device for all.
+
+        Of a key whose sequence has ended it is the header alone: there is nothing to keep.
+        """
         count = len(states)
         if not count:
             return []
@@ -106,7 +113,10 @@ class StateLayout:
             table[:, at : at + width] = flat.numpy().reshape(count, width)
             at += width
         whole, step = table.tobytes(), self.record_bytes
-        return [whole[i : i + step] for i in range(0, len(whole), step)]
+        records = [whole[i : i + step] for i in range(0, len(whole), step)]
+        for row in np.flatnonzero(states.timesteps == ENDED).tolist():
+            records[row] = records[row][:HEADER_BYTES]
+        return records
 
     def from_records(self, records: Sequence[bytes]) -> States:
         """Read records.

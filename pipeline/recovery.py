@@ -6,8 +6,8 @@ is the whole table, as a pure function.
 
     commit            applied      then
     none              none         first run: states begin where the group begins
-    none              A, no state  the first run died before its first commit: go on at A
-    none              A, states    refuse: the group was deleted under the states
+    none              A == start   the first run died before its first commit: go on at A
+    none              A, beyond    refuse: the group was deleted under the states
     ours              A == C       go on
     ours              A <  C       replay A..C without outputs (crash before save, lost writes)
     ours              none         replay start..C (Redis lost everything)
@@ -157,7 +157,7 @@ def _without_commit(situation: Situation) -> Decision:
     if stored is None:
         start = situation.group_start
         return Decision(start, start, start, is_begun=False, reason="first run")
-    if stored.has_states:
+    if stored.has_states or stored.applied != stored.start:
         raise OffsetsResetError(_ahead(situation, "the group has no committed offset"))
     # A crash after `begin` and before the first commit: nothing has been stepped.
     at = stored.applied

@@ -5,8 +5,9 @@ last event came more than the gap before the clock is ended by the record that h
 whosever that is: also the sequence of a key that never comes back gets its answer, and its state
 goes.  It is a matter of the log alone: a replay ends the same sequences at the same records.
 
-One record ends a few sequences at most, the longest idle first, and the next ones go on with it: a
-clock that leaps over a night must not make one transaction of a million answers.
+One record ends a few sequences at most, its own key's first, then the longest idle ones, and the
+next records go on: a clock that leaps over a night must not make one transaction of a million
+answers.
 """
 
 from __future__ import annotations
@@ -105,6 +106,24 @@ class _Partition:
                 return key
         return None
 
+    def end_if_idle(self, key: bytes, before: int) -> bool:
+        """End a key's own sequence if its last event is older than that; say whether it was."""
+        last = self.touched.get(key)
+        if last is None and key not in self.gone:
+            last = self.open.get(key)
+        if last is None or last >= before:
+            return False
+        self.gone.add(key)
+        self.touched.pop(key, None)
+        return True
+
+    def end_all(self, key: bytes, before: int) -> list[bytes]:
+        """End what a record of a key ends: its own sequence first, then the longest idle ones."""
+        ended = [key] if self.end_if_idle(key, before) else []
+        while len(ended) < GAP_ENDS_MAX and (idle := self.end_idle(before)) is not None:
+            ended.append(idle)
+        return ended
+
     def touch(self, key: bytes, marks: int) -> None:
         """Take an event of a key."""
         self.gone.add(key)
@@ -165,10 +184,7 @@ class Sessions:
             one = self._partitions[partition]
             one.next_clock = max(one.next_clock, time_ms)
             clocks.append(one.next_clock)
-            for _ in range(GAP_ENDS_MAX):
-                idle = one.end_idle(one.next_clock - self._gap_ms)
-                if idle is None:
-                    break
+            for idle in one.end_all(key, one.next_clock - self._gap_ms):
                 before.append(event)
                 ended.append((partition, idle))
             one.touch(key, marks)

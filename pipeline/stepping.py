@@ -22,7 +22,7 @@ from pipeline.batch import Batch, BoolArray, IntArray, rank
 from pipeline.codec import FloatArray
 from pipeline.generating import Generator, Openings, finite_rows
 from pipeline.marks import NOT_STEPPED
-from pipeline.pool import StateLayout, States
+from pipeline.pool import ENDED, StateLayout, States
 from pipeline.sequences import Sequences, split
 
 
@@ -32,8 +32,7 @@ class Stepped:
 
     Attributes:
         answers: What is to be sent.
-        states: The N keys' next states, in the order of `Batch.keys`; one of no timesteps means
-            that the key has none.
+        states: The N keys' next states, in the order of `Batch.keys`.
         refusals: What gets a dead letter.
     """
 
@@ -117,7 +116,8 @@ class Stepper:
         """Step the events that have features."""
         begin = self._beginnings(states, sequences)
         events = np.flatnonzero((batch.marks & NOT_STEPPED) == 0)
-        before = np.where(sequences.is_continued, states.timesteps[sequences.key], 0)
+        seen = np.maximum(states.timesteps, 0)  # a key whose sequence has ended begins anew
+        before = np.where(sequences.is_continued, seen[sequences.key], 0)
         of_event = sequences.of_event[events]
         if not len(events):
             outputs = np.zeros((0, self._net.output_size), dtype=np.float32)
@@ -217,9 +217,11 @@ class Stepper:
             return States(outcome.tensors, offsets, outcome.counts)
         last = np.flatnonzero(sequences.is_last)
         keys = sequences.key[last]
-        is_open = (sequences.closing[last] < 0) & (outcome.counts[last] > 0)
+        # A bare start opens nothing; an event whose step was left out does.
+        events = np.bincount(sequences.of_event[outcome.events], minlength=len(sequences))
+        is_open = (sequences.closing[last] < 0) & (events[last] > 0)
         timesteps = states.timesteps.copy()
-        timesteps[keys] = np.where(is_open, outcome.counts[last], 0)
+        timesteps[keys] = np.where(is_open, outcome.counts[last], ENDED)
         picked = self._on_device(last)
         target = self._on_device(keys)
         mask = self._on_device(is_open)

@@ -7,7 +7,7 @@
 --            saving      only between the chunks of a save: <expected>/<new applied>/<next chunk>
 --            k<key>      one key's record, little-endian:
 --                          int64 offset of the last event seen, int64 events seen, state bytes;
---                        a record of no events seen is not kept: its key is at zeros
+--                        one of -1 events says that the key has none, and takes away what is there
 --            k           with a session gap, the partition's clock: int64 offset, int64 1, int64 ms
 -- ARGV[1]  `applied` as this worker last saw it; anything else is refused
 -- ARGV[2]  the new `applied`
@@ -49,7 +49,7 @@ for from = 1, count, 1000 do
     local field, record = ARGV[2 * i + 3], ARGV[2 * i + 4]
     local old = present[i - from + 1]
     if not old or struct.unpack('<i8', old) < struct.unpack('<i8', record) then
-      if struct.unpack('<i8', record, 9) == 0 then
+      if struct.unpack('<i8', record, 9) < 0 then
         m = m + 1
         forget[m] = field
       else

@@ -67,7 +67,7 @@ def predict_in_memory(
         input_topic="events",
         output_topic="predictions",
         batch_events_max=batch_events_max,
-        pool_slots=2 * batch_events_max,
+        pool_slots=max(2 * batch_events_max, 100),
     )
     topics = (settings.input_topic, settings.output_topic, settings.dead_letter_topic)
     broker = MemoryBroker(dict.fromkeys(topics, partitions))

@@ -123,7 +123,7 @@ class MemoryStore:
                 raise SaveRefusedError(partition, one.about.applied)
             for key, record in records.items():
                 if key not in one.records or _offset(one.records[key]) < _offset(record):
-                    if _timesteps(record):
+                    if _timesteps(record) >= 0:
                         one.records[key] = record
                     else:
                         one.records.pop(key, None)

@@ -315,7 +315,9 @@ class KafkaReplay:
         if first is None:
             return []
         records: list[Record] = []
-        messages: list[Any] = [first, *self._consumer.consume(max(records_max - 1, 1), 0)]
+        messages: list[Any] = [first]
+        if records_max > 1:
+            messages += self._consumer.consume(records_max - 1, 0)
         for message in messages:
             error = message.error()
             if error is not None and error.code() == END_OF_PARTITION:

@@ -330,3 +330,12 @@ def test_an_event_or_a_mark_that_is_wrong_is_named(event: object, detail: str) -
     model: LoadedModel = summing(ENCODE_DECODE)
     with pytest.raises(FieldError, match=f"event 1: {detail}"):
         answer_events(model, [{"x": 1}, event])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("members", [{"x": None}, {"typo": None}, {"last_y": 1}])
+def test_an_end_beside_other_members_than_absent_optional_inputs_is_an_event(members) -> None:
+    model = summing(number_rules("many-to-one"))
+    with pytest.raises(FieldError):
+        answer_events(model, [{"x": 1}, {"end": True, **members}])
+    [answer] = answer_events(model, [{"x": 1}, {"end": True, "last_y": None}])
+    assert answer["event"] == 1

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.batch import Offset
+from pipeline.batch import Batch, Offset
+from pipeline.cycle import Cycle
 from pipeline.memory import MemoryLog, MemoryStore
+from pipeline.pool import States
 from pipeline.store import SaveRefusedError
+from tests.crashes import Crash, crash_at
 from tests.world import World, run_to_end, small_model
 
 
@@ -131,3 +134,42 @@ def test_the_store_is_read_before_the_commit_so_that_a_successor_in_between_is_n
     # When it recovers, then it does not take the other's progress for offsets that were reset
     run_to_end(world.start())
     assert is_overtaken
+
+
+def test_what_a_replay_skips_is_saved_again_since_the_store_may_have_lost_it_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a worker that dies between two chunks of a save, and a copy of the store before it
+    world = World(partitions=1)
+    world.store = MemoryStore(save_keys_max=2)
+    for i in range(4):
+        world.publish(f"k{i}", {"x": [1, i]})
+    world.run_to_end()
+    behind = world.store.copy()
+    for i in range(4):
+        world.publish(f"k{i}", {"x": [2, i]})
+    with monkeypatch.context() as patch:
+        crash_at(patch, "write", "after", 1)
+        with pytest.raises(Crash):
+            world.run_to_end()
+
+    # When the next one has skipped, in its replay, what the first chunk holds, and then the store
+    # fails over to that copy
+    load = Cycle.load
+
+    def load_and_fail_over(cycle: Cycle, batch: Batch, *, is_replay: bool) -> States:
+        states = load(cycle, batch, is_replay=is_replay)
+        if is_replay:
+            assert len(batch.records) == 2
+            world.store.restore(behind)
+        return states
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cycle, "load", load_and_fail_over)
+        world.run_to_end()
+
+    # Then no key has lost an event
+    for i in range(4):
+        world.publish(f"k{i}", {"x": [3, i]})
+    world.run_to_end()
+    world.assert_truth()

@@ -95,6 +95,13 @@ def test_members_and_headers_say_the_same():
     assert batch.inputs.ravel().tolist() == [1, 1, 1, 0, 0, 0, 0]
 
 
+def test_a_null_value_forgets_whatever_its_headers_say():
+    for headers in ([("sequence", b"end")], [("sequence", b"start,end")]):
+        for codec in (PLAIN, Float32Codec([Number("x")], [Number("y")])):
+            batch = packed([(None, headers)], codec)
+            assert batch.marks.tolist()[0] & (FORGET | END | START) == FORGET
+
+
 def test_an_event_of_absent_inputs_only_is_bare_if_it_has_a_mark():
     codec = JsonCodec([Number("x", optional=True)], [Number("y")])
     batch = packed([b'{"x": null, "end": true}', b"{}", b'{"end": false}'], codec)

@@ -64,6 +64,12 @@ def test_a_first_run_that_died_before_its_first_commit_goes_on_where_it_began():
     assert decided(stored=begun, group_start=90) == (7, 7, 7, True)
 
 
+def test_a_group_deleted_under_sequences_that_have_all_ended_is_refused():
+    # Their states are gone, but `applied` says that events were stepped.
+    ended = stored(50, start=7, has_states=False)
+    refused(OffsetsResetError, "up to offset 50", stored=ended)
+
+
 def test_a_group_deleted_under_its_states_is_refused():
     refused(
         OffsetsResetError,

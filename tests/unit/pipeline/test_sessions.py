@@ -4,15 +4,17 @@ import random
 
 import numpy as np
 import pytest
+import torch
 
 from models import GRU, SequenceRules
 from models.rules import GAP_ENDS_MAX
 from models.session_gaps import session_gaps
 from pipeline.batch import Batch
-from pipeline.errors import StateError
+from pipeline.errors import ConfigError, StateError
 from pipeline.marks import BARE, END, FORGET, GAP, START
 from pipeline.memory import MemoryRecord, MemoryStore
 from pipeline.sessions import NO_TIME, Sessions, clock_record, read_clock
+from tests.shaped import Fragile
 from tests.world import World, loaded, run_to_end
 
 GAP_END = END | BARE | GAP
@@ -77,6 +79,20 @@ def test_the_clock_never_goes_back_and_counts_instead_of_the_events_own_time():
     sessions_of().read(batch)
     assert batch.clocks.tolist() == [100, 100, 110, 111, 111]
     assert ended(batch) == [(3, b"b")]
+
+
+def test_a_record_ends_its_own_keys_sequence_first_however_many_are_idle_for_longer():
+    idle = [(i, i, b"%d" % i) for i in range(GAP_ENDS_MAX + 1)]
+    late = b"%d" % GAP_ENDS_MAX
+    batch = batch_of([(late, 1_000, 0), (b"x", 1_000, 0)])
+    sessions_of(*idle, clock=9).read(batch)
+    assert ended(batch) == [(0, late), (0, b"0"), (0, b"1"), (0, b"2"), (1, b"3")]
+
+
+def test_a_record_ends_its_own_keys_sequence_also_if_that_began_in_the_same_batch():
+    batch = batch_of([(b"a", 0, 0), (b"a", 11, 0), (b"a", 12, 0)])
+    sessions_of().read(batch)
+    assert ended(batch) == [(1, b"a")]
 
 
 @pytest.mark.parametrize("marks", [END, FORGET | BARE, START | BARE])
@@ -210,4 +226,46 @@ def test_a_save_that_comes_in_while_the_times_are_read_makes_them_be_read_again(
         engine.run(work)
     run_to_end(engine)
     engine.drain()
+    assert world.report().is_clean, world.report()
+
+
+def fragile_model():
+    """A model whose step is not finite where its first input is huge."""
+    torch.manual_seed(0)
+    net = Fragile(GRU(input_size=2, hidden_size=4, output_size=1))
+    return loaded(net, rules=SequenceRules("many-to-one", session_gap_ms=10))
+
+
+def test_a_sequence_whose_events_were_all_left_out_is_open_also_after_a_restart():
+    # Given a key whose only step was left out, and as many others as one record ends
+    world = World(fragile_model(), partitions=1)
+    world.publish("left out", {"x": [2e30, 0]}, timestamp_ms=0)
+    for i in range(GAP_ENDS_MAX):
+        world.publish(f"k{i}", {"x": [1, i]}, timestamp_ms=1 + i)
+    world.run_to_end()
+
+    # When another worker reads the records that end them
+    for time in (100, 101):
+        world.publish(f"r{time}", {"x": [1, 1]}, timestamp_ms=time)
+    world.run_to_end()
+
+    # Then the last of them is ended by the second record, as if there had been no restart
+    assert world.report().is_clean, world.report()
+    assert world.report().predictions == GAP_ENDS_MAX
+
+
+def test_a_pool_that_could_not_hold_what_one_event_ends_is_refused():
+    with pytest.raises(ConfigError, match="--pool-slots 9 is too small"):
+        World(fragile_model()).start(batch_events_max=1, pool_slots=9)
+
+
+def test_the_smallest_pool_holds_what_one_event_ends():
+    world = World(fragile_model(), partitions=1)
+    for i in range(8):
+        world.publish(f"k{i}", {"x": [1, i]}, timestamp_ms=i)
+    for time in (100, 101, 102):
+        world.publish("r", {"x": [1, 1]}, timestamp_ms=time)
+    for _ in range(2):
+        world.run_to_end(batch_events_max=1, pool_slots=10)
+        world.store.flush()
     assert world.report().is_clean, world.report()

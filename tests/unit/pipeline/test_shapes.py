@@ -66,7 +66,7 @@ def test_answers_are_the_offline_truth_whatever_batches_and_pool(shape, seed, is
         world.publish_shaped(rng.randint(0, 90))
         # When an engine whose pool may be smaller than the keys reads them in batches of any size
         batch = rng.choice([1, 5, 50])
-        slots = 2 * batch + rng.choice([0, 40])
+        slots = max(2 * batch, 10) + rng.choice([0, 40])
         log = RaggedLog(world.broker, world.settings())
         world.run_to_end(
             log=log, batch_events_max=batch, pool_slots=slots, is_saving_behind=is_saving_behind
@@ -117,7 +117,9 @@ def test_random_crashes_and_losses_of_the_store_leave_the_truth(shape, seed):
             crash_at(patch, place, when, rng.randint(1, 8))
             try:
                 batch = rng.randint(1, 12)
-                world.run_to_end(batch_events_max=batch, pool_slots=rng.randint(2 * batch, 30))
+                world.run_to_end(
+                    batch_events_max=batch, pool_slots=rng.randint(max(2 * batch, 10), 30)
+                )
             except Crash:
                 pass
         backups.append(world.store.copy())
