@@ -18,7 +18,7 @@ demo: jars ## Watch a model predict live on real Kafka and Redis, and lose a wor
 test: lint jars ## Run everything that CI runs
 	@$(BIN)/pytest -q
 
-test-fast: lint ## Lint, types, doctests and unit tests: no services, under a minute
+test-fast: lint ## Lint, types, doctests and unit tests: no services, some minutes
 	@$(BIN)/pytest -q -m "not services"
 
 services: jars ## Start Kafka and Redis, print their addresses, run until Ctrl-C
