@@ -18,7 +18,8 @@ Knows torch; knows nothing of Kafka or Redis.
     disk.py          save_model, load_model: model.safetensors and model.json
     description.py   what model.json says, its checks, and the fingerprint
     building.py      from what model.json says to a net that steps
-    user_classes.py  classes from the user's own packages, and the adapter around them
+    user_classes.py  what classes of the user's own have to be, and the adapter around them
+    class_imports.py finding them by name, if their package is allowed
     programs.py      TorchScript and exported programs
     archive_checks.py  opening an exported program and running nothing that stands in it
     devices.py       the CPU or a CUDA device

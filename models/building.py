@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.class_imports import build_module
 from models.contract import StepModel
 from models.description import (
     CELLS,
     ModelFile,
     check_description,
+    check_dtype,
     check_weights,
+    check_widths,
     empty_cell,
     fingerprint_of,
 )
@@ -21,7 +24,7 @@ from models.devices import device_of
 from models.errors import ModelError
 from models.field_types import is_index, total_width
 from models.programs import PROGRAM_FILES, TRIED_BATCH_SIZES, how_to_export, program_model
-from models.user_classes import AdaptedModel, StepAdapter, build_module, try_step
+from models.user_classes import AdaptedModel, StepAdapter, try_step
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
@@ -54,6 +57,7 @@ def build_net(
     """
     file = folder and folder / DESCRIPTION_FILE
     weights_file = folder and folder / contents_file(description)
+    check_widths(description, file)
     net: StepModel
     module: nn.Module | None = None
     if description.cell in CELLS or (user_class is None and description.cell not in PROGRAM_FILES):
@@ -77,6 +81,7 @@ def build_net(
     check_description(description, net, file)
     if module is not None:
         check_weights(contents, module, weights_file, is_own=net is module)
+        check_dtype(description, contents, file)
     _check_fingerprint(description, contents, file)
     if module is not None:
         module.load_state_dict(contents, assign=True)

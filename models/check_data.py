@@ -41,7 +41,7 @@ def max_difference(left: Tensor, right: Tensor) -> float:
         raise AssertionError(f"dtypes differ: {left.dtype} and {right.dtype}")
     if not left.numel():
         return 0.0
-    if not left.is_floating_point():
+    if not left.dtype.is_floating_point and not left.dtype.is_complex:
         left, right = left.long(), right.long()
     return float((left - right).detach().abs().max())
 
@@ -67,9 +67,10 @@ def check_close(left: State, right: State, what: str, limit: float = 0.0) -> flo
     for left_tensor, right_tensor in pairs:
         difference = max_difference(left_tensor, right_tensor)
         allowed = 0.0
-        if left_tensor.is_floating_point():
+        own_limit = _tolerance(left_tensor.dtype)
+        if own_limit:
             largest = float(right_tensor.detach().abs().max()) if right_tensor.numel() else 0.0
-            allowed = max(limit, TOLERANCE[left_tensor.dtype]) * max(1.0, largest)
+            allowed = max(limit, own_limit) * max(1.0, largest)
         if not difference <= allowed:  # also true for NaN
             raise AssertionError(
                 f"{what}: they differ by {difference:.3g}, allowed is {allowed:.3g}"
@@ -87,7 +88,12 @@ def tolerance_of(model: StepModel) -> float:
         1e-05
     """
     tensors = (*model.parameters(), *state_tensors(model.initial_state(1)))
-    return max((TOLERANCE.get(tensor.dtype, 0.0) for tensor in tensors), default=1e-5)
+    return max((_tolerance(tensor.dtype) for tensor in tensors), default=1e-5)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Return the tolerance of a dtype; of a complex one, that of its parts; 0 for whole numbers."""
+    return TOLERANCE.get(dtype.to_real() if dtype.is_complex else dtype, 0.0)
 
 
 def pack(sequences: Sequence[Tensor]) -> tuple[PackedSequence, list[int]]:

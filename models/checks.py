@@ -250,6 +250,9 @@ def check_saved_state(model: StepModel, sequence: Tensor, prev_state: State) -> 
     _, state = model.step(sequence[0], prev_state)
     tensors = []
     for tensor in state_tensors(state):
+        if not tensor.numel():  # nothing to write
+            tensors.append(tensor)
+            continue
         content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         flat = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         tensors.append(flat.view(tensor.dtype).reshape(tensor.shape).to(tensor.device))

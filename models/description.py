@@ -36,7 +36,8 @@ FINGERPRINT_LENGTH = 16
 
 Codec = Literal["json", "float32"]
 
-#: A size of a class of this package above these is a mistake in `model.json`, not a model.
+#: A size of a class of this package above these, or more columns than these, is a mistake in
+#: `model.json`, not a model.
 SIZE_MAX = 1_000_000
 LAYERS_MAX = 1_000
 
@@ -159,6 +160,8 @@ def decode_description(text: bytes, file: Path | None) -> ModelFile:
                 found=version,
             )
         return msgspec.json.decode(text, type=ModelFile)
+    except RecursionError as error:
+        raise ModelError("lists or objects that are too deep", file=file) from error
     except msgspec.ValidationError as error:  # says what was expected, what was found, and where
         raise ModelError(str(error), file=file) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -206,6 +209,29 @@ def _check_size(name: str, value: Any, file: Path | None) -> None:
         raise ModelError(
             "no size", file=file, field=f"sizes.{name}", expected=expected, found=repr(value)
         )
+
+
+def check_widths(description: ModelFile, file: Path | None) -> None:
+    """Raise ModelError if fields have more columns than any model: before anything is built."""
+    for member, fields in (("inputs", description.inputs), ("outputs", description.outputs)):
+        if total_width(fields) > SIZE_MAX:
+            raise ModelError(
+                "too many columns",
+                file=file,
+                field=member,
+                expected=f"{SIZE_MAX} at most",
+                found=total_width(fields),
+            )
+
+
+def check_dtype(description: ModelFile, weights: Mapping[str, Tensor], file: Path | None) -> None:
+    """Raise ModelError if the weights are float32 only in what the description says."""
+    for name, tensor in weights.items():
+        if description.dtype == "float32" and tensor.dtype != torch.float32:
+            problem = f"the tensor {name} is of another"
+            raise ModelError(
+                problem, file=file, field="dtype", expected=torch.float32, found=tensor.dtype
+            )
 
 
 def check_description(description: ModelFile, cell: StepModel, file: Path | None) -> None:

@@ -1,8 +1,8 @@
 """A model on disk: a directory with `model.json` and `model.safetensors`, or a program.
 
-`model.json` says what the weights mean; `description.ModelFile` lists its members. Loading runs no
-code from the files: the class is looked up in `CELLS`, or imported from a package that the operator
-has allowed, and safetensors holds numbers only.
+`model.json` says what the weights mean; `description.ModelFile` lists its members. A class is
+looked up in `CELLS`, or imported from a package that the operator has allowed; safetensors holds
+numbers only. A program is code: it is opened only if the operator has allowed its kind.
 
 The fingerprint names a model everywhere else. It stands in `model.json` as well, so that weights
 and description which don't belong together (an interrupted save, a mixed-up copy) are found.
@@ -23,8 +23,10 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from models.building import DESCRIPTION_FILE, WEIGHTS_FILE, build_net, contents_file
+from models.class_imports import class_path, import_class
 from models.contract import StepModel
 from models.description import (
     CELLS,
@@ -39,9 +41,9 @@ from models.errors import ModelError
 from models.field_types import Field, Number, OutputField
 from models.fields import decode, encode
 from models.offline_log import answer_events
-from models.programs import PROGRAM_FILES, Program, StateTensor
+from models.programs import PROGRAM_FILES, Program, StateTensor, check_program_allowed
 from models.rules import SequenceRules
-from models.user_classes import AdaptedModel, class_path, import_class
+from models.user_classes import AdaptedModel, Naming, kind_of
 
 #: One output for each event of each key, for good.
 DEFAULT_RULES = SequenceRules()
@@ -148,9 +150,9 @@ def save_model(
             default what the module's method `sizes` says, else none. For a user's class only.
 
     Raises:
-        ModelError: If the class can't be imported or contradicts itself, a weight is not finite or
-            of a dtype that can't be saved, the fields don't fit the sizes, the rules don't fit the
-            fields, or the directory can't be written. Nothing was replaced then.
+        ModelError: If the class can't be imported or contradicts itself, a weight is lazy, not
+            finite, or of a dtype that can't be saved, the fields don't fit the sizes, the rules
+            don't fit the fields, or the directory can't be written. Nothing was replaced then.
 
     Example:
         >>> import tempfile
@@ -164,8 +166,10 @@ def save_model(
     is_own = type(model) in CELLS.values()
     module = model.module if isinstance(model, AdaptedModel) else model
     if sizes is None or is_own:
-        made_with = getattr(model, "sizes", None)
-        sizes = made_with() if callable(made_with) else {}
+        sizes = _sizes(model)
+    if not isinstance(sizes, Mapping):
+        problem = "the arguments of the class, by name"
+        raise ModelError(problem, field="sizes", expected="a dict", found=kind_of(sizes))
     weights = _weights(module)
     is_float32 = all(tensor.dtype == torch.float32 for tensor in weights.values())
     if inputs is None:
@@ -193,6 +197,8 @@ def save_program(
     rules: SequenceRules = DEFAULT_RULES,
 ) -> None:
     """Write a TorchScript or exported program to a directory, as `save_model` does a model.
+
+    The program is read and tried, which runs it.
 
     Args:
         program: Content of its file.
@@ -224,7 +230,8 @@ def load_model(
     Args:
         directory: What `save_model` wrote.
         device: "cpu", "cuda", or "auto" for CUDA if there is one.
-        allowed_packages: Packages whose classes may be imported, which runs their code.
+        allowed_packages: Packages whose classes may be imported, which runs their code; and
+            "torchscript" or "exported" if a program may be opened, which runs it.
 
     Returns:
         loaded: The model with what its numbers mean.
@@ -232,9 +239,13 @@ def load_model(
     Raises:
         ModelError: If a file is missing, truncated or of another format version; if the class, a
             size, a field, a rule, a tensor's name, shape, dtype or value is not as it has to be; if
-            the class is in a package that is not allowed, can't be imported or contradicts the
-            description; if the fingerprint is another; or if there is no such device.
+            the class is in a package, or the program of a kind, that is not allowed; if the class
+            can't be imported or contradicts the description; if the fingerprint is another; or if
+            there is no such device.
     """
+    if isinstance(allowed_packages, str):
+        problem = "names in a list, not one text"
+        raise ModelError(problem, field="allowed_packages", found=repr(allowed_packages))
     folder = Path(directory)
     if not folder.is_dir():
         raise ModelError("there is no such directory", file=folder)
@@ -243,6 +254,8 @@ def load_model(
     user_class = None
     if ":" in description.cell:
         user_class = import_class(description.cell, allowed_packages, description_file)
+    if description.cell in PROGRAM_FILES:
+        check_program_allowed(description.cell, allowed_packages, description_file)
     chosen = choose_device(device)
     contents = _read_contents(folder / contents_file(description))
     net = build_net(description, contents, user_class, chosen, folder)
@@ -292,12 +305,15 @@ def _default_field(name: str, model: nn.Module, size_name: str) -> Number:
 
 
 def _describe(description: ModelFile, contents: Mapping[str, Tensor]) -> bytes:
-    """Write `model.json`, with the fingerprint."""
+    """Write `model.json`, with the fingerprint: of what will be read, where 1 may become 1.0."""
     try:
-        description.fingerprint = fingerprint_of(description, contents)
-        return msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
-    except TypeError as error:
+        read = decode_description(msgspec.json.encode(description), None)
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f"not JSON: {error}", field="sizes") from error
+    read.fingerprint = fingerprint_of(read, contents)
+    return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -308,12 +324,21 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
         raise ModelError(f"can't be written: {error.strerror}", file=folder) from error
 
 
+def _sizes(model: nn.Module) -> Any:
+    """Ask a model for the arguments that make an equal one; none if it has no method `sizes`."""
+    with Naming("sizes"):
+        made_with = getattr(model, "sizes", None)
+        return made_with() if callable(made_with) else {}
+
+
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     """Copy a module's weights to the CPU, each with memory of its own."""
     weights = {}
     for name, tensor in module.state_dict().items():
         if not isinstance(tensor, Tensor):
             raise ModelError("only tensors can be saved", field=name, found=type(tensor).__name__)
+        if is_lazy(tensor):
+            raise ModelError("a lazy weight has no values yet: step the model once", field=name)
         weights[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return weights
 
@@ -331,6 +356,8 @@ def _read_contents(file: Path) -> dict[str, Tensor]:
 
 
 def _read(file: Path) -> bytes:
+    if file.exists() and not file.is_file():  # reading a pipe would wait for a writer
+        raise ModelError("can't be read: it is no file", file=file)
     try:
         return file.read_bytes()
     except OSError as error:

@@ -44,8 +44,7 @@ class Number(msgspec.Struct, frozen=True, tag="number", forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Check what the types don't say."""
         _check_name(self.name)
-        if self.size < 1:
-            raise ValueError(f"the size of number {self.name!r} has to be at least 1")
+        _check_count(self.size, f"the size of number {self.name!r}")
 
     @property
     def width(self) -> int:
@@ -61,7 +60,7 @@ class Category(msgspec.Struct, frozen=True, tag="category", forbid_unknown_field
 
     Attributes:
         name: The member's name in an event.
-        values: The values, in the order of their columns.
+        values: The values, in the order of their columns; a list is taken as a tuple.
         optional: Whether an event may leave it out; without meaning in an output.
         encoding: "one-hot", or "index" for one column with the position in `values`, which a model
             turns to an embedding (`NO_INDEX` if absent): for inputs only.
@@ -84,6 +83,10 @@ class Category(msgspec.Struct, frozen=True, tag="category", forbid_unknown_field
     def __post_init__(self) -> None:
         """Check what the types don't say."""
         _check_name(self.name)
+        if isinstance(self.values, list):
+            msgspec.structs.force_setattr(self, "values", tuple(self.values))
+        if not isinstance(self.values, tuple) or not all(isinstance(v, str) for v in self.values):
+            raise ValueError(f"the values of category {self.name!r} have to be texts in a tuple")
         if not self.values:
             raise ValueError(f"category {self.name!r} has no values")
         if len(set(self.values)) != len(self.values):
@@ -128,8 +131,7 @@ class Text(msgspec.Struct, frozen=True, tag="text", forbid_unknown_fields=True):
             raise ValueError(f"the alphabet of text {self.name!r} has no characters")
         if len(set(self.alphabet)) != len(self.alphabet):
             raise ValueError(f"the alphabet of text {self.name!r} has a character twice")
-        if self.length < 1:
-            raise ValueError(f"the length of text {self.name!r} has to be at least 1")
+        _check_count(self.length, f"the length of text {self.name!r}")
 
     @property
     def width(self) -> int:
@@ -170,7 +172,7 @@ def absent_row(fields: Sequence[Field]) -> npt.NDArray[np.float32]:
     """
     row = np.zeros(total_width(fields), np.float32)
     for field, block in zip(fields, field_blocks(fields), strict=True):
-        if isinstance(field, Text) or (isinstance(field, Category) and field.encoding == "index"):
+        if is_index(field):
             row[block] = NO_INDEX
     return row
 
@@ -188,7 +190,14 @@ def field_blocks(fields: Sequence[Field]) -> Iterator[slice]:
         start += field.width
 
 
+def _check_count(count: int, what: str) -> None:
+    if type(count) is not int or count < 1:
+        raise ValueError(f"{what} has to be an integer of at least 1")
+
+
 def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a field is a text, not {name!r}")
     if not name:
         raise ValueError("a field needs a name")
     if any(character in '"\\' or ord(character) < 0x20 for character in name):

@@ -234,8 +234,8 @@ def is_finite(output: FloatRow, state: State) -> bool:
 
 def _draw(logits: FloatRow, temperature: float, u: float) -> int:
     """Take the first label whose cumulative probability exceeds u; the last one if none does."""
-    scaled = [float(logit) / temperature for logit in logits]
-    powers = [math.exp(logit - max(scaled)) for logit in scaled]
+    largest = float(max(logits))
+    powers = [math.exp((float(logit) - largest) / temperature) for logit in logits]
     total = sum(powers)
     cumulative = 0.0
     for label, power in enumerate(powers):

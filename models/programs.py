@@ -3,17 +3,20 @@
 A program's forward takes (inputs, state tensors...) and gives (outputs, next state tensors...): the
 inputs are (N, H_in), and each state tensor has its key axis where the program says.
 
-What a program may do: call the operators of torch, as often as it likes. It can't import Python,
-and nothing of its file is unpickled: TorchScript is read by torch's own reader, an exported program
-by way of `archive_checks`. But operators are many, TorchScript's can reach files (`from_file`), and
-a loop need not end: take programs from people you trust, as you would take any other.
+A program is code: what it may do is call the operators of torch, as often as it likes, and those of
+TorchScript read and write any file (`from_file`). So a worker opens one only if the operator has
+allowed its kind, as with packages of classes, before torch sees a byte of it. `archive_checks` is a
+second line for exported programs. Take programs from people you trust, as you would take any other.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -22,9 +25,10 @@ from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
 from models.archive_checks import checked_archive
+from models.class_imports import SETTING
 from models.contract import State, state_tensors
 from models.errors import ModelError
-from models.user_classes import StepAdapter, weights_dtype
+from models.user_classes import STATE_DTYPES, StepAdapter, weights_dtype
 
 Kind = Literal["torchscript", "exported"]
 
@@ -34,11 +38,7 @@ PROGRAM_FILES: Final[Mapping[str, str]] = {"torchscript": "model.pt", "exported"
 #: Numbers of keys with which a program is tried: it has to take any number.
 TRIED_BATCH_SIZES = (2, 1, 5)
 
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-    + (torch.int64, torch.int32, torch.uint8, torch.bool)
-}
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STATE_DTYPES}
 
 _HOW_TO_EXPORT = (
     "it has to take any number of keys: torch.export.export(model, (inputs, state), "
@@ -72,11 +72,41 @@ class ProgramSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: tuple[StateTensor, ...]
 
 
+def check_program_allowed(
+    kind: str, allowed_packages: Collection[str], file: Path | None = None
+) -> None:
+    """Check that the operator allows a kind of program; nothing of it was given to torch yet.
+
+    Args:
+        kind: A key of `PROGRAM_FILES`.
+        allowed_packages: Names of packages, and of kinds of programs.
+        file: For errors.
+
+    Raises:
+        ModelError: If it isn't allowed.
+    """
+    if kind not in allowed_packages:
+        raise ModelError(
+            f"opening this program would run what stands in it, and it isn't allowed; if you trust "
+            f"it, give {SETTING} with {kind}",
+            file=file,
+            field="class",
+            expected=", ".join(allowed_packages) or "no program",
+            found=kind,
+        )
+
+
+def program_kind(content: bytes) -> Kind:
+    """Say by the marks of torch's archives which kind of program a file would be."""
+    is_exported = b"archive_format" in content and b"models/model.json" in content
+    return "exported" if is_exported else "torchscript"
+
+
 class Program:
-    """A program that was read, and what its signature says.
+    """A program that was read, and what its signature says. To read it may run it.
 
     Attributes:
-        kind: Of the file.
+        kind: Of the file, a key of `PROGRAM_FILES`.
         module: Runs it.
         arguments: Names of the arguments of its forward.
         examples: What the file says of the arguments, by name; nothing in TorchScript.
@@ -94,11 +124,10 @@ class Program:
         """
         self.examples: dict[str, Any] = {}
         self.module: nn.Module
-        if _is_exported(content):
-            self.kind: Kind = "exported"
+        self.kind = program_kind(content)
+        if self.kind == "exported":
             self._read_exported(content, device)
         else:
-            self.kind = "torchscript"
             self._read_torchscript(content)
 
     def _read_torchscript(self, content: bytes) -> None:
@@ -118,7 +147,8 @@ class Program:
     def _read_exported(self, content: bytes, device: torch.device | None) -> None:
         archive = checked_archive(content)
         try:
-            program = torch.export.load(archive)
+            with _quiet():
+                program = torch.export.load(archive)
             if device is not None and device.type != "cpu":
                 program = move_to_device_pass(program, device)
             # Guards are Python code in the file; `StepAdapter` checks shapes instead.
@@ -323,9 +353,15 @@ def how_to_export(error: ModelError) -> ModelError:
     )
 
 
-def _is_exported(content: bytes) -> bool:
-    """Whether a file has the mark of torch's export archive."""
-    return b"archive_format" in content and b"models/model.json" in content
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging a traceback of what is raised as well."""
+    logger = logging.getLogger("torch.export")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def _found_state(name: str, value: Any) -> StateTensor:

@@ -35,6 +35,10 @@ MARKS = ("start", "end", "steps_max")
 #: after it go on.  More than one, since a record may open one: idle sequences have to become fewer.
 GAP_ENDS_MAX = 4
 
+#: The least temperature that draws: below it logits divided by it are no float32 any more, or all
+#: but the largest have no probability, which 0 says better.
+TEMPERATURE_MIN = 1e-3
+
 #: Most steps that a model may generate from one event: all of them go in one transaction.
 STEPS_LIMIT = 10_000
 
@@ -48,7 +52,7 @@ class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         output: Name of the output.
         input: Name of the input: optional, of the same kind and width. Of a category, the label
             that was chosen is fed back (one-hot); of a number, the number.
-        temperature: 0 chooses the most probable label; more draws one from
+        temperature: 0 chooses the most probable label; `TEMPERATURE_MIN` or more draws one from
             softmax(logits / temperature), by a number that key, offset and step decide.
     """
 
@@ -80,7 +84,8 @@ class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         generation: Of the shapes that generate, and of no other.
         session_gap_ms: A sequence whose last event came more than this before the log's clock is
             ended as by an `end`, by the record that has moved the clock there. The clock of a
-            partition is the largest event time so far. One record ends `GAP_ENDS_MAX` at most.
+            partition is the largest event time so far. One record ends `GAP_ENDS_MAX` at most:
+            that of its own key, then those that are idle for the longest time.
     """
 
     shape: Shape = "synchronized"
@@ -201,6 +206,13 @@ def _check_link(
         )
     if link.temperature and not is_category:
         raise ModelError("only a category is drawn", field="feedback.temperature")
+    if 0 < link.temperature < TEMPERATURE_MIN:
+        raise ModelError(
+            "too close to 0, which chooses the most probable label",
+            field="feedback.temperature",
+            expected=f"0, or {TEMPERATURE_MIN} or more",
+            found=link.temperature,
+        )
     if link.temperature and codec != "json":
         raise ModelError(
             "a label that was drawn has no place in raw float32; use codec json",

@@ -1,25 +1,19 @@
-"""Models of the user's own: classes that are imported by name, and the adapter around them.
+"""Models of the user's own: what their classes have to be, and the adapter around them.
 
 A class of a user is any `torch.nn.Module` with two methods:
 
     initial_state(batch_size) -> state          zeros, or what else a new key begins with
     step(inputs, state) -> (outputs, state)     inputs (N, H_in) to outputs (N, H_out)
 
-where a state is one tensor or a tuple of tensors, of any dtypes and shapes with axis 0 = key; `()`
-for a model that keeps nothing. A class may have `unroll` and `step_packed` of its own, as
+where a state is one tensor or a tuple of tensors, of `STATE_DTYPES` and shapes with axis 0 = key;
+`()` for a model that keeps nothing. A class may have `unroll` and `step_packed` of its own, as
 `StepModel` states them; the adapter supplies what it lacks.
-
-To import a package is to run its code: it happens only if the operator has allowed the package.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import re
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,11 +24,15 @@ from models.contract import State, StepModel, check_inputs, check_packed, check_
 from models.contract import state_tensors as flat
 from models.errors import ModelError
 
-#: `package.module:Class`.
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+#: What a state may be made of: the dtypes whose rows torch can take out, put in and save.
+STATE_DTYPES = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    *(torch.complex64, torch.complex128),
+)
 
-#: What `livestep` has to be told before it imports a package.
-SETTING = "--model-packages or LIVESTEP_MODEL_PACKAGES"
+#: What code of users may raise. `sys.exit` is no wish to end the worker, least of all with success.
+FOREIGN_ERRORS = (Exception, SystemExit)
 
 
 class StepAdapter(StepModel):
@@ -59,7 +57,7 @@ class StepAdapter(StepModel):
 
     def initial_state(self, batch_size: int) -> State:
         """Make the state of keys that have seen nothing yet; see `StepModel.initial_state`."""
-        with _Naming("initial_state"):
+        with Naming("initial_state"):
             state = self._inner_state(batch_size)
         _check_state_kind(state, "initial_state")
         for tensor in flat(state):
@@ -75,7 +73,7 @@ class StepAdapter(StepModel):
         """Advance every row by one timestep; see `StepModel.step`. Outputs are float32."""
         check_inputs(inputs, self.input_size)
         state = self.initial_state(len(inputs)) if prev_state is None else prev_state
-        with _Naming("step"):
+        with Naming("step"):
             result = self._inner_step(inputs, state)
         return self._checked(result, state, (len(inputs), self.output_size), "step")
 
@@ -85,7 +83,9 @@ class StepAdapter(StepModel):
         """Check outputs and next state, and make the outputs float32."""
         if not isinstance(result, tuple) or len(result) != 2:
             raise ModelError(
-                f"{method}: it has to return a pair", expected="outputs, state", found=_kind(result)
+                f"{method}: it has to return a pair",
+                expected="outputs, state",
+                found=kind_of(result),
             )
         outputs, state = result
         _check_outputs(outputs, shape, method)
@@ -145,7 +145,7 @@ class AdaptedModel(StepAdapter):
             return super().unroll(sequence, prev_state)
         check_sequence(sequence, self.input_size)
         state = self.initial_state(sequence.shape[1]) if prev_state is None else prev_state
-        with _Naming("unroll"):
+        with Naming("unroll"):
             outputs = own(self._cast(sequence), state)
         _check_outputs(outputs, (*sequence.shape[:2], self.output_size), "unroll")
         return outputs.float()  # type: ignore[no-any-return]
@@ -161,7 +161,7 @@ class AdaptedModel(StepAdapter):
         key_count = int(sequence.batch_sizes[0])
         state = self.initial_state(key_count) if prev_state is None else prev_state
         packed = PackedSequence(self._cast(sequence.data), sequence.batch_sizes)
-        with _Naming("step_packed"):
+        with Naming("step_packed"):
             result = own(packed, state)
         shape = (len(sequence.data), self.output_size)
         return self._checked(result, state, shape, "step_packed")
@@ -176,7 +176,7 @@ class AdaptedModel(StepAdapter):
         return inputs.to(weights_dtype(self.module)) if self._is_casting else inputs
 
 
-class _Naming:
+class Naming:
     """Turn whatever foreign code raises to a ModelError that names the method."""
 
     def __init__(self, method: str) -> None:
@@ -186,7 +186,7 @@ class _Naming:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ModelError):
+        if isinstance(error, FOREIGN_ERRORS) and not isinstance(error, ModelError):
             raise ModelError(f"{self._method} raised {type(error).__name__}: {error}") from error
 
 
@@ -196,94 +196,6 @@ def weights_dtype(module: nn.Module) -> torch.dtype:
         if tensor.is_floating_point():
             return tensor.dtype
     return torch.float32
-
-
-def class_path(module: nn.Module) -> str:
-    """Name the class of a module as `package.module:Class`.
-
-    Raises:
-        ModelError: If nobody could import it by that name.
-    """
-    kind = type(module)
-    where = inspect.getmodule(kind)
-    if kind.__module__ == "__main__":
-        raise ModelError(
-            f"{kind.__name__} is defined in the program that runs now, where no worker finds it; "
-            "move it to a file of its own and import it from there",
-            field="class",
-        )
-    if getattr(where, kind.__qualname__, None) is not kind:
-        problem = f"{kind.__qualname__} is no class at the top level of {kind.__module__}"
-        raise ModelError(problem, field="class")
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def import_class(
-    path: str, allowed_packages: Collection[str], file: Path | None = None
-) -> type[nn.Module]:
-    """Import a class by its name, if its package is allowed.
-
-    Args:
-        path: `package.module:Class`.
-        allowed_packages: Names of packages or modules that may be imported, with all in them.
-        file: Where the name stands, for errors.
-
-    Raises:
-        ModelError: If the package isn't allowed (nothing was imported then), the import fails, or
-            there is no such class of modules in it.
-    """
-    if not _PATH.fullmatch(path):
-        raise ModelError(
-            "no name of a class",
-            file=file,
-            field="class",
-            expected="package.module:Class",
-            found=repr(path),
-        )
-    module_name, name = path.split(":")
-    if not any(module_name == one or module_name.startswith(f"{one}.") for one in allowed_packages):
-        package = module_name.split(".")[0]
-        raise ModelError(
-            f"importing {module_name} would run its code, and it isn't allowed; if you trust it, "
-            f"give {SETTING} with {package}",
-            file=file,
-            field="class",
-            expected=", ".join(allowed_packages) or "no package",
-            found=path,
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever its code raises
-        problem = (
-            f"importing {module_name} raised {type(error).__name__}: {error}; "
-            "its folder has to be the current one, or on PYTHONPATH"
-        )
-        raise ModelError(problem, file=file, field="class") from error
-    kind = getattr(module, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        found = "nothing of that name" if kind is None else _kind(kind)
-        problem = f"{module_name} has no torch.nn.Module {name!r}"
-        raise ModelError(problem, file=file, field="class", found=found)
-    return kind
-
-
-def build_module(
-    kind: type[nn.Module], sizes: Mapping[str, Any], file: Path | None = None
-) -> nn.Module:
-    """Make a module from keyword arguments.
-
-    Raises:
-        ModelError: If the constructor refuses them.
-    """
-    try:
-        return kind(**sizes)
-    except Exception as error:  # whatever its code raises
-        raise ModelError(
-            f"{kind.__name__}({_arguments(sizes)}) raised {type(error).__name__}: {error}",
-            file=file,
-            field="sizes",
-            expected=f"the arguments {inspect.signature(kind)}",
-        ) from error
 
 
 @torch.inference_mode()
@@ -299,7 +211,8 @@ def try_step(net: StepAdapter, device: torch.device, batch_sizes: tuple[int, ...
         ModelError: If it does.
     """
     for batch_size in batch_sizes:
-        inputs = torch.zeros(batch_size, net.input_size, device=device)
+        with Naming("inputs"):
+            inputs = torch.zeros(batch_size, net.input_size, device=device)
         state = net.initial_state(batch_size)
         for tensor in flat(state):
             if tensor.device.type != device.type:
@@ -313,7 +226,7 @@ def try_step(net: StepAdapter, device: torch.device, batch_sizes: tuple[int, ...
 
 def _check_outputs(outputs: Any, shape: tuple[int, ...], method: str) -> None:
     if not isinstance(outputs, Tensor):
-        raise ModelError(f"{method}: outputs are no tensor", found=_kind(outputs))
+        raise ModelError(f"{method}: outputs are no tensor", found=kind_of(outputs))
     if tuple(outputs.shape) != shape:
         problem = f"{method}: the outputs have not the shape that model.json's fields give them"
         raise ModelError(problem, expected=shape, found=tuple(outputs.shape))
@@ -322,12 +235,22 @@ def _check_outputs(outputs: Any, shape: tuple[int, ...], method: str) -> None:
 
 
 def _check_state_kind(state: Any, method: str) -> None:
-    if isinstance(state, Tensor):
-        return
-    if not isinstance(state, tuple) or not all(isinstance(tensor, Tensor) for tensor in state):
+    tensors = state if isinstance(state, tuple) else (state,)
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise ModelError(
-            f"{method}: a state is one tensor, or a tuple of tensors", found=_kind(state)
+            f"{method}: a state is one tensor, or a tuple of tensors", found=kind_of(state)
         )
+    for tensor in tensors:
+        if tensor.dtype not in STATE_DTYPES:
+            raise ModelError(
+                f"{method}: a state of this dtype can't be kept",
+                expected=", ".join(_dtype_name(dtype) for dtype in STATE_DTYPES),
+                found=_dtype_name(tensor.dtype),
+            )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _layout(state: State) -> list[tuple[torch.Size, torch.dtype, torch.device]]:
@@ -336,18 +259,12 @@ def _layout(state: State) -> list[tuple[torch.Size, torch.dtype, torch.device]]:
 
 
 def _in_words(layout: list[tuple[torch.Size, torch.dtype, torch.device]]) -> str:
-    words = [
-        f"{str(dtype).removeprefix('torch.')} {tuple(shape)} on {device}"
-        for shape, dtype, device in layout
-    ]
+    words = [f"{_dtype_name(dtype)} {tuple(shape)} on {device}" for shape, dtype, device in layout]
     return " and ".join(words) or "no tensors"
 
 
-def _arguments(sizes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in sizes.items())
-
-
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Name the kind of a value, for errors."""
     if isinstance(value, tuple):
         return f"a tuple of {', '.join(type(one).__name__ for one in value) or 'nothing'}"
     return f"a {type(value).__name__}"

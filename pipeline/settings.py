@@ -52,10 +52,11 @@ class Settings:
         'weather.dead-letter'
     """
 
-    model: str = _setting("", "Directory with model.json and model.safetensors.")
+    model: str = _setting("", "Directory with model.json, and its weights or program.")
     model_packages: str = _setting(
         "",
-        "Packages whose model classes may be imported, name[,...]: their code runs in the worker.",
+        "Packages whose model classes may be imported, and torchscript or exported for programs, "
+        "name[,...]: their code runs in the worker.",
     )
     input_topic: str = _setting("", "Topic of events.")
     output_topic: str = _setting("", "Topic of predictions.")
@@ -176,7 +177,7 @@ class Settings:
     @property
     def allowed_packages(self) -> tuple[str, ...]:
         """The names in `model_packages`."""
-        return tuple(name.strip() for name in self.model_packages.split(",") if name.strip())
+        return tuple(split_names(self.model_packages))
 
     @classmethod
     def from_environment(
@@ -201,6 +202,16 @@ class Settings:
             elif variables.get(_variable(item.name)):
                 values[item.name] = _parse(item, variables[_variable(item.name)])
         return cls(**values)
+
+
+def split_names(text: str) -> list[str]:
+    """Split names at their commas.
+
+    Example:
+        >>> split_names("my_model, exported")
+        ['my_model', 'exported']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def kafka_options(variables: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -231,6 +232,76 @@ class Breaks(Sum):
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         raise RuntimeError("no such luck")
+
+
+class Exits(Sum):
+    """Which ends the program, as if all were well."""
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        sys.exit(0)
+
+
+class ExitsWhenMade(Sum):
+    """Which ends the program when it is made again."""
+
+    def __init__(self, is_first: bool = False) -> None:
+        super().__init__()
+        if not is_first:
+            sys.exit(0)
+
+
+class Empty(Sum):
+    """Whose second state tensor has no elements."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        return super().initial_state(batch_size), self.weight.new_zeros(batch_size, 0)
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        outputs, total = super().step(inputs, state[0])
+        return outputs, (total, state[1])
+
+
+class Turns(Sum):
+    """Whose state is a complex number that turns."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        return torch.ones(batch_size, 1, dtype=torch.complex64)
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        state = state * torch.exp(1j * inputs)
+        return state.real * self.weight, state
+
+
+class Unsigned(Sum):
+    """Whose state has a dtype of which torch can't put rows into a table."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        return torch.zeros(batch_size, 1, dtype=torch.uint16)
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return inputs, state
+
+
+class Lazy(Sum):
+    """With a layer that has no size until it is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.LazyLinear(2)
+
+
+class ListSizes(Sum):
+    """Whose method `sizes` names nothing."""
+
+    def sizes(self) -> Any:
+        return [1, 2]
+
+
+class BreaksSizes(Sum):
+    """Whose method `sizes` raises."""
+
+    def sizes(self) -> Any:
+        raise KeyError("hidden_size")
 
 
 class NoStep(nn.Module):

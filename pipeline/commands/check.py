@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from models import ModelError
 from pipeline.errors import EngineError
@@ -16,7 +17,7 @@ from pipeline.settings import Settings
 
 @click.command(short_help="Test services, topics and model; exit 0 or 1.")
 @click.option("--model", help="Directory of the model.")
-@click.option("--model-packages", help="Packages whose model classes may be imported.")
+@click.option("--model-packages", help="Packages and kinds of programs that may be run.")
 @click.option("--input-topic", help="Topic of events.")
 @click.option("--output-topic", help="Topic of predictions.")
 @click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
@@ -28,15 +29,29 @@ def check(**flags: Any) -> None:
     Nothing is read or written, except that a transactional id of its own is asked for.
     """
     settings = Settings.from_environment(**flags)
-    console = Console(highlight=False, soft_wrap=True)
+    failed = run_tests(_tests(settings), Console(highlight=False, soft_wrap=True))
+    sys.exit(1 if failed else 0)
+
+
+def run_tests(tests: Sequence[tuple[str, Callable[[], str]]], console: Console) -> int:
+    """Run tests one after another, and print a line for each.
+
+    Args:
+        tests: Each with its name; what it returns or raises is shown as it stands, whatever
+            brackets there are in it.
+        console: Where to print.
+
+    Returns:
+        failed: How many.
+    """
     failed = 0
-    for name, test in _tests(settings):
+    for name, test in tests:
         try:
-            console.print(f"[green]ok[/]      {name}: {test()}")
+            console.print(Text.assemble(("ok", "green"), f"      {name}: {test()}"))
         except (EngineError, ModelError) as error:
             failed += 1
-            console.print("[red]wrong[/]  ", f"{name}: {error}", markup=True)
-    sys.exit(1 if failed else 0)
+            console.print(Text.assemble(("wrong", "red"), f"   {name}: {error}"))
+    return failed
 
 
 def _tests(settings: Settings) -> list[tuple[str, Callable[[], str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -149,9 +150,9 @@ def _event(
         timestamp_ms = _timestamp_ms(members.get(columns.timestamp), columns, name, line)
     taken_out = (columns.key, columns.timestamp, columns.forget, *columns.marks)
     wanted = columns.values or [column for column in members if column not in taken_out]
-    value = {column: convert(members[column]) for column in wanted if column in members}
-    event = Event(key_bytes(str(key)), value, timestamp_ms, line)
     try:
+        value = {column: convert(members[column]) for column in wanted if column in members}
+        event = Event(key_bytes(str(key)), value, timestamp_ms, line)
         for mark in columns.marks:
             if mark in members and (set_to := _mark(mark, convert(members[mark]))):
                 event.marks[mark] = set_to
@@ -247,9 +248,13 @@ def _cell_value(cell: str) -> int | float | str:
     text = cell.strip()
     if not _NUMBER.fullmatch(text):
         return cell
-    if text.lstrip("-").isdigit() and abs(int(text)) < _INTEGER_LIMIT:
+    is_short = len(text) <= len(str(-_INTEGER_LIMIT))  # Python reads no endless integers
+    if is_short and text.lstrip("-").isdigit() and abs(int(text)) < _INTEGER_LIMIT:
         return int(text)
-    return float(text)
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:80]!r} is a number that no float holds")
+    return number
 
 
 def _same(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +12,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.field_options import fields_options, read_fields
+from pipeline.commands.field_options import F, fields_options, read_fields
 from pipeline.commands.options import codec_option
 from pipeline.commands.starter import write_starter
+from pipeline.errors import ConfigError
+from pipeline.settings import split_names
 
 # torch takes seconds that --help need not wait: models are imported by the commands that need them.
 if TYPE_CHECKING:
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
 _TABLE_WIDTH = 140
 
 
+def packages_option(text: str) -> Callable[[F], F]:
+    """Add --model-packages with its help."""
+    return click.option(
+        "--model-packages",
+        default="",
+        envvar="LIVESTEP_MODEL_PACKAGES",
+        show_envvar=True,
+        metavar="NAME[,...]",
+        help=text,
+    )
+
+
 @click.group()
 def model() -> None:
     """Check a model, import a program, begin a model of your own."""
@@ -31,13 +45,9 @@ def model() -> None:
 
 @model.command("check", short_help="Can it be stepped live? Exit 0 or 1.")
 @click.argument("target", metavar="DIR|package.module:Class")
-@click.option(
-    "--model-packages",
-    default="",
-    envvar="LIVESTEP_MODEL_PACKAGES",
-    show_envvar=True,
-    metavar="NAME[,...]",
-    help="Packages whose classes a directory may name. A class given as such is imported anyway.",
+@packages_option(
+    "Packages whose classes a directory may name, and torchscript or exported if it may hold a "
+    "program. A class given as such is imported anyway."
 )
 @click.option("--sizes", default="{}", metavar="JSON", help="Arguments of a class, as an object.")
 @fields_options(is_required=False)
@@ -71,8 +81,7 @@ def check_command(
     else:
         if inputs is not None or outputs is not None or sizes != "{}":
             raise ModelError("a directory says itself what its columns mean", field="--inputs")
-        allowed = [name.strip() for name in model_packages.split(",") if name.strip()]
-        loaded = load_model(target, str(choose_device(device)), allowed)
+        loaded = load_model(target, str(choose_device(device)), split_names(model_packages))
         net, fields = loaded.net, loaded.inputs
         title = f"{loaded.name}, fingerprint {loaded.fingerprint}"
     console = Console(highlight=False, markup=False)
@@ -116,6 +125,7 @@ def check_command(
     help='Rules that are not the default, such as {"shape": "many-to-one"}.',
 )
 @codec_option
+@packages_option("Has to name torchscript or exported, the kind of the program: it is run.")
 def import_command(
     file: Path,
     directory: Path,
@@ -125,27 +135,34 @@ def import_command(
     outputs: str,
     rules: str,
     codec: Literal["json", "float32"],
+    model_packages: str,
 ) -> None:
     """Make DIR, which a worker takes, from a program whose states are inputs and outputs.
 
     The program's forward takes (inputs, state...) and gives (outputs, next state...); inputs are
-    (N, columns). A program may call any operator of torch: import from people you trust.
+    (N, columns). A program is code, and the import runs it: take it from people you trust.
     """
     import msgspec
 
     from models import ModelError, SequenceRules, save_program
-    from models.programs import Program, choose_states, read_state_shape
+    from models.programs import (
+        Program,
+        check_program_allowed,
+        choose_states,
+        program_kind,
+        read_state_shape,
+    )
 
     try:
         read_rules = msgspec.json.decode(rules, type=SequenceRules)
     except msgspec.MsgspecError as error:
         raise click.BadParameter(str(error), param_hint="--rules") from None
     given = {shape.name: shape for shape in map(read_state_shape, state_shapes)}
-    names = [name.strip() for name in state.split(",") if name.strip()]
     try:
         content = file.read_bytes()
+        check_program_allowed(program_kind(content), split_names(model_packages))
         program = Program(content)
-        states = choose_states(program, names, given)
+        states = choose_states(program, split_names(state), given)
         click.echo(f"{program.kind}, forward({', '.join(program.arguments)})")
         for one in states:
             sizes = list(map(str, one.shape))
@@ -172,7 +189,7 @@ def init_command(directory: Path) -> None:
     try:
         names = write_starter(directory)
     except OSError as error:
-        raise click.ClickException(str(error)) from None
+        raise ConfigError(str(error)) from None
     for name in names:
         click.echo(f"written  {directory / name}")
     click.echo(f"next: cd {directory} && python train.py, and so on in its README.md")
@@ -189,8 +206,10 @@ def _class_model(
     import torch
 
     from models import ModelError, total_width
+    from models.class_imports import build_module, import_class
+    from models.description import SIZE_MAX
     from models.field_types import is_index
-    from models.user_classes import AdaptedModel, build_module, import_class
+    from models.user_classes import AdaptedModel
 
     kind = import_class(path, [path.partition(":")[0]])
     module = build_module(kind, sizes).eval().requires_grad_(False).to(torch.device(device))
@@ -200,6 +219,8 @@ def _class_model(
         if not isinstance(width, int) or width < 1:
             problem = f"{kind.__name__} has no {name}_size: say what its columns mean"
             raise ModelError(problem, field=f"--{name}s", expected=f"--{name}s FIELDS")
+        if width > SIZE_MAX:
+            raise ModelError("too many columns", field=f"--{name}s", expected=f"{SIZE_MAX} at most")
         widths.append(width)
     is_casting = not any(map(is_index, inputs or ()))
     return AdaptedModel(module, widths[0], widths[1], sizes, is_casting).eval()

@@ -39,6 +39,12 @@ def test_an_integer_beyond_64_bits_becomes_a_float():
     assert event.value == {"a": pytest.approx(1.2345678901234568e29)}
 
 
+@pytest.mark.parametrize("cell", ["9" * 5000, "-" + "9" * 5000, "1e999"])
+def test_a_number_that_no_float_holds_is_named_with_its_line(cell):
+    with pytest.raises(LineError, match=r"days.csv, line 3: .* is a number that no float holds"):
+        csv_events(f"flat,a\n1,2\n1,{cell}\n")
+
+
 def test_columns_choose_and_order_the_members():
     (event,) = csv_events("a,b,flat,c\n1,2,k,3\n", EventColumns("flat", values=("c", "a")))
     assert list(event.value.items()) == [("c", 3), ("a", 1)]

@@ -42,6 +42,8 @@ def failures(model: StepModel) -> dict[str, str]:
     [
         adapted(Sum()),
         adapted(user_models.FastSum()),
+        adapted(user_models.Empty()),
+        adapted(user_models.Turns()),
         adapted(Plain(), 2),
         adapted(Window(2), 2, 2),
         adapted(Window(2).half(), 2, 2),
@@ -190,7 +192,9 @@ def test_a_state_that_changes_its_dtype_is_found_in_a_step_model_too() -> None:
     assert "became torch.float16" in found["state is stable"]
 
 
-@pytest.mark.parametrize("name", ["Grows", "ChangesDtype", "NotAPair", "KeyLast", "Breaks"])
+@pytest.mark.parametrize(
+    "name", ["Grows", "ChangesDtype", "NotAPair", "KeyLast", "Breaks", "Exits"]
+)
 def test_a_model_that_cannot_step_is_one_row_of_the_table(name: str) -> None:
     rows = list(report(adapted(getattr(user_models, name)()), speed_s=0.01))
     assert [(row.name, row.is_good) for row in rows] == [("model steps", False)]

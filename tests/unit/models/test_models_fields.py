@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -311,3 +312,26 @@ def test_many_texts_in_one_call_give_the_rows_of_each_alone(words: list[str]) ->
     rows = encode_columns([WORD], [words])
     for row, word in zip(rows, words, strict=True):
         assert row.tolist() == [*map("abc".index, word), *[-1] * (4 - len(word))]
+
+
+def test_a_list_of_values_is_taken_as_a_tuple() -> None:
+    field = Category("c", ["a", "b"])  # type: ignore[arg-type]
+    assert field == Category("c", ("a", "b"))
+    assert encode([field], [{"c": "b"}]).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Number("x", "1"), "size of number 'x' has to be an integer of at least 1"),
+        (lambda: Number("x", 1.0), "size of number 'x' has to be an integer"),
+        (lambda: Number("x", True), "size of number 'x' has to be an integer"),
+        (lambda: Number(3), "the name of a field is a text, not 3"),
+        (lambda: Text("t", "ab", "2"), "length of text 't' has to be an integer"),
+        (lambda: Category("c", (1, 2)), "values of category 'c' have to be texts in a tuple"),
+        (lambda: Category("c", "ab"), "values of category 'c' have to be texts in a tuple"),
+    ],
+)
+def test_a_field_of_the_wrong_kinds_is_none(make: Callable[[], Field], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

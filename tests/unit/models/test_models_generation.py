@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from models import Category, LoadedModel, Number, SequenceRules
 from models.contract import State
-from models.generation import Generated, find_stop, generate
-from models.rules import Feedback, Generation
+from models.generation import Generated, choose_labels, find_stop, generate
+from models.rules import TEMPERATURE_MIN, Feedback, Generation
 from tests.small_nets import (
     LETTERS,
     Speller,
@@ -111,6 +112,16 @@ def test_a_stop_output_that_is_not_fed_back_ends_it_by_its_most_probable_label()
     stop = find_stop(rules, outputs)
     assert stop is not None
     assert (stop.columns, stop.link, stop.label) == (slice(3, 5), None, 1)
+
+
+@pytest.mark.parametrize("temperature", [TEMPERATURE_MIN, 1e-320])
+def test_a_low_temperature_draws_the_most_probable_label_of_any_logits(temperature: float) -> None:
+    outputs = [Category("letter", LETTERS)]
+    links = [Feedback("letter", "letter", temperature)]
+    for logits in ([1.0, 3.0, 2.0], [-3e38, 3e38, 0.0]):
+        row = np.array(logits, np.float32)
+        labels = [choose_labels(links, outputs, row, b"k", offset, 0) for offset in range(20)]
+        assert labels == [[1]] * 20
 
 
 def test_a_generation_that_becomes_infinite_is_none_at_all() -> None:

@@ -1,38 +1,20 @@
-"""A TorchScript or exported program is stepped without any class; what isn't plain isn't opened."""
+"""A TorchScript or exported program is stepped without any class, if the operator allows it."""
 
 from __future__ import annotations
 
-import functools
 import io
 import json
-import warnings
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models import ModelError, Number, load_model, save_program
-from models.programs import Program, StateTensor, choose_states, read_state_shape
+from models.programs import PROGRAM_FILES, Program, StateTensor, choose_states, read_state_shape
+from tests.programs import TWO, TwoStates, export, script, trace
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
-
-
-class TwoStates(nn.Module):
-    """A GRU cell and a count; forward takes and gives both."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.cell = nn.GRUCell(3, 4)
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor, h: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = self.cell(x, h)
-        return self.head(h) / (1 + seen).unsqueeze(1), h, seen + 1
 
 
 class KeySecond(nn.Module):
@@ -69,30 +51,6 @@ class ForgetsState(Stateless):
         return self.head(x) + h
 
 
-TWO = (torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
-
-
-def script(module: nn.Module) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return torch.jit.script(module).save_to_buffer()  # type: ignore[no-any-return]
-
-
-def trace(module: nn.Module, *examples: Tensor) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return torch.jit.trace(module, examples).save_to_buffer()  # type: ignore[no-any-return]
-
-
-def export(module: nn.Module, *examples: Tensor, axes: tuple[int, ...] | None = None) -> bytes:
-    """Export for any number of keys, whose axis in each example is given; None for this number."""
-    count = torch.export.Dim("N")
-    shapes = None if axes is None else tuple({axis: count} for axis in axes)
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(module, examples, dynamic_shapes=shapes), buffer)
-    return buffer.getvalue()
-
-
 SHAPES = {"h": StateTensor("h", (4,)), "seen": StateTensor("seen", (), "int64")}
 
 
@@ -107,7 +65,7 @@ def test_a_program_steps_as_the_module_it_was_made_of(kind: str, tmp_path: Path)
         content = export(module, *TWO, axes=(0, 0, 0))
         state = choose_states(Program(content))
     save_program(content, tmp_path, state, INPUTS, OUTPUTS)
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path, allowed_packages=PROGRAM_FILES)
 
     # Then model.json says so, and steps of any batch are the module's
     members = json.loads((tmp_path / "model.json").read_text())
@@ -136,7 +94,7 @@ def test_a_key_axis_that_is_not_the_first_is_turned_round(kind: str, tmp_path: P
         content = export(module, *examples, axes=(1, 0))
         state = choose_states(Program(content), ["h"])
     save_program(content, tmp_path, state, INPUTS, OUTPUTS)
-    net = load_model(tmp_path).net
+    net = load_model(tmp_path, allowed_packages=PROGRAM_FILES).net
     assert [tuple(tensor.shape) for tensor in net.initial_state(5)] == [(5, 1, 4)]
     inputs = torch.randn(3, 5, 3)
     with torch.inference_mode():
@@ -150,7 +108,7 @@ def test_a_key_axis_that_is_not_the_first_is_turned_round(kind: str, tmp_path: P
 def test_a_program_without_state_is_one_too(tmp_path: Path) -> None:
     content = script(Stateless())
     save_program(content, tmp_path, choose_states(Program(content)), INPUTS, OUTPUTS)
-    assert load_model(tmp_path).net.initial_state(3) == ()
+    assert load_model(tmp_path, allowed_packages=PROGRAM_FILES).net.initial_state(3) == ()
 
 
 def test_the_fingerprint_covers_the_program(tmp_path: Path) -> None:
@@ -158,10 +116,10 @@ def test_the_fingerprint_covers_the_program(tmp_path: Path) -> None:
     save_program(content, tmp_path, (), INPUTS, OUTPUTS)
     (tmp_path / "model.pt").write_bytes(script(Stateless()))
     with pytest.raises(ModelError, match=r"fingerprint: .* that of model.pt .*don't belong"):
-        load_model(tmp_path)
+        load_model(tmp_path, allowed_packages=PROGRAM_FILES)
     (tmp_path / "model.pt").unlink()
     with pytest.raises(ModelError, match=r"model.pt: can't be read"):
-        load_model(tmp_path)
+        load_model(tmp_path, allowed_packages=PROGRAM_FILES)
 
 
 @pytest.mark.parametrize(
@@ -248,117 +206,51 @@ def test_a_pickle_is_never_opened() -> None:
         Program(buffer.getvalue())
 
 
-@functools.cache
-def exported() -> bytes:
-    return export(TwoStates(), *TWO, axes=(0, 0, 0))
+class Writes(Stateless):
+    """Which writes a file as soon as it runs; it is scripted only."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = str(file)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shared = torch.from_file(self.file, True, 8, dtype=torch.uint8)
+        shared.copy_(torch.full((8,), 65, dtype=torch.uint8))
+        return self.head(x) + 0 * shared.sum()
 
 
-def changed(change: Callable[[dict[str, Any]], Any], member: str = "models/model.json") -> bytes:
-    """Write the archive of an exported program anew, with one JSON member changed."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(exported())) as reader, zipfile.ZipFile(buffer, "w") as writer:
-        for name in reader.namelist():
-            data = reader.read(name)
-            if name.endswith(member):
-                value = json.loads(data)
-                change(value)
-                data = json.dumps(value).encode()
-            writer.writestr(name, data)
-    return buffer.getvalue()
-
-
-def added(member: str, data: bytes) -> bytes:
-    buffer = io.BytesIO(exported())
-    with zipfile.ZipFile(buffer, "a") as writer:
-        writer.writestr(member, data)
-    return buffer.getvalue()
-
-
-def graph(program: dict[str, Any]) -> Any:
-    return program["graph_module"]["graph"]
-
-
-def structure(kind: str) -> str:
-    return json.dumps([1, {"type": kind, "context": "null", "children_spec": []}])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            lambda: changed(lambda p: graph(p)["nodes"][0].update(target="torch.load")),
-            "call of 'torch.load'",
-        ),
-        (
-            lambda: changed(
-                lambda p: graph(p)["nodes"][0].update(target="torch.ops.aten.from_file.default")
-            ),
-            "call of 'torch.ops.aten.from_file.default'",
-        ),
-        (
-            lambda: changed(
-                lambda p: graph(p)["inputs"][0]["as_tensor"].update(name="x=print('run')")
-            ),
-            "a name",
-        ),
-        (
-            lambda: changed(
-                lambda p: graph(p)["tensor_values"]["x"]["sizes"][0]["as_expr"].update(
-                    expr_str="__import__('os').getcwd()"
-                )
-            ),
-            'a size "__import__',
-        ),
-        (
-            lambda: changed(
-                lambda p: p["graph_module"]["module_call_graph"][0]["signature"].update(
-                    in_spec=structure("collections.defaultdict")
-                )
-            ),
-            "a structure 'collections.defaultdict'",
-        ),
-        (
-            lambda: changed(
-                lambda c: c["config"]["cell.weight_ih"].update(use_pickle=True),
-                "model_weights_config.json",
-            ),
-            "use_pickle True: an object that is no tensor",
-        ),
-        (lambda: added("archive/data/aotinductor/model/run.so", b""), "a member .*run.so"),
-        (lambda: added("archive/data/constants/opaque_obj_0", b""), "a member .*opaque_obj_0"),
-    ],
-)
-def test_a_program_with_more_than_operators_on_tensors_is_not_opened(
-    content: Callable[[], bytes], message: str
+@pytest.mark.parametrize("allowed", [(), ("exported",), ("torchscripts", "tests")])
+def test_a_program_is_opened_only_if_its_kind_is_allowed(
+    allowed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ModelError, match=f"not opened: the file has .*{message}"):
-        Program(content())
+    # Given a directory with a program that writes a file
+    written = tmp_path / "written"
+    save_program(script(Writes(written)), tmp_path / "model", (), INPUTS, OUTPUTS)
+    written.unlink()
+
+    # When it is loaded, then torch sees it, and it writes, only if its kind is allowed
+    monkeypatch.setattr(torch.jit, "load", None)
+    message = r"model.json: class: .*isn't allowed; .*give --model-packages or LIVESTEP_.* with tor"
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "model", allowed_packages=allowed)
+    monkeypatch.undo()
+    assert not written.exists()
+    load_model(tmp_path / "model", allowed_packages=("torchscript",))
+    assert written.read_bytes() == b"A" * 8
 
 
-class Runs:
-    """Says so if it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return print, ("run",)
-
-
-def test_example_inputs_that_are_more_than_tensors_are_not_unpickled(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    pickled = io.BytesIO()
-    torch.save(((Runs(),), {}), pickled)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(exported())) as reader, zipfile.ZipFile(buffer, "w") as writer:
-        for name in reader.namelist():
-            is_examples = name.endswith("sample_inputs/model.pt")
-            writer.writestr(name, pickled.getvalue() if is_examples else reader.read(name))
-    with pytest.raises(ModelError, match="no exported program: UnpicklingError"):
-        Program(buffer.getvalue())
-    assert capsys.readouterr().out == ""
+def test_an_exported_program_is_not_opened_without_permission(tmp_path: Path) -> None:
+    content = export(TwoStates(), *TWO, axes=(0, 0, 0))
+    save_program(content, tmp_path, choose_states(Program(content)), INPUTS, OUTPUTS)
+    (tmp_path / "model.pt2").unlink()  # nothing of it is looked at
+    with pytest.raises(ModelError, match="with exported"):
+        load_model(tmp_path, allowed_packages=("torchscript",))
 
 
-def test_guards_of_a_program_are_not_run(capsys: pytest.CaptureFixture[str]) -> None:
-    content = changed(lambda program: program.update(guards_code=["print('run') or True"]))
-    program = Program(content)
-    program.module(*TWO)
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize("size", ["10000000000000", "4611686018427387904", "1" + 30 * "0"])
+def test_a_state_that_no_memory_holds_is_refused(size: str, tmp_path: Path) -> None:
+    content = script(TwoStates())
+    shapes = {"h": read_state_shape(f"h={size}"), "seen": SHAPES["seen"]}
+    state = choose_states(Program(content), shapes=shapes)
+    with pytest.raises(ModelError, match="initial_state raised"):
+        save_program(content, tmp_path / "new", state, INPUTS, OUTPUTS)

@@ -18,6 +18,7 @@ from models import (
     Text,
     check_rules,
 )
+from models.rules import TEMPERATURE_MIN
 
 LETTERS = ("a", "b", ".")
 INPUTS = [
@@ -42,6 +43,7 @@ UNTIL_DOT = Generation(9, "letter", ".")
         SequenceRules("one-to-many", (LINK,), UNTIL_DOT),
         SequenceRules("encode-decode", (NUMBERS,), Generation(10_000), 60_000),
         SequenceRules("encode-decode", (Feedback("letter", "before", 0.7),), Generation(1)),
+        SequenceRules(feedback=(Feedback("letter", "before", TEMPERATURE_MIN),)),
     ],
 )
 def test_rules_that_fit_are_accepted_and_come_back_from_json(rules: SequenceRules) -> None:
@@ -83,6 +85,10 @@ def test_rules_that_fit_are_accepted_and_come_back_from_json(rules: SequenceRule
         (
             SequenceRules(feedback=(Feedback("y", "y_before", 1.0),)),
             "^feedback.temperature: only a category is drawn",
+        ),
+        (
+            SequenceRules(feedback=(Feedback("letter", "before", 1e-320),)),
+            "^feedback.temperature: too close to 0.* 0, or 0.001 or more, found 1e-320",
         ),
     ],
 )

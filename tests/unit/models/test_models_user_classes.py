@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 
 from models import Category, ModelError, Number, StepModel, Text, load_model, save_model
-from models.user_classes import AdaptedModel, import_class
+from models.class_imports import import_class
+from models.user_classes import AdaptedModel
 from tests import user_models
 from tests.user_models import (
+    ExitsWhenMade,
     FastSum,
     GrowsLate,
     Letters,
@@ -159,6 +162,8 @@ def test_a_package_or_a_module_can_be_allowed(allowed: str, tmp_path: Path) -> N
         ("tests.user_models:Sum.step", "no name of a class .*package.module:Class"),
         ("tests/user_models:Sum", "no name of a class"),
         (":Sum", "no name of a class"),
+        ("tests.__main__:Sum", "tests.__main__ is a program, which runs when it is imported"),
+        ("__main__:Sum", "__main__ is a program"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_explained(path: str, message: str) -> None:
@@ -175,6 +180,35 @@ def test_whatever_an_import_raises_is_explained(
         import_class("livestep_test_broken:Model", ["livestep_test_broken"])
 
 
+def test_a_package_that_exits_is_explained_and_does_not_end_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "livestep_test_exiting.py").write_text("import sys\nsys.exit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match="raised SystemExit: 0"):
+        import_class("livestep_test_exiting:Model", ["livestep_test_exiting"])
+    with pytest.raises(ModelError, match=r"sizes: ExitsWhenMade\(\) raised SystemExit: 0"):
+        save_model(ExitsWhenMade(is_first=True), tmp_path / "new", ONE_IN, ONE_OUT)
+
+
+def test_a_package_may_lie_in_the_current_folder_only_while_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a package that is allowed in the current folder, beside one that hides an installed one
+    code = "import torch, safetensors\n\n\nclass Here(torch.nn.Module):\n    pass\n"
+    (tmp_path / "livestep_test_here.py").write_text(code)
+    (tmp_path / "safetensors.py").write_text("raise RuntimeError('hidden')")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+
+    # When it is named, then it is found, and nothing else is found there afterwards
+    with pytest.raises(ModelError, match="isn't allowed"):
+        import_class("livestep_test_here:Here", ["other"])
+    assert import_class("livestep_test_here:Here", ["livestep_test_here"]).__name__ == "Here"
+    assert sys.path == before
+    del sys.modules["livestep_test_here"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -186,6 +220,8 @@ def test_whatever_an_import_raises_is_explained(
         ("TwoOutputs", r"step: the outputs have not the shape .*expected \(2, 1\), found \(2, 2\)"),
         ("LongOutputs", "step: outputs have to be floats"),
         ("Breaks", "step raised RuntimeError: no such luck"),
+        ("Exits", "step raised SystemExit: 0"),
+        ("Unsigned", "initial_state: a state of this dtype can't be kept .*, found uint16"),
         ("NoStep", "class: NoStep has no method step"),
         ("NeedsSize", r"sizes: NeedsSize\(\) raised TypeError: .*expected the arguments \(size"),
     ],
@@ -260,6 +296,34 @@ def test_what_is_missing_or_wrong_in_a_save_is_said(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         save_model(Sum(), tmp_path / "new", **options)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (user_models.ListSizes(), "sizes: the arguments of the class, by name .*found a list"),
+        (user_models.BreaksSizes(), "sizes raised KeyError: 'hidden_size'"),
+        (user_models.Lazy(), "head.weight: a lazy weight has no values yet"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_module_that_does_not_say_what_it_is_made_of_is_not_saved(
+    module: nn.Module, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        save_model(module, tmp_path / "new", ONE_IN, ONE_OUT)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("size", [10**13, 2**62, 10**30])
+def test_more_columns_than_any_model_has_are_refused_before_it_is_built(
+    size: int, tmp_path: Path
+) -> None:
+    save = functools.partial(save_model, user_models.Count(), tmp_path)
+    with pytest.raises(ModelError, match=f"inputs: too many columns .*found {size}"):
+        save([Number("x", size)], ONE_OUT)
+    with pytest.raises(ModelError, match=f"outputs: too many columns .*found {size}"):
+        save(ONE_IN, [Number("y", size)])
 
 
 def test_weights_that_are_not_the_classs_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from rich.console import Console
 from torch import Tensor, nn
 
 from models import GRU, Category, ModelError, Number, SequenceRules, Text, load_model, save_model
 from pipeline.cli import cli
+from pipeline.commands.check import run_tests
 from pipeline.commands.field_options import read_fields
 from pipeline.commands.starter import starter_files
-from pipeline.errors import DecodeError
+from pipeline.errors import ConfigError, DecodeError
 from pipeline.memory import predict_in_memory
 from pipeline.settings import Settings
 from tests.user_models import Letters, RowsMix, Window
@@ -89,9 +92,8 @@ def test_the_readme_of_the_starter_names_only_commands_that_exist(tmp_path: Path
 
 def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("mine")
-    done = run("init", tmp_path)
-    assert done.exit_code == 1
-    assert "train.py is there already; nothing was written" in done.output
+    with pytest.raises(ConfigError, match="train.py is there already; nothing was written"):
+        run("init", tmp_path, catch_exceptions=False)
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
@@ -155,10 +157,15 @@ class Cell(nn.Module):
 FIELDS = ("--inputs", "wind, weather=sunny|rainy", "--outputs", "dish=1|2")
 
 
-def test_a_torchscript_program_is_imported_with_the_shapes_given(tmp_path: Path) -> None:
+def test_a_torchscript_program_is_imported_with_the_shapes_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(Cell()).save(str(tmp_path / "cell.pt"))
+    with pytest.raises(ModelError, match=r"cell.pt: class: .*give --model-packages .* torchscript"):
+        run("import", tmp_path / "cell.pt", tmp_path / "new", *FIELDS, catch_exceptions=False)
+    monkeypatch.setenv("LIVESTEP_MODEL_PACKAGES", "torchscript")
     with pytest.raises(ModelError, match=r"cell.pt: state: .*give --state-shape h="):
         run("import", tmp_path / "cell.pt", tmp_path / "new", *FIELDS, catch_exceptions=False)
     assert not (tmp_path / "new").exists()
@@ -169,7 +176,7 @@ def test_a_torchscript_program_is_imported_with_the_shapes_given(tmp_path: Path)
     )
     assert done.exit_code == 0, done.output
     assert "torchscript, forward(x, h)\nstate h: float32 (1, N, 4)\n" in done.output
-    loaded = load_model(tmp_path / "new")
+    loaded = load_model(tmp_path / "new", allowed_packages=["torchscript"])
     assert loaded.inputs == (Number("wind"), Category("weather", ("sunny", "rainy")))
     assert loaded.rules == SequenceRules(shape="many-to-one")
     assert run("check", tmp_path / "new").exit_code == 0
@@ -181,10 +188,14 @@ def test_an_exported_program_says_its_shapes_itself(tmp_path: Path) -> None:
         Cell(), (torch.zeros(2, 3), torch.zeros(1, 2, 4)), dynamic_shapes=({0: count}, {1: count})
     )
     torch.export.save(program, tmp_path / "cell.pt2")
-    done = run("import", tmp_path / "cell.pt2", tmp_path / "new", *FIELDS, "--state", "h")
+    options = (*FIELDS, "--state", "h")
+    with pytest.raises(ModelError, match=r"cell.pt2: class: .*give --model-packages .* exported"):
+        run("import", tmp_path / "cell.pt2", tmp_path / "new", *options, catch_exceptions=False)
+    options += ("--model-packages", "mine, exported")
+    done = run("import", tmp_path / "cell.pt2", tmp_path / "new", *options)
     assert done.exit_code == 0, done.output
     assert "exported, forward(x, h)\nstate h: float32 (1, N, 4)\n" in done.output
-    done = run("check", tmp_path / "new")
+    done = run("check", tmp_path / "new", "--model-packages", "exported")
     assert done.exit_code == 0, done.output
 
 
@@ -258,3 +269,41 @@ def test_a_bad_text_is_a_dead_letter_with_its_reason(
     with pytest.raises(DecodeError) as raised:
         predict_in_memory(model, [("a", {"word": word})])
     assert raised.value.reason == reason
+
+
+def test_no_command_makes_the_current_folder_importable(tmp_path: Path) -> None:
+    (tmp_path / "livestep_test_here.py").write_text("print('it ran')")
+    code = (
+        "import sys; from pipeline.cli import main; sys.path.remove(''); sys.argv[1:] = ['-h']\n"
+        "try: main()\nfinally: import livestep_test_here"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Live predictions" in done.stdout
+    assert "No module named 'livestep_test_here'" in done.stderr
+    assert "it ran" not in done.stdout
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> str:
+        raise ModelError("step raised RuntimeError: [/oops] [enforce fail]")
+
+    console = Console(highlight=False, soft_wrap=True, force_terminal=False)
+    tests = [("model", fail), ("topics", lambda: "[red]wear[/red] (4 partitions)")]
+    assert run_tests(tests, console) == 1
+    assert capsys.readouterr().out == (
+        "wrong   model: step raised RuntimeError: [/oops] [enforce fail]\n"
+        "ok      topics: [red]wear[/red] (4 partitions)\n"
+    )
+
+
+def test_columns_that_no_memory_holds_are_refused_before_they_are_made() -> None:
+    fields = ("--inputs", "x:10000000000000", "--outputs", "y")
+    with pytest.raises(ModelError, match="--inputs: too many columns"):
+        run("check", "tests.user_models:Sum", *fields, catch_exceptions=False)
