@@ -55,7 +55,11 @@ def store(connect: Connect) -> Store:
 
 def record(offset: int, state: bytes = b"state", timesteps: int = 1) -> bytes:
     """Write a record as `StateLayout.to_records` does."""
-    return offset.to_bytes(8, "little", signed=True) + timesteps.to_bytes(8, "little") + state
+    return (
+        offset.to_bytes(8, "little", signed=True)
+        + timesteps.to_bytes(8, "little", signed=True)
+        + state
+    )
 
 
 def save(store: Store, expected: int, applied: int, records: dict[bytes, bytes]) -> None:
@@ -144,22 +148,27 @@ def test_the_same_offset_is_not_newer(store: Store) -> None:
     assert store.load(0, [b"a"]) == (16, [record(14, b"first")])
 
 
-def test_a_state_that_has_seen_nothing_is_not_kept(store: Store) -> None:
+def test_a_state_that_has_ended_is_not_kept(store: Store) -> None:
     # Given the states of two keys
     save(store, 10, 20, {b"a": record(15), b"b": record(16)})
 
-    # When one of them is at zeros again, at a later offset
-    save(store, 20, 30, {b"a": record(25, timesteps=0)})
+    # When one of them has ended, at a later offset
+    save(store, 20, 30, {b"a": record(25, timesteps=-1)})
 
     # Then there is nothing of it, until it has seen something again
     assert store.load(0, [b"a", b"b"]) == (30, [None, record(16)])
-    save(store, 30, 40, {b"a": record(35), b"b": record(36, timesteps=0)})
+    save(store, 30, 40, {b"a": record(35), b"b": record(36, timesteps=-1)})
     assert store.load(0, [b"a", b"b"]) == (40, [record(35), None])
+
+
+def test_a_state_that_has_begun_and_stepped_nothing_yet_is_kept(store: Store) -> None:
+    save(store, 10, 20, {b"a": record(15, timesteps=0)})
+    assert store.load(0, [b"a"]) == (20, [record(15, timesteps=0)])
 
 
 def test_an_older_end_does_not_take_a_newer_state(store: Store) -> None:
     save(store, 10, 20, {b"a": record(18)})
-    save(store, 20, 30, {b"a": record(15, timesteps=0)})
+    save(store, 20, 30, {b"a": record(15, timesteps=-1)})
     assert store.load(0, [b"a"]) == (30, [record(18)])
 
 

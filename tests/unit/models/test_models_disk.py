@@ -25,9 +25,7 @@ from models import (
     Number,
     SequenceRules,
     StepModel,
-    Text,
     VanillaRNN,
-    choose_device,
     load_model,
     save_model,
 )
@@ -195,26 +193,6 @@ def test_rules_come_back_and_count_in_the_fingerprint(gru: GRU, tmp_path: Path) 
         names.add(fingerprint(tmp_path / "some", gru, WITH_FEEDBACK, OUTPUTS, rules=rules))
         assert load_model(tmp_path / "some").rules == rules
     assert len(names) == 6
-
-
-def test_an_index_is_an_input_of_json_models_only(gru: GRU, tmp_path: Path) -> None:
-    index = Category("dish", ("1", "2"), encoding="index")
-    text = Text("word", "ab", 2)
-    save_model(gru, tmp_path / "good", [index, text], OUTPUTS)
-    assert load_model(tmp_path / "good").inputs == (index, text)
-    for inputs in ([index, Number("x", 2)], [Number("x"), text]):
-        with pytest.raises(ModelError, match="codec: input .* is an index.*use json"):
-            save_model(gru, tmp_path / "new", inputs, OUTPUTS, codec="float32")
-    outputs = [index, Number("y")]
-    with pytest.raises(ModelError, match="outputs: output 'dish' needs a logit for each value"):
-        save_model(gru, tmp_path / "new", outputs=outputs)
-    with pytest.raises(ModelError, match=r"'text' - at `\$.outputs\[0\]"):
-        save_model(gru, tmp_path / "new", outputs=[text])  # type: ignore[list-item]
-    fed = Category("dish", ("1", "2"), optional=True, encoding="index")
-    rules = SequenceRules(feedback=(Feedback("dish", "dish"),))
-    with pytest.raises(ModelError, match="feedback.input: input 'dish' is an index; .*one-hot"):
-        save_model(gru, tmp_path / "new", [fed, Number("x", 2)], OUTPUTS, rules=rules)
-    assert not (tmp_path / "new").exists()
 
 
 def test_rules_that_do_not_fit_the_fields_are_not_saved(gru: GRU, tmp_path: Path) -> None:
@@ -401,24 +379,6 @@ def test_a_directory_that_cannot_be_made_is_named(gru: GRU, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="file.*can't be written"):
         save_model(gru, tmp_path / "file" / "model")
-
-
-def test_a_device_is_the_cpu_cuda_or_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ModelError, match="device: no such device .*'tpu'"):
-        choose_device("tpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == torch.device("cpu")
-    with pytest.raises(ModelError, match="device: torch sees no CUDA device"):
-        choose_device("cuda")
-
-
-def test_cuda_computes_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert choose_device("auto") == torch.device("cuda")
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_rows_that_are_read_only_are_unrolled(saved: Path) -> None:

@@ -15,6 +15,7 @@ from models import (
     ModelError,
     Number,
     SequenceRules,
+    Text,
     load_model,
     save_model,
 )
@@ -75,3 +76,24 @@ def test_the_dtype_that_is_described_is_that_of_the_weights(tmp_path: Path) -> N
     message = "dtype: the tensor weight is of another .*torch.float32, found torch.float64"
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path, allowed_packages=["tests"])
+
+
+def test_an_index_is_an_input_of_json_models_only(tmp_path: Path) -> None:
+    gru = GRU(3, 4, 2)
+    index = Category("dish", ("1", "2"), encoding="index")
+    text = Text("word", "ab", 2)
+    save_model(gru, tmp_path / "good", [index, text], OUTPUTS)
+    assert load_model(tmp_path / "good").inputs == (index, text)
+    for inputs in ([index, Number("x", 2)], [Number("x"), text]):
+        with pytest.raises(ModelError, match="codec: input .* is an index.*use json"):
+            save_model(gru, tmp_path / "new", inputs, OUTPUTS, codec="float32")
+    outputs = [index, Number("y")]
+    with pytest.raises(ModelError, match="outputs: output 'dish' needs a logit for each value"):
+        save_model(gru, tmp_path / "new", outputs=outputs)
+    with pytest.raises(ModelError, match=r"'text' - at `\$.outputs\[0\]"):
+        save_model(gru, tmp_path / "new", outputs=[text])  # type: ignore[list-item]
+    fed = Category("dish", ("1", "2"), optional=True, encoding="index")
+    rules = SequenceRules(feedback=(Feedback("dish", "dish"),))
+    with pytest.raises(ModelError, match="feedback.input: input 'dish' is an index; .*one-hot"):
+        save_model(gru, tmp_path / "new", [fed, Number("x", 2)], OUTPUTS, rules=rules)
+    assert not (tmp_path / "new").exists()
