@@ -223,11 +223,7 @@ def _encode_together(features: list[Any], model: LoadedModel) -> Floats:
             if len(vector) != model.net.input_size:
                 raise ValueError(f"{len(vector)} numbers instead of {model.net.input_size}")
         return np.array(features, np.float32)
-    rows = encode(model.inputs, features)
-    for link in model.rules.feedback:
-        absent = [i for i, members in enumerate(features) if members.get(link.input) is None]
-        rows[absent, columns_of(model.inputs, link.input)] = np.nan
-    return rows
+    return encode(model.inputs, features, model.rules.fed_inputs)
 
 
 def _are_usable(rows: Floats, model: LoadedModel) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from deploy.events import (
     read_events,
 )
 from models import LoadedModel, activate
+from models.devices import device_of
 from models.offline import SESSION_GAP
 from models.session_gaps import session_gaps
 
@@ -163,7 +164,7 @@ def _unroll_together(
 
     Padding stands behind the end of the shorter ones, where it can't change what came before.
     """
-    device = next(model.net.parameters(), torch.zeros(0)).device
+    device = device_of(model.net)
     outputs = np.zeros((len(inputs), model.net.output_size), np.float32)
     rows_of = [[e.row for e in sequence if e.row is not None] for sequence in sequences]
     by_length = sorted(filter(None, rows_of), key=len, reverse=True)

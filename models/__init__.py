@@ -26,6 +26,7 @@ Knows torch; knows nothing of Kafka or Redis.
     checks.py        what every model has to hold
     check_data.py    what checks are made of: the tolerance, random inputs and states
     check_report.py  all checks as a table, and the speed
+    package_data.py  data that a package carries
     seeding.py       one thread, and nets from a seed of their own
     examples/        an example on real data for each shape
     cook/            the example: a room-mate who cooks by the weather, and a net that learns it

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from models.contract import State, StepModel, check_inputs, like_state, state_tensors
-from models.field_types import absent_row
+from models.field_types import absent_row, field_blocks
 from models.fields import Category, Field
 from models.rules import Feedback
 
@@ -125,11 +125,9 @@ def columns_of(fields: Sequence[Field], name: str) -> slice:
         >>> columns_of([Number("x", 3), Number("y", 2)], "y")
         slice(3, 5, None)
     """
-    start = 0
-    for field in fields:
+    for field, block in zip(fields, field_blocks(fields), strict=True):
         if field.name == name:
-            return slice(start, start + field.width)
-        start += field.width
+            return block
     raise ValueError(f"there is no field {name!r}")
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from models.contract import State, StepModel, state_tensors
+from models.devices import device_of
 from models.feedback import columns_of, draws
 from models.field_types import absent_row
 from models.fields import Category, Field
@@ -157,8 +158,7 @@ def step_row(net: StepModel, row: FloatRow, state: State | None) -> tuple[FloatR
         output: (H_out,) float32.
         next_state: (1, ...) each, on the model's device.
     """
-    like = next(net.parameters(), torch.zeros(0))
-    inputs = torch.tensor(row, dtype=torch.float32, device=like.device).unsqueeze(0)  # (1, H_in)
+    inputs = torch.tensor(row, dtype=torch.float32, device=device_of(net)).unsqueeze(0)  # (1, H_in)
     outputs, next_state = net.step(inputs, state)
     return outputs[0].float().cpu().numpy(), next_state
 

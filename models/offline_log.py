@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from models.errors import FieldError
-from models.feedback import columns_of
 from models.fields import decode, encode
 from models.generation import FloatRow
 from models.offline import OfflineAnswer, OfflineEvent, answers_to_log, is_bound_good
@@ -116,12 +113,9 @@ def _read_event(
 def _encode_one(model: LoadedModel, features: Mapping[str, Any], index: int) -> FloatRow:
     """Encode one event, with NaN for a feedback input that it leaves out."""
     try:
-        row: FloatRow = encode(model.inputs, [features])[0]
+        row: FloatRow = encode(model.inputs, [features], model.rules.fed_inputs)[0]
     except FieldError as error:
         raise FieldError(error.reason, error.detail, index) from None
-    for link in model.rules.feedback:
-        if features.get(link.input) is None:
-            row[columns_of(model.inputs, link.input)] = np.nan
     return row
 
 

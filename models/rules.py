@@ -94,6 +94,11 @@ class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session_gap_ms: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     @property
+    def fed_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that a feedback can fill."""
+        return tuple(link.input for link in self.feedback)
+
+    @property
     def is_stateless(self) -> bool:
         """Whether nothing is kept from one event to the next."""
         return self.shape in ("one-to-one", "one-to-many")

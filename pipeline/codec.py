@@ -20,7 +20,8 @@ import numpy.typing as npt
 import orjson
 
 from models import Category, FieldError, LoadedModel, activate, encode, encode_columns
-from models.field_types import Field, OutputField, Text, field_blocks
+from models.feedback import columns_of
+from models.field_types import Field, OutputField, Text
 from models.rules import MARKS, SequenceRules
 from pipeline.errors import DecodeError
 from pipeline.marks import BARE, END, START
@@ -59,12 +60,8 @@ class Codec(ABC):
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._width = sum(field.width for field in inputs)
-        fed = [link.input for link in rules.feedback]
-        self._fed = fed if rules.is_feeding_events else []
-        blocks = field_blocks(self._inputs)
-        self.feedback_columns = tuple(
-            block for field, block in zip(inputs, blocks, strict=True) if field.name in fed
-        )
+        self._fed = rules.fed_inputs if rules.is_feeding_events else ()
+        self.feedback_columns = tuple(columns_of(inputs, name) for name in rules.fed_inputs)
         self.steps_limit = rules.generation.steps_max if rules.generation else 0
 
     @abstractmethod
@@ -90,9 +87,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def encode(
-        self, outputs: FloatArray, drawn: Mapping[str, IntArray] | None = None
-    ) -> list[bytes]:
+    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
         """Write model outputs, (n, H_out), as one value for each row.
 
         Args:
@@ -137,9 +132,7 @@ class Float32Codec(Codec):
         inputs = np.frombuffer(whole, dtype="<f4").reshape(len(rows), self._width)
         return inputs, np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.int64)
 
-    def encode(
-        self, outputs: FloatArray, drawn: Mapping[str, IntArray] | None = None
-    ) -> list[bytes]:
+    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
         """Write numbers, and probabilities for a category."""
         data = np.ascontiguousarray(activate(self._outputs, outputs), dtype="<f4")
         row_bytes = 4 * data.shape[1]
@@ -197,9 +190,7 @@ class JsonCodec(Codec):
         # What has no value is no bare mark by its row: `pack` knows what it is.
         return inputs, bits, steps_max
 
-    def encode(
-        self, outputs: FloatArray, drawn: Mapping[str, IntArray] | None = None
-    ) -> list[bytes]:
+    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
         """Write a column at a time; a row is put together by the model's template."""
         if not len(outputs):
             return []
@@ -212,8 +203,9 @@ class JsonCodec(Codec):
             start += field.width
             if labels:
                 # Of the logits, since two of them may round to one probability.
-                chosen = logits.argmax(axis=1) if not drawn else drawn.get(field.name)
-                chosen = logits.argmax(axis=1) if chosen is None else chosen
+                chosen = (drawn or {}).get(field.name)
+                if chosen is None:
+                    chosen = logits.argmax(axis=1)
                 columns.append([labels[i] for i in chosen.tolist()])
                 columns.extend(_texts(np.ascontiguousarray(column)) for column in block.T)
             else:

@@ -20,12 +20,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from models.errors import ModelError
 from models.fields import Category
+from models.package_data import package_folder
 
 Weather = Literal["sunny", "rainy"]
 
@@ -121,13 +120,8 @@ def seattle_weather() -> list[tuple[date, Weather]]:
     Source:
         https://github.com/vega/vega-datasets, seattle-weather.csv, from NOAA's daily records.
     """
-    # The package is found, not imported: importing it would load pandas for one small file.
-    package = find_spec(WEATHER_PACKAGE)
-    if package is None or not package.submodule_search_locations:
-        raise ModelError(
-            f"the cook's weather needs the package {WEATHER_PACKAGE}, in livestep[demo]"
-        )
-    file = Path(package.submodule_search_locations[0]) / WEATHER_FILE
+    missing = f"the cook's weather needs the package {WEATHER_PACKAGE}, in livestep[demo]"
+    file = package_folder(WEATHER_PACKAGE, missing) / WEATHER_FILE
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))

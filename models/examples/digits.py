@@ -7,14 +7,12 @@ glimpses of it within one event: data without any order, taken as a sequence.
 from __future__ import annotations
 
 import gzip
-import random
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from models.examples.example import (
-    SPLIT_SEED,
     Answers,
     Example,
     ExampleEvent,
@@ -22,9 +20,10 @@ from models.examples.example import (
     Progress,
     TrainedExample,
     data_file,
+    examined,
     first_keys,
     mixed,
-    offline_answers,
+    parted,
     right_share,
 )
 from models.examples.training import fit, fold_scale, label_loss, shuffled
@@ -73,9 +72,7 @@ def read_digits() -> list[tuple[list[int], str]]:
 
 def split() -> tuple[list[tuple[list[int], str]], list[tuple[list[int], str]]]:
     """Part the pictures into those for training and `HELD_OUT_COUNT` others."""
-    pictures = read_digits()
-    random.Random(SPLIT_SEED).shuffle(pictures)
-    return pictures[HELD_OUT_COUNT:], pictures[:HELD_OUT_COUNT]
+    return parted(read_digits(), HELD_OUT_COUNT)
 
 
 def train_plain(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
@@ -165,9 +162,7 @@ def _scale(column_count: int) -> tuple[Tensor, Tensor]:
 
 
 def _trained(net: FullyConnected | Glimpses) -> TrainedExample:
-    trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
-    trained.report.update(score(offline_answers(trained, events())))
-    return trained
+    return examined(net, (INPUTS, OUTPUTS), RULES, score, events())
 
 
 def _key(index: int) -> str:

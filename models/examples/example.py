@@ -1,7 +1,6 @@
 """What the examples have in common: their form, their data files, the log of held-out events.
 
-The data lie in packages that carry them. A package is found, not imported: for one small file,
-importing it would load many others.
+The data lie in packages that carry them.
 """
 
 from __future__ import annotations
@@ -9,16 +8,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from models.contract import SizedModel
 from models.description import Codec
 from models.disk import LoadedModel
 from models.errors import ModelError
 from models.fields import Category, Field, Number
+from models.package_data import package_folder
 from models.rules import SequenceRules
+
+T = TypeVar("T")
 
 #: Called with the share that is done, from 0 to 1 and never falling, and a sentence about it.
 Progress = Callable[[float, str], None]
@@ -105,13 +106,27 @@ def data_file(package: str, file: str, install: str) -> Path:
     Raises:
         ModelError: If the package is not installed, or has no such file.
     """
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"the example's data are in the package {package}: pip install {install}")
-    path = Path(spec.submodule_search_locations[0]) / file
+    missing = f"the example's data are in the package {package}: pip install {install}"
+    path = package_folder(package, missing) / file
     if not path.is_file():
         raise ModelError(f"the package {package} has no such file", file=path)
     return path
+
+
+def parted(items: Iterable[T], held_out_count: int) -> tuple[list[T], list[T]]:
+    """Part items at random, the same way for all seeds of a training.
+
+    Args:
+        items: In an order that is always the same.
+        held_out_count: How many are kept out.
+
+    Returns:
+        seen: All others.
+        held_out: So many.
+    """
+    drawn = list(items)
+    random.Random(SPLIT_SEED).shuffle(drawn)
+    return drawn[held_out_count:], drawn[:held_out_count]
 
 
 def mixed(sequences: Mapping[str, Sequence[dict[str, Any]]], seed: int) -> Iterator[ExampleEvent]:
@@ -169,6 +184,27 @@ def offline_answers(
         key: [answer["value"] for answer in model.answer_events(of_key, key)]
         for key, of_key in by_key.items()
     }
+
+
+def examined(
+    net: SizedModel,
+    fields: tuple[tuple[Field, ...], tuple[Category | Number, ...]],
+    rules: SequenceRules,
+    score: Callable[[Answers], dict[str, float]],
+    events: Iterable[ExampleEvent],
+) -> TrainedExample:
+    """Let a net that was trained answer held-out events, and report its score.
+
+    Args:
+        net: In eval mode.
+        fields: Inputs and outputs.
+        rules: Of its sequences.
+        score: As `Example.score`.
+        events: Held out.
+    """
+    trained = TrainedExample(net, *fields, rules, "json", report={})
+    trained.report.update(score(offline_answers(trained, events)))
+    return trained
 
 
 def right_share(answers: Answers, labels: Labels, output: str) -> float:

@@ -31,9 +31,9 @@ from models.examples.example import (
     Progress,
     TrainedExample,
     data_file,
+    examined,
     first_keys,
     mixed,
-    offline_answers,
 )
 from models.examples.training import fit, label_loss, shuffled
 from models.feedback import FedBack
@@ -134,8 +134,7 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
     with one_thread():
         net = seeded(seed, lambda: GRU(total_width(INPUTS), HIDDEN_SIZE, total_width(OUTPUTS)))
         _learn(net, seed, on_progress)
-        trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
-        trained.report.update(score(offline_answers(trained, events())))
+        trained = examined(net, (INPUTS, OUTPUTS), RULES, score, events())
         trained.report["bits_per_character"] = _bits_per_character(net)
         trained.report["bits_per_character_of_pairs"] = _bits_of_pairs()
         return trained

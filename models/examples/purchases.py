@@ -7,7 +7,6 @@ nobody knows; those events are streamed like all others and have no label.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.cells import GRU
 from models.examples.example import (
-    SPLIT_SEED,
     Answers,
     Example,
     ExampleEvent,
@@ -28,8 +26,9 @@ from models.examples.example import (
     Progress,
     TrainedExample,
     data_file,
+    examined,
     first_keys,
-    offline_answers,
+    parted,
     right_share,
 )
 from models.examples.training import fit, fold_scale, label_loss, shuffled
@@ -103,9 +102,8 @@ def read_customers() -> dict[str, list[Purchase]]:
 
 def split() -> tuple[dict[str, list[Purchase]], dict[str, list[Purchase]]]:
     """Part the customers into those for training and `HELD_OUT_COUNT` others."""
-    customers = list(read_customers().items())
-    random.Random(SPLIT_SEED).shuffle(customers)
-    return dict(customers[HELD_OUT_COUNT:]), dict(customers[:HELD_OUT_COUNT])
+    seen, held_out = parted(read_customers().items(), HELD_OUT_COUNT)
+    return dict(seen), dict(held_out)
 
 
 def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
@@ -125,8 +123,7 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
     with one_thread():
         net = seeded(seed, lambda: GRU(len(INPUTS), HIDDEN_SIZE, len(ANSWERS)))
         _learn(net, seed, on_progress)
-        trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
-        trained.report.update(score(offline_answers(trained, events())))
+        trained = examined(net, (INPUTS, OUTPUTS), RULES, score, events())
         trained.report.update(baselines())
         return trained
 

@@ -6,7 +6,6 @@ it, and its phonemes are generated until the net says `end`. Stress is left out.
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -17,7 +16,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from models.examples.example import (
-    SPLIT_SEED,
     Answers,
     Example,
     ExampleEvent,
@@ -25,9 +23,10 @@ from models.examples.example import (
     Progress,
     TrainedExample,
     data_file,
+    examined,
     first_keys,
     mixed,
-    offline_answers,
+    parted,
 )
 from models.examples.training import fit, label_loss
 from models.fields import Category
@@ -93,9 +92,8 @@ def read_words() -> dict[str, list[Sounds]]:
 @cache
 def split() -> tuple[dict[str, list[Sounds]], dict[str, list[Sounds]]]:
     """Part the words into those for training and `HELD_OUT_COUNT` others."""
-    words = list(read_words().items())
-    random.Random(SPLIT_SEED).shuffle(words)
-    return dict(words[HELD_OUT_COUNT:]), dict(words[:HELD_OUT_COUNT])
+    seen, held_out = parted(read_words().items(), HELD_OUT_COUNT)
+    return dict(seen), dict(held_out)
 
 
 def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
@@ -117,9 +115,7 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
             seed, lambda: EncoderDecoder(len(LETTERS), output_size, HIDDEN_SIZE, output_size)
         )
         _learn(net, seed, on_progress)
-        trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
-        trained.report.update(score(offline_answers(trained, events())))
-        return trained
+        return examined(net, (INPUTS, OUTPUTS), RULES, score, events())
 
 
 def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:

@@ -22,9 +22,9 @@ from models.examples.example import (
     Progress,
     TrainedExample,
     data_file,
+    examined,
     first_keys,
     mixed,
-    offline_answers,
     right_share,
 )
 from models.examples.training import fit, fold_scale, label_loss, shuffled
@@ -108,9 +108,7 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
     with one_thread():
         net = seeded(seed, lambda: GRU(FRAME_SIZE, HIDDEN_SIZE, len(SPEAKERS)))
         _learn(net, seed, on_progress)
-        trained = TrainedExample(net, INPUTS, OUTPUTS, RULES, "json", report={})
-        trained.report.update(score(offline_answers(trained, events())))
-        return trained
+        return examined(net, (INPUTS, OUTPUTS), RULES, score, events())
 
 
 def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:

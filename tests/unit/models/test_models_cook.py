@@ -54,7 +54,7 @@ def test_the_weather_is_every_day_of_four_years_in_seattle() -> None:
 
 
 def test_a_missing_weather_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.cook.story.find_spec", lambda name: None)
+    monkeypatch.setattr("models.package_data.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="vega_datasets"):
         seattle_weather()
 

@@ -129,7 +129,7 @@ def test_the_baselines_of_the_purchases_are_what_a_table_can_do() -> None:
 def test_a_missing_data_package_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, install: str
 ) -> None:
-    monkeypatch.setattr("models.examples.example.find_spec", lambda package: None)
+    monkeypatch.setattr("models.package_data.find_spec", lambda package: None)
     for function in (names.read_names, spelling.split, purchases.read_customers):
         function.cache_clear()
     with pytest.raises(ModelError, match=f"pip install {install}$"):

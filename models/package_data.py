@@ -1,0 +1,24 @@
+"""Data that a package carries: the package is found, not imported, which would load many others."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from models.errors import ModelError
+
+
+def package_folder(package: str, missing: str) -> Path:
+    """Find the folder of an installed package.
+
+    Args:
+        package: Its name as a module.
+        missing: What to say if it is not installed.
+
+    Raises:
+        ModelError: If it is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(missing)
+    return Path(spec.submodule_search_locations[0])
