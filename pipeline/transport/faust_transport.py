@@ -63,6 +63,9 @@ class EngineApp(faust.App):
     on_failure: Callable[[BaseException], None]
     on_end: Callable[[], None]
 
+    def _create_directories(self) -> None:
+        """Leave out Faust's data directory: it would be made where the worker is started."""
+
 
 class BatchConsumer(Consumer):
     """Polls on the engine's thread and hands each batch to the agent, one at a time."""

@@ -18,6 +18,7 @@ from confluent_kafka import Producer
 from deploy.audit import AuditReport, audit
 from deploy.process import ChildProcess
 from deploy.services import LocalServices
+from deploy.whole_log import read_whole_log
 from models import GRU, LoadedModel, StepModel, load_model, save_model
 from models.rules import Shape
 from pipeline import Prediction, PredictionReader
@@ -147,11 +148,16 @@ class Running:
         wait_until(lambda: text in worker.log_tail(10_000), timeout_s, f"{text!r} in the log")
 
     def predictions(self) -> list[Prediction]:
-        """Read all predictions, in the order of their events."""
-        with PredictionReader(
-            self.services.bootstrap_servers, self.output_topic, from_beginning=True
-        ) as reader:
-            found = list(reader.iterate(idle_timeout_s=1.0))
+        """Read all predictions, in the order of their events.
+
+        How many there are is known beforehand: the end of a transaction may reach a busy broker's
+        partitions some time after its commit, so that no silence means the end.
+        """
+        where = (self.services.bootstrap_servers, self.output_topic)
+        count = sum(1 for _ in read_whole_log(*where))
+        with PredictionReader(*where, from_beginning=True) as reader:
+            found = reader.read(timeout_s=60, max_count=count)
+        assert len(found) == count
         return sorted(found, key=lambda p: (p.timestamp_ms, p.source))
 
     def audit(self) -> AuditReport:

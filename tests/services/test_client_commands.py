@@ -160,7 +160,7 @@ def test_predictions_are_one_json_line_each(invoke, bootstrap_servers, topic):
 def test_predictions_of_some_keys_until_nothing_comes(invoke, bootstrap_servers, topic):
     for key in ("a", "b", b"\xff"):
         put(bootstrap_servers, topic, 2, key)
-    options = ["--key", "a", "--from-beginning", "--idle-timeout", "0.5"]
+    options = ["--key", "a", "--from-beginning", "--idle-timeout", "5"]
     result = invoke(predictions, "--topic", topic, *options)
     assert [json.loads(line)["key"] for line in result.stdout.splitlines()] == ["a", "a"]
     result = invoke(predictions, "--topic", topic, *options[2:])

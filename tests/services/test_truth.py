@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,20 @@ def test_raw_float32_models_are_served_as_exactly_as_json(pipeline: MakeRunning)
 
     # Then its predictions are the unroll's
     running.assert_truth()
+
+
+def test_a_worker_leaves_no_file_where_it_is_started(
+    pipeline: MakeRunning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an empty folder
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    # When a worker is started there, and ends
+    running = pipeline()
+    running.publish(20)
+    running.burst()
+
+    # Then it is as empty as before
+    assert list(folder.iterdir()) == []
