@@ -45,6 +45,9 @@ from models.programs import PROGRAM_FILES, Program, StateTensor, check_program_a
 from models.rules import SequenceRules
 from models.user_classes import AdaptedModel, Naming, kind_of
 
+#: Bytes of the longest `model.json`: `SIZE_MAX` columns with long names have room.
+DESCRIPTION_BYTES_MAX = 128 << 20
+
 #: One output for each event of each key, for good.
 DEFAULT_RULES = SequenceRules()
 
@@ -250,7 +253,8 @@ def load_model(
     if not folder.is_dir():
         raise ModelError("there is no such directory", file=folder)
     description_file = folder / DESCRIPTION_FILE
-    description = decode_description(_read(description_file), description_file)
+    text = _read(description_file, bytes_max=DESCRIPTION_BYTES_MAX)
+    description = decode_description(text, description_file)
     user_class = None
     if ":" in description.cell:
         user_class = import_class(description.cell, allowed_packages, description_file)
@@ -355,10 +359,16 @@ def _read_contents(file: Path) -> dict[str, Tensor]:
         raise ModelError(problem, file=file) from error
 
 
-def _read(file: Path) -> bytes:
-    if file.exists() and not file.is_file():  # reading a pipe would wait for a writer
-        raise ModelError("can't be read: it is no file", file=file)
+def _read(file: Path, bytes_max: int | None = None) -> bytes:
+    """Read a file of at most so many bytes; None for as many as this machine has of memory."""
+    if bytes_max is None:
+        bytes_max = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
+        if file.exists() and not file.is_file():  # reading a pipe would wait for a writer
+            raise ModelError("can't be read: it is no file", file=file)
+        if (size := file.stat().st_size) > bytes_max:
+            expected = f"{bytes_max} bytes at most"
+            raise ModelError("too long", file=file, expected=expected, found=size)
         return file.read_bytes()
     except OSError as error:
         raise ModelError(f"can't be read: {error.strerror}", file=file) from error

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from models.errors import FieldError, FieldReason
-from models.field_types import Category, Field, Number, Text
+from models.field_types import Category, Field, Number, Text, is_int_text
 
 #: From here on a number becomes infinite when it is rounded to float32: the largest float32 and
 #: half the step to the next power of two (IEEE 754, round to nearest, ties to even).
@@ -66,8 +66,9 @@ def _check_category(field: Category, value: Any, index: int) -> None:
     if not isinstance(value, str | numbers.Integral) or isinstance(value, bool):
         detail = f"feature {field.name!r} is a string or an integer, not {_kind(value)}"
         _refuse("wrong-kind", detail, index)
-    if str(value) not in field.values:
-        detail = f"feature {field.name!r} has no category {str(value)[:_SHOWN]!r}"
+    text = str(value)
+    if text not in field.values or not (isinstance(value, str) or is_int_text(text)):
+        detail = f"feature {field.name!r} has no category {text[:_SHOWN]!r}"
         _refuse("unknown-category", detail, index)
 
 

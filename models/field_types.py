@@ -150,6 +150,18 @@ def is_index(field: Field) -> bool:
     return isinstance(field, Text) or (isinstance(field, Category) and field.encoding == "index")
 
 
+def is_int_text(text: str) -> bool:
+    """Whether an integer counts as this text of a category: its decimal text, within int64.
+
+    Example:
+        >>> [is_int_text(text) for text in ("7", "-7", "07", "7.0", "9" * 19)]
+        [True, True, False, False, False]
+    """
+    # 18 digits are within int64, which is the range that a JSON reader takes in a list of choices.
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= 18 and str(int(text)) == text
+
+
 def total_width(fields: Sequence[Field]) -> int:
     """Count the columns of some fields.
 

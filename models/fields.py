@@ -22,6 +22,7 @@ from models.field_types import (
     OutputField,
     Text,
     field_blocks,
+    is_int_text,
     total_width,
 )
 
@@ -210,7 +211,7 @@ def _index_by_value(field: Category) -> dict[Any, int]:
     table: dict[Any, int] = {None: NO_INDEX} if field.optional else {}
     for index, value in enumerate(field.values):
         table[value] = index
-        if value.removeprefix("-").isdecimal() and str(int(value)) == value:
+        if is_int_text(value):
             table[int(value)] = index
     return table
 

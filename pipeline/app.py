@@ -154,6 +154,7 @@ class Worker:
             fingerprint=model.fingerprint,
             group=settings.group,
             wait_s=settings.redis_wait_s,
+            credentials=settings.redis_credentials,
         )
         try:
             store.check()

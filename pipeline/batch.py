@@ -6,7 +6,8 @@ key's first event of the batch, 1 for its second, ...) is its time step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NewType, Protocol
 
@@ -25,6 +26,12 @@ PartitionKey = tuple[int, bytes]
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+
+#: Reads a record's headers. Where the name of one is no UTF-8, confluent-kafka (2.16) gives a list
+#: with a hole in it and sets an exception: a plain call may miss the exception, and then whoever
+#: looks into the list kills the process. A call from C always sees it: SystemError.
+_read_headers: Callable[[Record], Any] = operator.methodcaller("headers")
 
 
 class Record(Protocol):
@@ -54,11 +61,19 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeadRecord:
-    """A record that can't be used, and why."""
+    """A record that can't be used, and why.
+
+    Attributes:
+        record: The record.
+        reason: Code.
+        detail: One sentence.
+        has_headers: False if its headers can't be read.
+    """
 
     record: Record
     reason: str
     detail: str
+    has_headers: bool = True
 
 
 @dataclass(slots=True)
@@ -158,10 +173,10 @@ def pack(
     marked: list[tuple[int, int, int]] = []  # event, marks, steps asked for
     decode, steps_limit = codec.decode, codec.steps_limit
     for record in records:
-        key, value, headers = record.key(), record.value(), record.headers()
+        key, value = record.key(), record.value()
         bits = steps = 0
         try:
-            if headers:
+            if headers := _read_headers(record):
                 bits, steps = marks.marks_of(headers)
                 _check_steps(steps, steps_limit)
             if not key or len(key) > key_bytes_max:
@@ -173,6 +188,9 @@ def pack(
                 rows.append(None)
         except DecodeError as error:
             dead.append(DeadRecord(record, error.reason, error.detail))
+            continue
+        except (SystemError, UnicodeDecodeError) as error:
+            dead.append(_with_unreadable_headers(record, error))
             continue
         if bits or steps:
             marked.append((len(good), bits, steps))
@@ -197,6 +215,15 @@ def pack(
     )
     _drop_not_finite(batch, codec.feedback_columns)
     return batch
+
+
+def _with_unreadable_headers(record: Record, error: Exception) -> DeadRecord:
+    """Put aside a record whose headers confluent-kafka can't give: a name of one is no UTF-8."""
+    cause = error.__cause__ if isinstance(error, SystemError) else error
+    if not isinstance(cause, UnicodeDecodeError):
+        raise error
+    detail = f"the name of a header is no UTF-8: {cause}"
+    return DeadRecord(record, "bad-header", detail, has_headers=False)
 
 
 def _unusable_key(key: bytes | None, key_bytes_max: int) -> DecodeError:

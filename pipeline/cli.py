@@ -35,9 +35,9 @@ def cli() -> None:
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one flag for each of `Settings`, each with its environment variable."""
+    """Give a command one flag for each of `Settings`, but for secrets."""
     for item in reversed(dataclasses.fields(Settings)):
-        if item.name == "kafka_options":
+        if not item.metadata.get("has_flag"):
             continue
         flag = "--" + item.name.replace("_", "-")
         shown = f" [default: {item.default}]" if item.default not in ("", False) else ""
@@ -60,7 +60,8 @@ def worker(verbose: bool, **flags: Any) -> None:
     """Predict until SIGTERM or Ctrl-C: step each event's key through the model, publish the output.
 
     Each flag can be given as LIVESTEP_... in the environment, too (LIVESTEP_INPUT_TOPIC); a
-    librdkafka option as LIVESTEP_KAFKA_... (LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4).
+    librdkafka option as LIVESTEP_KAFKA_... (LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4). With _FILE behind
+    its name a variable names a file whose content is the value (LIVESTEP_REDIS_PASSWORD_FILE).
     """
     from pipeline.app import run_worker  # torch and Faust take seconds that --help need not wait
 

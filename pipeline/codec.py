@@ -21,7 +21,7 @@ import orjson
 
 from models import Category, FieldError, LoadedModel, activate, encode, encode_columns
 from models.feedback import columns_of
-from models.field_types import Field, OutputField, Text
+from models.field_types import Field, OutputField, Text, is_int_text
 from models.rules import MARKS, SequenceRules
 from pipeline.errors import DecodeError
 from pipeline.marks import BARE, END, START
@@ -248,7 +248,11 @@ class JsonCodec(Codec):
         marks = {name: event.pop(name) for name in MARKS if name in event}
         self._check_marks(marks)
         if not event and (marks.get("start") or marks.get("end")):
-            return self._decode_bare(value)
+            try:
+                return self._decode_bare(value)
+            except msgspec.ValidationError as cause:
+                # The last of two members of one name is right, and an earlier one is not.
+                raise DecodeError("wrong-kind", str(cause)) from None
         try:
             encode(self._inputs, [event])
         except FieldError as cause:
@@ -278,7 +282,7 @@ def _event_type(fields: Sequence[Field], steps_limit: int) -> type[msgspec.Struc
     for i, field in enumerate(fields):
         if isinstance(field, Category):
             # An integer counts as its decimal text: dish 1 and dish "1" are the same.
-            numbers = tuple(int(v) for v in field.values if _is_int_text(v))
+            numbers = tuple(int(v) for v in field.values if is_int_text(v))
             kind: Any = Literal[field.values + numbers]
         elif isinstance(field, Text):
             limits = msgspec.Meta(max_length=field.length, pattern=_pattern(field))
@@ -304,12 +308,6 @@ def _event_type(fields: Sequence[Field], steps_limit: int) -> type[msgspec.Struc
 def _pattern(field: Text) -> str:
     """Match texts of the alphabet only; msgspec searches, and `$` would allow a newline behind."""
     return "^[" + "".join(map(re.escape, field.alphabet)) + r"]*\Z"
-
-
-def _is_int_text(text: str) -> bool:
-    # int64 is the range that msgspec takes in a Literal.
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= 18 and str(int(text)) == text
 
 
 def _template(field: OutputField) -> bytes:

@@ -30,8 +30,9 @@ from pipeline.outgoing import OutgoingRecords, refused_records
 from pipeline.pool import BEFORE_FIRST, Pool, States
 from pipeline.recovery import CommitMark
 from pipeline.saver import Save, Saver
-from pipeline.sessions import Sessions, clock_record
+from pipeline.sessions import Sessions
 from pipeline.settings import Settings
+from pipeline.state_records import DamagedStateError, StateRecords
 from pipeline.status import Meter
 from pipeline.stepping import Stepped, Stepper
 from pipeline.store import Store
@@ -123,9 +124,13 @@ class Cycle:
         self._sessions = sessions
         self._fingerprint = model.fingerprint
         self._rules = model.rules
+        #: How states are written for the store.
+        self.records = StateRecords(
+            stepper.layout, f"{settings.input_topic}/{settings.group}/{model.fingerprint}"
+        )
         #: Events of one read in a replay, which generates nothing.
         self.replay_events_max = _replay_events_max(
-            settings, model.rules, stepper.layout.record_bytes
+            settings, model.rules, self.records.record_bytes
         )
         self._poll_events_max = _poll_events_max(self.replay_events_max, model.rules)
         self._outgoing = OutgoingRecords(
@@ -160,6 +165,7 @@ class Cycle:
         Raises:
             StoreBehindError: If Redis has lost what was saved; nothing was sent, the positions
                 are back where they were.
+            DamagedStateError: If somebody has changed a state in Redis; likewise.
             EngineError: If the worker has to leave.
         """
         timed = self._meter.time
@@ -175,9 +181,9 @@ class Cycle:
                     self.send(batch, stepped)
                 with timed("commit"):
                     self.commit(batch)
-        except (AbortedError, StoreBehindError) as error:
+        except (AbortedError, StoreBehindError, DamagedStateError) as error:
             self._drop(batch, is_replay=is_replay)
-            if isinstance(error, StoreBehindError):
+            if not isinstance(error, AbortedError):
                 raise
             self._count_abort(error)
             return
@@ -206,7 +212,8 @@ class Cycle:
 
         Raises:
             StoreBehindError: If the store's `applied` is not where this worker has brought it.
-            StateError: If a state has seen an event that is only now polled.
+            DamagedStateError: If a record of the store is not what was saved.
+            StateError: If a state has seen an event that is only now polled: a defect.
         """
         if self._rules.is_stateless:
             return self._layout.fresh(len(batch.keys))
@@ -226,7 +233,7 @@ class Cycle:
                 event = batch.records[int(np.argmin(is_new))]
                 raise StateError(
                     f"the state of key {event.key()!r} has already seen offset {event.offset()} of "
-                    f"partition {event.partition()}: was Redis changed from outside?"
+                    f"partition {event.partition()}: it would be stepped twice"
                 )
             batch.keep(is_new)
         return states
@@ -239,9 +246,16 @@ class Cycle:
             raise StoreBehindError(
                 partition, f"applied is {applied} in Redis, and should be {low} to {high}"
             )
-        found = [(row, record) for row, record in zip(rows, records, strict=True) if record]
+        found = [
+            (row, record) for row, record in zip(rows, records, strict=True) if record is not None
+        ]
         if found:
-            loaded = self._layout.from_records([record for _, record in found])
+            loaded = self.records.read(
+                partition,
+                [batch.keys[row][1] for row, _ in found],
+                [record for _, record in found],
+                self.owned[partition].position,
+            )
             states.put(np.array([row for row, _ in found], dtype=np.int64), loaded)
 
     def send(self, batch: Batch, stepped: Stepped) -> None:
@@ -312,15 +326,17 @@ class Cycle:
             owned = self.owned[partition]
             clock = None
             if self._sessions is not None:
-                clock = clock_record(offset, self._sessions.clock(partition))
+                clock = self.records.write_clock(partition, offset, self._sessions.clock(partition))
             save = Save(partition, owned.epoch, owned.queued, offset, [], [], clock)
             plan.append((save, rows_of.get(partition, [])))
             owned.queued = offset
 
         def make_saves() -> Iterator[Save]:
             for save, rows in plan:
-                records = self._layout.to_records(states.take(np.array(rows, dtype=np.int64)))
-                yield replace(save, keys=[keys[row][1] for row in rows], records=records)
+                names = [keys[row][1] for row in rows]
+                rows_states = states.take(np.array(rows, dtype=np.int64))
+                records = self.records.write(save.partition, names, rows_states)
+                yield replace(save, keys=names, records=records)
 
         saver.put(make_saves)
 

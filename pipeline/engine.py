@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from models import LoadedModel
 from pipeline.batch import Offset, Record
 from pipeline.cycle import Cycle, Owned, StoreBehindError
-from pipeline.errors import StateError
+from pipeline.damages import Damages
+from pipeline.errors import EngineError, StateError
 from pipeline.log import Log, Replay, StartAt
 from pipeline.pool import Pool
 from pipeline.recovery import CommitMark, Decision, Situation, check_partitions, decide
 from pipeline.saver import Save, Saver
-from pipeline.sessions import Sessions, read_clock
+from pipeline.sessions import Sessions
 from pipeline.settings import Settings
+from pipeline.state_records import DamagedStateError
 from pipeline.status import Meter
-from pipeline.store import CLOCK_KEY, SaveRefusedError, Store, StoredPartition
+from pipeline.store import CLOCK_KEY, SaveRefusedError, Store
+from pipeline.stored_partition import DamagedPartition, StoredPartition
 
 _log = logging.getLogger("livestep.engine")
 
@@ -31,6 +34,9 @@ REVOKE_FLUSH_S = 5.0
 
 #: Seconds that leaving waits for saves.
 DRAIN_FLUSH_S = 20.0
+
+#: Seconds that either waits when the worker leaves because something has failed.
+FAILED_FLUSH_S = 1.0
 
 #: Times that one recovery is begun anew because another worker writes the same partition: a worker
 #: that was revoked saves at most its queue, so this ends.
@@ -84,8 +90,10 @@ class Engine:
         self._is_stateless = model.rules.is_stateless
         self._meter = meter
         self._replays: dict[int, Replay] = {}
+        self._damages = Damages()
         self._uncommitted: set[int] = set()
         self._is_draining = False
+        self._has_failed = False
         self._is_replays_turn = False
         self._has_joined = False
 
@@ -102,6 +110,10 @@ class Engine:
         Raises:
             EngineError: If the worker has to leave.
         """
+        with self._noting_failure():
+            return self._poll(timeout_s)
+
+    def _poll(self, timeout_s: float) -> Work | None:
         self._saver.check()
         for partition in self._saver.take_refused():
             if partition in self._cycle.owned:
@@ -114,18 +126,31 @@ class Engine:
         return Work(records, is_replay=False) if records else None
 
     def run(self, work: Work) -> None:
-        """Run the cycle over polled work; a store that has lost writes is healed.
+        """Run the cycle over polled work; a store that has lost writes, or was changed, is healed.
 
         Raises:
             EngineError: If the worker has to leave.
         """
         if self._is_draining:
             return
+        with self._noting_failure():
+            try:
+                self._cycle.run(work.records, is_replay=work.is_replay)
+            except StoreBehindError as error:
+                _log.warning("the store is behind, replaying: %s", error)
+                self._recover_again(error.partition)
+            except DamagedStateError as error:
+                self._damages.find(error.partition, error.detail)
+                self._recover_again(error.partition)
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """Note that the worker has to leave: others are to have its partitions soon."""
         try:
-            self._cycle.run(work.records, is_replay=work.is_replay)
-        except StoreBehindError as error:
-            _log.warning("the store is behind, replaying: %s", error)
-            self._recover_again(error.partition)
+            yield
+        except EngineError:
+            self._has_failed = True
+            raise
 
     @property
     def is_at_end(self) -> bool:
@@ -145,16 +170,19 @@ class Engine:
             pool_keys=len(self._pool),
             partitions=len(self._cycle.owned),
             replaying=len(self._replays),
+            waiting=self._saver.waiting,
         )
 
     def drain(self) -> None:
         """Leave: what is committed is saved, as far as the store answers; then leave the group."""
         self._is_draining = True
         with contextlib.ExitStack() as leaving:
+            leaving.callback(self._meter.dead_letter_log.tell)
             leaving.callback(self._store.close)
             leaving.callback(self._saver.close)
             leaving.callback(self._log.close)
-            is_saved = self._saver.flush(DRAIN_FLUSH_S)
+            # After a failure the next owner's replay is sooner there than a store that is away.
+            is_saved = self._saver.flush(FAILED_FLUSH_S if self._has_failed else DRAIN_FLUSH_S)
             self._store.give_up_waiting()
         if not is_saved:
             _log.warning("left with saves undone; the next owner of the partitions replays them")
@@ -172,12 +200,14 @@ class Engine:
 
     def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
         """See `Listener.revoked`: no batch is in flight; save what waits, forget the slots."""
-        if not is_lost and not self._saver.flush(REVOKE_FLUSH_S):
+        flush_s = FAILED_FLUSH_S if self._has_failed else REVOKE_FLUSH_S
+        if not is_lost and not self._saver.flush(flush_s):
             _log.warning("partitions go with saves undone; their next owner replays them")
         for partition in partitions:
             self._stop_replay(partition)
             self._cycle.owned.pop(partition, None)
             self._uncommitted.discard(partition)
+            self._damages.forget(partition)
             self._pool.forget(partition)
             if self._sessions is not None:
                 self._sessions.forget(partition)
@@ -186,6 +216,8 @@ class Engine:
 
     def _recover_again(self, partition: int) -> None:
         """Bring a partition that this worker has back in line with the store."""
+        # What waits would only move `applied` on while it is looked at.
+        self._saver.drop(partition)
         self._recover([partition])
         self._log.rewind({partition: self._cycle.owned[partition].position})
         if partition in self._replays:
@@ -205,8 +237,7 @@ class Engine:
             try:
                 for partition in partitions:
                     offset, mark = committed[partition][0], marks[partition]
-                    situation = self._look(partition, stored[partition], offset, mark)
-                    self._take(situation, self._decide(situation))
+                    self._settle(self._look(partition, stored[partition], offset, mark))
                 return
             except SaveRefusedError as error:
                 _log.info("another worker's late save came in between (%d): %s", attempt, error)
@@ -215,7 +246,7 @@ class Engine:
     def _look(
         self,
         partition: int,
-        stored: StoredPartition | None,
+        stored: StoredPartition | DamagedPartition | None,
         committed: Offset | None,
         mark: CommitMark | None,
     ) -> Situation:
@@ -234,7 +265,17 @@ class Engine:
             log_end=log_end,
             group_start=log_start if is_earliest else log_end,
             is_stateless=self._is_stateless,
+            damaged_state=self._damages.get(partition),
         )
+
+    def _settle(self, situation: Situation) -> None:
+        """Decide on a partition and take it; again where its open sequences are found damaged."""
+        while True:  # `Damages.heal` ends it
+            try:
+                return self._take(situation, self._decide(situation))
+            except DamagedStateError as error:
+                self._damages.find(error.partition, error.detail)
+                situation = replace(situation, damaged_state=error.detail)
 
     def _decide(self, situation: Situation) -> Decision:
         return decide(
@@ -249,13 +290,7 @@ class Engine:
         self._stop_replay(partition)
         self._pool.forget(partition)
         if not decision.is_begun:
-            self._store.begin(
-                partition,
-                expected=situation.stored.applied if situation.stored else None,
-                applied=decision.applied,
-                start=decision.start,
-                partitions=situation.partitions,
-            )
+            self._begin_states(situation, decision)
         epoch = self._saver.begin(partition, decision.applied)
         if self._sessions is not None:
             self._begin_sessions(self._sessions, partition, decision.applied)
@@ -271,17 +306,52 @@ class Engine:
             _log.info("%s: replay from %d to %d", situation.name, first, decision.position)
             self._replays[partition] = self._log.replay(partition, first, decision.position)
 
+    def _begin_states(self, situation: Situation, decision: Decision) -> None:
+        """Begin a partition's states in the store.
+
+        Raises:
+            StateError: If that heals nothing.
+        """
+        partition = situation.partition
+        if decision.damage is not None:
+            self._damages.heal(partition, decision.position, situation.name, decision.damage)
+            _log.warning(
+                "%s: damaged in Redis: %s; its states begin anew at %d and are replayed to %d",
+                *(situation.name, decision.damage, decision.applied, decision.position),
+            )
+        self._store.begin(
+            partition,
+            expected=situation.stored.applied if situation.stored else None,
+            applied=decision.applied,
+            start=decision.start,
+            partitions=situation.partitions,
+        )
+        self._damages.is_healed(partition)
+
     def _begin_sessions(self, sessions: Sessions, partition: int, applied: Offset) -> None:
         """Read which sequences are open at `applied`, and the clock there.
 
         Raises:
             SaveRefusedError: If a save has come in between: what was read may be of two moments.
+            DamagedStateError: If any of it is not what was saved.
         """
-        times = list(self._store.times(partition))
+        records = self._cycle.records
+        opened: dict[bytes, tuple[int, int, bytes]] = {}
+        for found in self._store.scan(partition):
+            opened.update((one[2], one) for one in records.times(partition, found))
         now_applied, (clock,) = self._store.load(partition, [CLOCK_KEY])
         if now_applied != applied:
             raise SaveRefusedError(partition, now_applied)
-        sessions.begin(partition, read_clock(clock), times)
+        # States, clock and `applied` are saved in one call.
+        newest = max(opened.values(), default=None)
+        if newest is not None and newest[0] >= applied:
+            what = (
+                f"the state of key {newest[2]!r}: it has seen {newest[0]}, `applied` is {applied}"
+            )
+            raise DamagedStateError(partition, what)
+        if newest is not None and clock is None:
+            raise DamagedStateError(partition, "there are open sequences, and no clock")
+        sessions.begin(partition, records.read_clock(partition, clock, applied), opened.values())
 
     def _commit_starts(self) -> None:
         """Commit where partitions begin that no commit of this model names, before any event.

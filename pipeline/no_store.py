@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.batch import Offset
-from pipeline.store import StoredPartition
+from pipeline.stored_partition import DamagedPartition, StoredPartition
 
 
 class NoStore:
     """`Store` that holds nothing; a worker with it needs no Redis."""
 
-    def describe(self, partitions: Sequence[int]) -> dict[int, StoredPartition | None]:
+    def describe(
+        self, partitions: Sequence[int]
+    ) -> dict[int, StoredPartition | DamagedPartition | None]:
         """See `Store.describe`: nothing is held."""
         return dict.fromkeys(partitions)
 
@@ -19,7 +21,7 @@ class NoStore:
         self,
         partition: int,
         *,
-        expected: Offset | None,
+        expected: Offset | bytes | None,
         applied: Offset,
         start: Offset,
         partitions: int,
@@ -32,8 +34,8 @@ class NoStore:
         """See `Store.load`: no key has a state."""
         return None, [None] * len(keys)
 
-    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
-        """See `Store.times`: there are no states."""
+    def scan(self, partition: int) -> Iterator[dict[bytes, bytes]]:
+        """See `Store.scan`: there are no states."""
         return iter(())
 
     def save(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,16 @@ from pipeline.codec import Codec
 from pipeline.log import Headers, Outgoing
 from pipeline.marks import GAP
 from pipeline.records import Source, answer_headers, dead_letter_headers, prediction_headers
+
+#: Key, value and own headers of a dead letter. Kafka takes 1,048,588 bytes (max.message.bytes)
+#: unless it is told otherwise: the rest is for our headers and Kafka's frame.
+DEAD_LETTER_BYTES_MAX = 1_040_000
+
+#: Characters of a dead letter's detail that are kept: it may quote what the record says.
+DETAIL_CHARS_MAX = 500
+
+#: Most bytes that Kafka writes around the name and the value of one header.
+HEADER_FRAME_BYTES = 10
 
 
 class OutgoingRecords:
@@ -92,15 +103,45 @@ class OutgoingRecords:
         )
 
     def dead_letters(self, dead: Sequence[DeadRecord]) -> Iterator[Outgoing]:
-        """Write dead letters: the record as it came, and the reason in its headers."""
+        """Write dead letters: the record as it came, and the reason in its headers.
+
+        What would make one too long for its topic is left out, which its detail says.
+        """
         for letter in dead:
             record = letter.record
             partition = record.partition()
             source = Source(self._input_topic, partition, record.offset())
-            headers = dead_letter_headers(record.headers(), letter.reason, letter.detail, source)
+            key, value = record.key(), record.value()
+            own = (record.headers() if letter.has_headers else None) or []
+            detail = letter.detail[:DETAIL_CHARS_MAX]
+            if left_out := _too_long(key, value, own):
+                key = None if "key" in left_out else key
+                value = None if "value" in left_out else value
+                own = [] if "headers" in left_out else own
+                detail += f"; left out, since it is too long: {', '.join(left_out)}"
+            headers = dead_letter_headers(own, letter.reason, detail, source)
             time_ms = record.timestamp()[1]
-            partition %= self._dead_letter_partitions
-            yield record.key(), record.value(), partition, time_ms, headers
+            yield key, value, partition % self._dead_letter_partitions, time_ms, headers
+
+
+def _too_long(key: bytes | None, value: bytes | None, headers: Sequence[Any]) -> list[str]:
+    """Name the parts without which a record fits into a dead letter, the longest first."""
+    sizes = {
+        "key": len(key or b""),
+        "value": len(value or b""),
+        "headers": sum(
+            len(name.encode()) + len(text or b"") + HEADER_FRAME_BYTES for name, text in headers
+        ),
+    }
+    left_out: list[str] = []
+    if sum(sizes.values()) <= DEAD_LETTER_BYTES_MAX:
+        return left_out
+    for part in sorted(sizes, key=lambda one: -sizes[one]):
+        if sum(sizes.values()) <= DEAD_LETTER_BYTES_MAX:
+            break
+        sizes[part] = 0
+        left_out.append(part)
+    return left_out
 
 
 def refused_records(batch: Batch, refusals: Sequence[Refusal]) -> list[DeadRecord]:

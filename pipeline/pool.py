@@ -1,4 +1,4 @@
-"""Hidden states on the device: the slot pool, and the rows that travel between it and Redis.
+"""Hidden states on the device: the slot pool, and the rows that travel between it and the store.
 
 A slot is written only after the transaction that its state belongs to has committed, and a slot
 whose state is not yet saved is never given away: so the pool always holds a truth that the log can
@@ -16,13 +16,9 @@ from torch import Tensor
 
 from models.contract import State, state_tensors
 from pipeline.batch import IntArray, PartitionKey
-from pipeline.errors import StateError
 
 #: Offset of a state that has seen nothing: before every event.
 BEFORE_FIRST = -1
-
-#: Bytes before the state in a record: offset and timesteps, little-endian int64 each.
-HEADER_BYTES = 16
 
 #: The share of the pool that is cleared at once when it is full, so that the search for the
 #: least recently used is paid once for many keys.
@@ -71,77 +67,31 @@ class States:
 
 
 class StateLayout:
-    """How one key's state is laid out in bytes: the header, then each tensor's row.
+    """What a state of one key is made of: tensors, one row each.
 
     Args:
-        template: Any state of the model with one key, such as `initial_state(1)`.
+        template: The model's first state with one key: `initial_state(1)`.
         device: Where states are to be.
     """
 
     def __init__(self, template: State, device: torch.device | None = None) -> None:
         rows = state_tensors(template)
         self.device = device or (rows[0].device if rows else torch.device("cpu"))
-        self._shapes = [tuple(row.shape[1:]) for row in rows]
-        self._dtypes = [row.dtype for row in rows]
-        self._widths = [row[0].numel() * row.element_size() for row in rows]
-        self._zeros = tuple(row.cpu() for row in rows)
-        #: Bytes of one key's record in the store.
-        self.record_bytes = HEADER_BYTES + sum(self._widths)
+        #: Of each tensor: shape of a row, kind of number, bytes of a row, and the first row.
+        self.shapes = [tuple(row.shape[1:]) for row in rows]
+        self.dtypes = [row.dtype for row in rows]
+        self.widths = [row[0].numel() * row.element_size() for row in rows]
+        self.zeros = tuple(row.cpu() for row in rows)
+        #: Bytes of one key's state.
+        self.state_bytes = sum(self.widths)
 
     def fresh(self, count: int) -> States:
         """Make the states of keys that have seen nothing."""
         return States(
-            tuple(row.to(self.device).expand(count, *row.shape[1:]).clone() for row in self._zeros),
+            tuple(row.to(self.device).expand(count, *row.shape[1:]).clone() for row in self.zeros),
             np.full(count, BEFORE_FIRST, dtype=np.int64),
             np.zeros(count, dtype=np.int64),
         )
-
-    def to_records(self, states: States) -> list[bytes]:
-        """Write each key's record; one copy from the device for all.
-
-        Of a key whose sequence has ended it is the header alone: there is nothing to keep.
-        """
-        count = len(states)
-        if not count:
-            return []
-        table = np.empty((count, self.record_bytes), dtype=np.uint8)
-        table[:, :8] = states.offsets.astype("<i8").view(np.uint8).reshape(count, 8)
-        table[:, 8:16] = states.timesteps.astype("<i8").view(np.uint8).reshape(count, 8)
-        at = HEADER_BYTES
-        for tensor, width in zip(states.tensors, self._widths, strict=True):
-            flat = tensor.reshape(count, -1).contiguous().view(torch.uint8).cpu()
-            table[:, at : at + width] = flat.numpy().reshape(count, width)
-            at += width
-        whole, step = table.tobytes(), self.record_bytes
-        records = [whole[i : i + step] for i in range(0, len(whole), step)]
-        for row in np.flatnonzero(states.timesteps == ENDED).tolist():
-            records[row] = records[row][:HEADER_BYTES]
-        return records
-
-    def from_records(self, records: Sequence[bytes]) -> States:
-        """Read records.
-
-        Raises:
-            StateError: If a record has not the length of this model's state.
-        """
-        for record in records:
-            if len(record) != self.record_bytes:
-                raise StateError(
-                    f"a state in Redis has {len(record)} bytes where this model's has "
-                    f"{self.record_bytes}: it was changed from outside"
-                )
-        count = len(records)
-        table = np.frombuffer(bytearray().join(records), dtype=np.uint8)
-        table = table.reshape(count, self.record_bytes)
-        tensors = []
-        at = HEADER_BYTES
-        for shape, dtype, width in zip(self._shapes, self._dtypes, self._widths, strict=True):
-            # A copy, also of a single row: another dtype needs memory of its own alignment.
-            flat = torch.from_numpy(table[:, at : at + width].copy())
-            tensors.append(flat.view(dtype).reshape(count, *shape).to(self.device))
-            at += width
-        header = np.ascontiguousarray(table[:, :HEADER_BYTES]).view("<i8").astype(np.int64)
-        return States(tuple(tensors), header[:, 0].copy(), header[:, 1].copy())
 
 
 class Pool:

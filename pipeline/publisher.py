@@ -11,13 +11,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import orjson
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from pipeline.connection import CONNECT_TIMEOUT_S, cause, connect, missing_topic
 from pipeline.errors import BrokerError
 from pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER, key_bytes
-from pipeline.topics import describe_topics
+from pipeline.topics import admin_options, describe_topics
 
 #: Events and bytes that may wait for the broker's answer before `publish` waits itself: enough for
 #: full batches to some partitions, little beside the process.
@@ -73,9 +73,8 @@ class EventPublisher:
         self._failure: BrokerError | None = None
         self._is_closed = False
         # kafka-python 3.0 has a producer create a missing topic, also when told not to.
-        shared = KafkaAdminClient.DEFAULT_CONFIG.keys() & client_options.keys()
-        admin_options = {name: client_options[name] for name in shared}
-        if not describe_topics(bootstrap_servers, [topic], timeout_s=timeout_s, **admin_options):
+        for_admin = admin_options(client_options)
+        if not describe_topics(bootstrap_servers, [topic], timeout_s=timeout_s, **for_admin):
             raise missing_topic(topic, bootstrap_servers)
         options = {
             "acks": "all",

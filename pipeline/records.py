@@ -84,7 +84,7 @@ class Source(NamedTuple):
         try:
             topic, partition, offset = value.decode().split("/")
             source = cls(topic, int(partition), int(offset))
-        except ValueError:
+        except ValueError:  # too many digits, too
             source = None
         # Back and forth, so that there is one spelling only: no spaces, signs or leading zeros.
         if source is None or not source.topic or min(source[1:]) < 0 or source.to_bytes() != value:
@@ -290,6 +290,9 @@ def read_dead_letter_headers(
     )
 
 
+#: Digits of the largest int64: no offset and no timestep is longer.
+_DIGITS_MAX = 19
+
 _DEAD_LETTER_HEADERS = (DEAD_LETTER_REASON_HEADER, DEAD_LETTER_DETAIL_HEADER, SOURCE_HEADER)
 
 
@@ -302,6 +305,6 @@ def _header(headers: dict[str, bytes | None], name: str) -> bytes:
 
 def _number(headers: dict[str, bytes | None], name: str) -> int:
     text = _header(headers, name)
-    if not text.isdigit():
+    if not text.isdigit() or len(text) > _DIGITS_MAX:
         raise DecodeError("bad-header", f"{name} {text!r} is no decimal number")
     return int(text)

@@ -12,9 +12,16 @@ is the whole table, as a pure function.
     ours              A <  C       replay A..C without outputs (crash before save, lost writes)
     ours              none         replay start..C (Redis lost everything)
     any               A >  C       refuse: the offsets were reset under the states
+    ours              damaged      begin anew, replay start..C (somebody has changed Redis)
     other model's     A == C       go on: this model has already taken over
     other model's     else         as set: refuse; zeros: begin at C; warm: replay the history
+    other model's     damaged      A == C: begin anew, replay start..C; else as if there were none
     without mark      none         states begin at C: somebody set the offsets by hand
+    without mark      damaged      begin anew, replay start..C; refuse if `start` can't be read
+    none              damaged      refuse if there are states; else begin where the group begins
+
+Damaged is a state that is not what was saved, or a field beside the states that can't be right.
+`start` is what the commit says, if it is ours; else what the store says.
 
 A model that keeps no states has no row in it: it goes on at C.
 """
@@ -23,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.batch import Offset
 from pipeline.errors import (
@@ -31,8 +38,9 @@ from pipeline.errors import (
     OffsetsResetError,
     OtherModelError,
     PartitionsChangedError,
+    StateError,
 )
-from pipeline.store import StoredPartition
+from pipeline.stored_partition import DamagedPartition, StoredPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,9 @@ class CommitMark:
     def from_text(cls, text: str | None) -> CommitMark | None:
         """Read commit metadata; None if this program did not write it."""
         match = re.fullmatch(
-            r"livestep/1 model=([0-9a-f]+) partitions=(\d+) start=(\d+)", text or ""
+            # No more digits than an int64 has: somebody else may have written this.
+            r"livestep/1 model=([0-9a-f]+) partitions=([0-9]{1,18}) start=([0-9]{1,18})",
+            text or "",
         )
         return match and cls(match[1], int(match[2]), Offset(int(match[3])))
 
@@ -83,6 +93,7 @@ class Situation:
         log_end: Offset after its last.
         group_start: Where a group without commits begins.
         is_stateless: Whether the model keeps nothing from one event to the next.
+        damaged_state: What is wrong with a state that was read, None if nothing is known.
     """
 
     topic: str
@@ -91,16 +102,41 @@ class Situation:
     model: str
     committed: Offset | None
     mark: CommitMark | None
-    stored: StoredPartition | None
+    stored: StoredPartition | DamagedPartition | None
     log_start: Offset
     log_end: Offset
     group_start: Offset
     is_stateless: bool = False
+    damaged_state: str | None = None
 
     @property
     def name(self) -> str:
         """The partition, for messages."""
         return f"{self.topic}/{self.partition}"
+
+    @property
+    def our_mark(self) -> CommitMark | None:
+        """The commit's mark, if it is of this worker's model."""
+        return self.mark if self.mark is not None and self.mark.model == self.model else None
+
+    @property
+    def damage(self) -> str | None:
+        """What in the store is not what was saved there; None if nothing is known."""
+        stored, mark = self.stored, self.our_mark
+        if self.damaged_state is not None or stored is None:
+            return self.damaged_state
+        if isinstance(stored, DamagedPartition):
+            return stored.detail
+        if mark is None:
+            return None
+        if stored.partitions != mark.partitions:
+            return (
+                f"field `partitions` is {stored.partitions}, and the commit says {mark.partitions}"
+            )
+        # They may differ where a history was accepted as missing, until the next commit.
+        if stored.start != mark.start and mark.start >= self.log_start:
+            return f"field `start` is {stored.start}, and the commit says {mark.start}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +149,7 @@ class Decision:
         applied: `applied` to go on from; a replay goes from here to `position`.
         is_begun: False if the store has to begin the partition's states first.
         reason: For the log.
+        damage: What is wrong with what the store holds; None if nothing is.
     """
 
     position: Offset
@@ -120,6 +157,7 @@ class Decision:
     applied: Offset
     is_begun: bool
     reason: str
+    damage: str | None = None
 
     @property
     def is_replay(self) -> bool:
@@ -144,7 +182,10 @@ def decide(
         at = situation.group_start if situation.committed is None else situation.committed
         decision = Decision(at, at, at, is_begun=True, reason="go on without states")
         return _check_history(situation, decision, accept_missing_history)
-    check_partitions(situation.topic, situation.partitions, [situation.mark, situation.stored])
+    written: list[CommitMark | StoredPartition | None] = [situation.mark]
+    if situation.damage is None and not isinstance(situation.stored, DamagedPartition):
+        written.append(situation.stored)
+    check_partitions(situation.topic, situation.partitions, written)
     if situation.committed is None:
         decision = _without_commit(situation)
     else:
@@ -153,29 +194,40 @@ def decide(
 
 
 def _without_commit(situation: Situation) -> Decision:
-    stored = situation.stored
-    if stored is None:
+    stored, damage = situation.stored, situation.damage
+    if stored is None or (isinstance(stored, DamagedPartition) and not stored.has_states):
         start = situation.group_start
-        return Decision(start, start, start, is_begun=False, reason="first run")
+        return Decision(start, start, start, is_begun=False, reason="first run", damage=damage)
+    if isinstance(stored, DamagedPartition):
+        raise OffsetsResetError(
+            f"{situation.name}: Redis holds states, and nothing says which events they have seen: "
+            f"{damage}, and the group has no committed offset. Use another group, or delete this "
+            "one's states"
+        )
     if stored.has_states or stored.applied != stored.start:
-        raise OffsetsResetError(_ahead(situation, "the group has no committed offset"))
+        raise OffsetsResetError(_ahead(situation, stored, "the group has no committed offset"))
     # A crash after `begin` and before the first commit: nothing has been stepped.
     at = stored.applied
-    return Decision(at, at, at, is_begun=True, reason="first run, begun before")
+    return Decision(
+        at, at, at, is_begun=damage is None, reason="first run, begun before", damage=damage
+    )
 
 
 def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> Decision:
     stored, mark = situation.stored, situation.mark
-    if stored is not None and stored.applied > committed:
-        raise OffsetsResetError(_ahead(situation, f"the group's committed offset is {committed}"))
-    if stored is not None and stored.applied == committed:
-        return Decision(committed, stored.start, committed, is_begun=True, reason="go on")
-    if mark is not None and mark.model != situation.model:
-        return _take_over(situation, committed, mark, on_new_model)
-    if stored is not None:
-        return Decision(
-            committed, stored.start, stored.applied, is_begun=True, reason="states are behind"
-        )
+    if isinstance(stored, StoredPartition) and stored.applied > committed:
+        commit = f"the group's committed offset is {committed}"
+        raise OffsetsResetError(_ahead(situation, stored, commit))
+    if situation.damage is not None:
+        return _heal(situation, committed, situation.damage, on_new_model)
+    assert not isinstance(stored, DamagedPartition)
+    ours = situation.our_mark
+    if stored is not None and (stored.applied == committed or ours or mark is None):
+        start = ours.start if ours else stored.start
+        reason = "go on" if stored.applied == committed else "states are behind"
+        return Decision(committed, start, stored.applied, is_begun=True, reason=reason)
+    if mark is not None and ours is None:
+        return _take_over(situation, stored, committed, mark, on_new_model)
     if mark is None:
         return Decision(
             committed, committed, committed, is_begun=False, reason="offset set by hand"
@@ -183,10 +235,32 @@ def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> 
     return Decision(committed, mark.start, mark.start, is_begun=False, reason="states are lost")
 
 
+def _heal(situation: Situation, committed: Offset, damage: str, on_new_model: str) -> Decision:
+    """Begin anew what is damaged, from where it has begun."""
+    stored, mark, ours = situation.stored, situation.mark, situation.our_mark
+    if ours is not None:
+        start = ours.start
+    elif isinstance(stored, StoredPartition) and (mark is None or stored.applied == committed):
+        start = stored.start
+    elif mark is not None:
+        decision = _take_over(situation, None, committed, mark, on_new_model)
+        return replace(decision, damage=damage)
+    else:
+        raise StateError(
+            f"{situation.name}: the states in Redis are damaged: {damage}. The committed offset, "
+            f"{committed}, was set by hand and does not say where they begin, so they can't be "
+            "replayed. Delete this group's states, and they begin at zeros from there on"
+        )
+    return Decision(committed, start, start, is_begun=False, reason="replay all", damage=damage)
+
+
 def _take_over(
-    situation: Situation, committed: Offset, mark: CommitMark, on_new_model: str
+    situation: Situation,
+    stored: StoredPartition | None,
+    committed: Offset,
+    mark: CommitMark,
+    on_new_model: str,
 ) -> Decision:
-    stored = situation.stored
     if on_new_model == "zeros":
         return Decision(
             committed, committed, committed, is_begun=False, reason=f"zeros after {mark.model}"
@@ -218,8 +292,8 @@ def check_partitions(
             raise PartitionsChangedError(
                 f"topic {topic} has {partitions} partitions, and the states were written when it "
                 f"had {one.partitions}: keys may have moved to other partitions, away from their "
-                "states. Publish the history to a new topic with the wanted number of partitions "
-                "and start a new group on it"
+                "states. `livestep topics copy` brings the history to a new topic with the wanted "
+                "number of partitions; start the workers on that, with a new output topic"
             )
 
 
@@ -243,24 +317,26 @@ def _check_history(
             raise HistoryMissingError(
                 f"{situation.name}: {missing}, and have no prediction. {remedy} without them"
             )
+        why = decision.reason
+        if decision.damage is not None:
+            why = f"the states in Redis are damaged: {decision.damage}"
         raise HistoryMissingError(
-            f"{situation.name}: {missing}, and the states need them ({decision.reason}). {remedy} "
+            f"{situation.name}: {missing}, and the states need them ({why}). {remedy} "
             "with states that have not seen them"
         )
     first = situation.log_start
-    return Decision(
+    return replace(
+        decision,
         position=max(decision.position, first),
         start=decision.start if decision.is_begun else first,
         applied=first if not decision.is_begun else decision.applied,
-        is_begun=decision.is_begun,
         reason=f"{decision.reason}, history before {first} accepted as missing",
     )
 
 
-def _ahead(situation: Situation, commit: str) -> str:
-    assert situation.stored is not None
+def _ahead(situation: Situation, stored: StoredPartition, commit: str) -> str:
     return (
-        f"{situation.name}: the states have seen events up to offset {situation.stored.applied}, "
+        f"{situation.name}: the states have seen events up to offset {stored.applied}, "
         f"and {commit}: events would be stepped twice. Set the group's offset back to "
-        f"{situation.stored.applied}, or use another group and delete this one's states"
+        f"{stored.applied}, or use another group and delete this one's states"
     )

@@ -20,6 +20,12 @@ from pipeline.store import SaveRefusedError, Store
 
 _log = logging.getLogger("livestep.saver")
 
+#: Seconds that a full queue is waited for before it is told that Redis holds polling back.
+FULL_WAIT_S = 0.5
+
+#: Seconds between two lines that tell it.
+HELD_BACK_INTERVAL_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Save:
@@ -64,6 +70,7 @@ class Saver:
         self._failure: EngineError | None = None
         self._ticket = 0
         self._saved_ticket = 0
+        self._told_held_back_s = -HELD_BACK_INTERVAL_S
         self._thread: threading.Thread | None = None
         if batches_max:
             self._thread = threading.Thread(target=self._run, name="livestep-saver", daemon=True)
@@ -92,6 +99,13 @@ class Saver:
             self._epoch[partition] = self._epoch.get(partition, 0) + 1
             return self._epoch[partition]
 
+    def drop(self, partition: int) -> None:
+        """Drop a partition's saves that wait; one may still be on its way to the store."""
+        with self._lock:
+            self._applied.pop(partition, None)
+            self._refused.discard(partition)
+            self._epoch[partition] = self._epoch.get(partition, 0) + 1
+
     def applied(self, partition: int) -> Offset | None:
         """Give the `applied` that the store has reached; None if a save was refused."""
         with self._lock:
@@ -113,9 +127,10 @@ class Saver:
         while True:
             try:
                 # The thread may fail while the queue is full: look again from time to time.
-                return self._queue.put((self._ticket, make_saves), timeout=0.5)
+                return self._queue.put((self._ticket, make_saves), timeout=FULL_WAIT_S)
             except queue.Full:
                 self.check()
+                self._tell_held_back()
 
     def check(self) -> None:
         """Raise what the saving thread has met, so that it is not passed over.
@@ -131,6 +146,11 @@ class Saver:
         with self._lock:
             refused, self._refused = self._refused, set()
             return refused
+
+    @property
+    def waiting(self) -> int:
+        """How many batches are committed and not yet saved."""
+        return self._ticket - self._saved_ticket
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all is saved; False if the time was too short, which loses nothing."""
@@ -158,6 +178,13 @@ class Saver:
                     self._queue.get_nowait()
             self._queue.put(None)
             self._thread.join()
+
+    def _tell_held_back(self) -> None:
+        """Tell now and then that polling waits for the store."""
+        now_s = time.monotonic()
+        if now_s - self._told_held_back_s >= HELD_BACK_INTERVAL_S:
+            self._told_held_back_s = now_s
+            _log.warning("polling is held back: %d batches wait for Redis to save", self.waiting)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -12,7 +12,6 @@ answers.
 
 from __future__ import annotations
 
-import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,36 +20,10 @@ import numpy as np
 
 from models.rules import GAP_ENDS_MAX
 from pipeline.batch import Batch, PartitionKey
-from pipeline.errors import StateError
 from pipeline.marks import BARE, CLOSING, START
 
 #: The clock of a partition that has no record yet: before every event.
 NO_TIME = -1
-
-
-def clock_record(applied: int, clock: int) -> bytes:
-    """Write a clock as the record of a state is written, so that it can't go back either.
-
-    Example:
-        >>> read_clock(clock_record(10, 1_700_000_000_000))
-        1700000000000
-    """
-    return struct.pack("<qqq", applied - 1, 1, clock)
-
-
-def read_clock(record: bytes | None) -> int:
-    """Read what `clock_record` wrote; `NO_TIME` if there is none.
-
-    Raises:
-        StateError: If it is something else.
-    """
-    if record is None:
-        return NO_TIME
-    try:
-        clock: int = struct.unpack("<qqq", record)[2]
-    except struct.error as error:
-        raise StateError(f"a clock in Redis can't be read: {error}") from None
-    return clock
 
 
 @dataclass(slots=True)

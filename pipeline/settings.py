@@ -1,9 +1,11 @@
 """Every setting of a worker, with its unit, its limits and its default.
 
 There is one flat set, given by a flag (`--batch-events-max 5000`) or by the environment
-(`LIVESTEP_BATCH_EVENTS_MAX=5000`); a flag wins.  What belongs to the model (sizes, codec, shape of
-sequence) travels in its directory, and a librdkafka option that is not named here passes through
-as `LIVESTEP_KAFKA_<OPTION>`, for example `LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4`.
+(`LIVESTEP_BATCH_EVENTS_MAX=5000`, or a file whose content is the value:
+`LIVESTEP_REDIS_PASSWORD_FILE=/run/secrets/redis`); a flag wins, and a secret has none.  What
+belongs to the model (sizes, codec, shape of sequence) travels in its directory, and a librdkafka
+option that is not named here passes through as `LIVESTEP_KAFKA_<OPTION>`, for example
+`LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4`.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.environment import (
+    ENVIRONMENT_PREFIX,
+    RedisCredentials,
+    Secret,
+    kafka_options,
+    read_variables,
+    split_credentials,
+)
 from pipeline.errors import ConfigError
 from pipeline.records import dead_letter_topic
-
-ENVIRONMENT_PREFIX = "LIVESTEP_"
-
-#: Prefix of librdkafka options that pass through under their own name.
-KAFKA_PREFIX = "LIVESTEP_KAFKA_"
 
 #: What Kafka allows in a topic's name.
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -34,14 +39,24 @@ def _setting(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
+    has_flag: bool = True,
 ) -> Any:
-    metadata = {"help": text, "at_least": at_least, "at_most": at_most, "choices": choices}
+    metadata = {
+        "help": text,
+        "at_least": at_least,
+        "at_most": at_most,
+        "choices": choices,
+        "has_flag": has_flag,
+    }
     return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of one worker; checked when made.
+
+    User and password that the URL of Redis has are taken out of it: `redis_url` can be shown, and
+    so can the `repr` of all of it.
 
     Raises:
         ConfigError: If a value is missing, of the wrong kind, or outside of its limits.
@@ -66,8 +81,17 @@ class Settings:
 
     bootstrap_servers: str = _setting("127.0.0.1:9092", "Kafka brokers, host:port[,...].")
     redis_url: str = _setting(
-        "redis://127.0.0.1:6379/0", "Redis, redis[s]://[user:password@]host:port/db."
+        "redis://127.0.0.1:6379/0",
+        "Redis, redis://[user:password@]host:port/db; a Redis Cluster, by some of its nodes, "
+        "redis+cluster://host:port[,...]; a master known to Sentinels, "
+        "redis+sentinel://host:port[,...]/service[/db]; with TLS, rediss. Everybody on the machine "
+        "sees a password that stands here: LIVESTEP_REDIS_USERNAME and LIVESTEP_REDIS_PASSWORD, or "
+        "LIVESTEP_REDIS_PASSWORD_FILE, give it unseen.",
     )
+    redis_username: str = _setting("", "User of Redis.", has_flag=False)
+    redis_password: str = _setting("", "Password of Redis.", has_flag=False)
+    redis_sentinel_username: str = _setting("", "User of the Sentinels.", has_flag=False)
+    redis_sentinel_password: str = _setting("", "Password of the Sentinels.", has_flag=False)
 
     group: str = _setting("", "Consumer group. [default: livestep.<output-topic>]")
     worker_id: str = _setting(
@@ -148,6 +172,7 @@ class Settings:
     kafka_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        self._take_credentials()
         for item in dataclasses.fields(self):
             _check_limits(item, getattr(self, item.name))
         for name in ("model", "input_topic", "output_topic"):
@@ -174,6 +199,31 @@ class Settings:
                 f"{self.batch_events_max}: a batch and the one that waits to be saved must fit"
             )
 
+    def _take_credentials(self) -> None:
+        """Move user and password of the URL to where they are not shown."""
+        if not (isinstance(self.redis_url, str) and isinstance(self.redis_password, str)):
+            return
+        url, username, password = split_credentials(self.redis_url)
+        if (username and self.redis_username) or (password and self.redis_password):
+            raise ConfigError(
+                "user or password of Redis are given twice: in --redis-url or LIVESTEP_REDIS_URL, "
+                "and by LIVESTEP_REDIS_USERNAME or LIVESTEP_REDIS_PASSWORD"
+            )
+        object.__setattr__(self, "redis_url", url)
+        object.__setattr__(self, "redis_username", username or self.redis_username)
+        object.__setattr__(self, "redis_password", password or Secret(self.redis_password))
+        object.__setattr__(self, "redis_sentinel_password", Secret(self.redis_sentinel_password))
+
+    @property
+    def redis_credentials(self) -> RedisCredentials:
+        """Who we are to Redis and to its Sentinels."""
+        return RedisCredentials(
+            username=self.redis_username,
+            password=self.redis_password,
+            sentinel_username=self.redis_sentinel_username,
+            sentinel_password=self.redis_sentinel_password,
+        )
+
     @property
     def allowed_packages(self) -> tuple[str, ...]:
         """The names in `model_packages`."""
@@ -192,7 +242,7 @@ class Settings:
         Raises:
             ConfigError: If a value can't be read, or is outside of its limits.
         """
-        variables = os.environ if environment is None else environment
+        variables = read_variables(os.environ if environment is None else environment)
         values: dict[str, Any] = {"kafka_options": kafka_options(variables)}
         for item in dataclasses.fields(cls):
             if item.name == "kafka_options":
@@ -212,20 +262,6 @@ def split_names(text: str) -> list[str]:
         ['my_model', 'exported']
     """
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def kafka_options(variables: Mapping[str, str]) -> dict[str, str]:
-    """Read librdkafka options from the environment: `LIVESTEP_KAFKA_LINGER_MS=5` is `linger.ms`.
-
-    Example:
-        >>> kafka_options({"LIVESTEP_KAFKA_LINGER_MS": "5"})
-        {'linger.ms': '5'}
-    """
-    return {
-        name.removeprefix(KAFKA_PREFIX).lower().replace("_", "."): value
-        for name, value in variables.items()
-        if name.startswith(KAFKA_PREFIX)
-    }
 
 
 def _variable(name: str) -> str:
@@ -256,7 +292,8 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} {value!r} is no {kind.__name__}")
+        shown = f" {value!r}" if limits["has_flag"] else ""
+        raise ConfigError(f"{name}{shown} is no {kind.__name__}")
     if limits["choices"] and value not in limits["choices"]:
         raise ConfigError(f"{name} {value!r} is none of {', '.join(limits['choices'])}")
     if limits["at_least"] is not None and not limits["at_least"] <= value <= limits["at_most"]:

@@ -7,24 +7,24 @@ whoever reads next, because `applied` is read together with the states.
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+import contextlib
+from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Any, Protocol, cast
 
 import redis
-import tenacity
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from pipeline.batch import Offset
-from pipeline.errors import ConfigError, StoreError
-
-_log = logging.getLogger("livestep.store")
+from pipeline.environment import RedisCredentials
+from pipeline.errors import StoreError
+from pipeline.redis_connection import RedisConnection, Script
+from pipeline.stored_partition import (
+    FIELDS,
+    DamagedPartition,
+    StoredPartition,
+    read_fields,
+    read_number,
+)
 
 #: States written by one Lua call, so that Redis serves others in between: about 5 ms a call.
 SAVE_KEYS_MAX = 2_000
@@ -32,27 +32,11 @@ SAVE_KEYS_MAX = 2_000
 #: Keys read by one HMGET, for the same reason.
 LOAD_KEYS_MAX = 10_000
 
-#: Seconds before a silent Redis counts as away; the wait for it is `Settings.redis_wait_s`.
-SOCKET_TIMEOUT_S = 5.0
-
 #: Where a partition's clock stands among the states: no event has an empty key.
 CLOCK_KEY = b""
 
-#: A state written by anything but this policy's kind could be dropped by Redis on its own.
-_EVICTING_POLICY_PREFIX = "allkeys-"
-
-#: What a Redis that restarts, fails over or is full answers: wait and try again.
-_WORTH_WAITING = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-)
-
-#: Fields of the hash that are no states; the last one is there within a save only.
-_FIELDS = ("applied", "start", "partitions", "saving")
-
-T = TypeVar("T")
+#: Times that all states of a partition are read before it is given up: each time some were missed.
+SCANS_MAX = 5
 
 
 class SaveRefusedError(Exception):
@@ -62,45 +46,37 @@ class SaveRefusedError(Exception):
     finds out which.
     """
 
-    def __init__(self, partition: int, applied: Offset | None) -> None:
-        super().__init__(f"partition {partition}: applied is {applied}")
+    def __init__(self, partition: int, applied: Offset | bytes | None) -> None:
+        super().__init__(f"partition {partition}: applied is {applied!r}")
         self.partition = partition
         self.applied = applied
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPartition:
-    """What the store holds of a partition, beside the states.
-
-    Attributes:
-        applied: Next offset whose effect is not yet in the store.
-        start: Offset where the states begin.
-        partitions: How many partitions the topic had when the states began.
-        has_states: Whether any key has a state.
-    """
-
-    applied: Offset
-    start: Offset
-    partitions: int
-    has_states: bool
 
 
 class Store(Protocol):
     """Durable states of one topic under one model."""
 
-    def describe(self, partitions: Sequence[int]) -> dict[int, StoredPartition | None]:
+    def describe(
+        self, partitions: Sequence[int]
+    ) -> dict[int, StoredPartition | DamagedPartition | None]:
         """Read what is held of each partition; None where nothing is."""
 
     def begin(
         self,
         partition: int,
         *,
-        expected: Offset | None,
+        expected: Offset | bytes | None,
         applied: Offset,
         start: Offset,
         partitions: int,
     ) -> None:
         """Begin a partition's states, dropping what was there.
+
+        Args:
+            partition: Index.
+            expected: `applied` as it stands there: a number, or the bytes that are none.
+            applied: The new `applied`.
+            start: Offset where the states begin.
+            partitions: Of the topic.
 
         Raises:
             SaveRefusedError: If `applied` is not `expected`.
@@ -109,10 +85,17 @@ class Store(Protocol):
     def load(
         self, partition: int, keys: Sequence[bytes]
     ) -> tuple[Offset | None, list[bytes | None]]:
-        """Read `applied` and the record of each key, None for a key without one."""
+        """Read `applied` and the record of each key, None for a key without one.
 
-    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
-        """Read of each state, with a session gap: last offset, last clock, key; in any order."""
+        Also `applied` is None if it is no number.
+        """
+
+    def scan(self, partition: int) -> Iterator[dict[bytes, bytes]]:
+        """Read the records of all keys, some at a time; a key may come twice.
+
+        Raises:
+            SaveRefusedError: If they don't hold still.
+        """
 
     def save(
         self,
@@ -144,28 +127,33 @@ class RedisStore:
     """`Store` on Redis or Valkey.
 
     Args:
-        url: `redis[s]://[user:password@]host:port/db`.
+        url: See `pipeline.redis_address`.
         topic_id: Kafka's id of the input topic: one made anew under the same name has other states.
         fingerprint: The model's; another model has other states.
         group: The consumer group; another group is elsewhere in the log.
         wait_s: How long a call waits for a Redis that is away.
+        credentials: Used unless the URL has some itself.
 
     Raises:
         ConfigError: If the URL can't be read.
     """
 
     def __init__(
-        self, url: str, *, topic_id: str, fingerprint: str, group: str, wait_s: float
+        self,
+        url: str,
+        *,
+        topic_id: str,
+        fingerprint: str,
+        group: str,
+        wait_s: float,
+        credentials: RedisCredentials | None = None,
     ) -> None:
-        self._client = connect(url)
-        self._address = public_address(url)
+        self._redis = RedisConnection(url, wait_s, credentials)
         self._topic_id = topic_id
         self._fingerprint = fingerprint
         self._group = group
-        self._wait_s = wait_s
-        self._closing = threading.Event()
-        self._save = self._client.register_script(_script("store_save.lua"))
-        self._begin = self._client.register_script(_script("store_begin.lua"))
+        self._save = Script(_script("store_save.lua"))
+        self._begin = Script(_script("store_begin.lua"))
 
     def check(self) -> None:
         """Check that Redis answers and keeps what it is given.
@@ -173,40 +161,38 @@ class RedisStore:
         Raises:
             StoreError: If it can't be reached, refuses the password, or may evict states.
         """
-        policy = self._call(lambda: self._client.info("memory")["maxmemory_policy"])
-        if policy.startswith(_EVICTING_POLICY_PREFIX):
-            raise StoreError(
-                f"Redis at {self._address} has maxmemory-policy {policy}, which throws states away "
-                "when memory is short; set it to noeviction"
-            )
+        self._redis.check()
 
-    def describe(self, partitions: Sequence[int]) -> dict[int, StoredPartition | None]:
+    def describe(
+        self, partitions: Sequence[int]
+    ) -> dict[int, StoredPartition | DamagedPartition | None]:
         """See `Store.describe`; one round trip for all partitions."""
 
-        def read() -> list[Any]:
-            pipe = self._client.pipeline(transaction=False)
+        def read(client: Any) -> list[Any]:
+            pipe = client.pipeline(transaction=False)
             for partition in partitions:
-                pipe.hmget(self._name(partition), *_FIELDS)
+                pipe.hmget(self._name(partition), *FIELDS)
                 pipe.hlen(self._name(partition))
-            return pipe.execute()
+            answers = pipe.execute(raise_on_error=False)
+            for index, answer in enumerate(answers):
+                if isinstance(answer, Exception):
+                    with self._naming(partitions[index // 2]):
+                        raise answer
+            return cast(list[Any], answers)
 
-        answers = self._call(read)
-        found: dict[int, StoredPartition | None] = {}
-        for partition, values, length in zip(partitions, answers[::2], answers[1::2], strict=True):
-            found[partition] = None
-            if values[0] is not None:
-                applied, start, count = map(int, values[:3])
-                fields = sum(value is not None for value in values)
-                found[partition] = StoredPartition(
-                    Offset(applied), Offset(start), count, has_states=length > fields
-                )
-        return found
+        answers = self._redis.call(read)
+        return {
+            partition: read_fields(values, length)
+            for partition, values, length in zip(
+                partitions, answers[::2], answers[1::2], strict=True
+            )
+        }
 
     def begin(
         self,
         partition: int,
         *,
-        expected: Offset | None,
+        expected: Offset | bytes | None,
         applied: Offset,
         start: Offset,
         partitions: int,
@@ -223,22 +209,29 @@ class RedisStore:
         records: list[bytes | None] = []
         for at in range(0, len(keys), LOAD_KEYS_MAX):
             values = self._read(partition, keys[at : at + LOAD_KEYS_MAX])
-            seen = None if values[0] is None else Offset(int(values[0]))
+            seen = read_number(values[0])
             # The oldest of several reads counts: what is missing since then must be noticed.
             if at == 0 or seen is None or (applied is not None and seen < applied):
                 applied = seen
             records += values[1:]
         return applied, records
 
-    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
-        """See `Store.times`; some thousand keys a call."""
-        cursor = 0
-        while True:
-            cursor, found = self._call(partial(self._scan, partition, cursor))
-            for name, record in found.items():
-                yield (*ends_of(record), name[1:])
-            if not cursor:
+    def scan(self, partition: int) -> Iterator[dict[bytes, bytes]]:
+        """See `Store.scan`; some thousand keys a call."""
+        for _ in range(SCANS_MAX):
+            seen: set[bytes] = set()
+            cursor = 0
+            while True:
+                cursor, found = self._call(partition, "hscan", cursor, count=LOAD_KEYS_MAX)
+                seen |= found.keys()
+                yield {name[1:]: found[name] for name in found if name[:1] == b"k" != name}
+                if not cursor:
+                    break
+            # A cursor means something to the process that gave it only: after a restart or a
+            # failover it goes on somewhere else.
+            if len(seen) == self._call(partition, "hlen"):
                 return
+        raise SaveRefusedError(partition, None)
 
     def save(
         self,
@@ -265,101 +258,56 @@ class RedisStore:
 
     def close(self) -> None:
         """See `Store.close`."""
-        self._closing.set()
-        self._client.close()
+        self._redis.close()
 
     def give_up_waiting(self) -> None:
         """See `Store.give_up_waiting`."""
-        self._closing.set()
+        self._redis.give_up_waiting()
 
     def _read(self, partition: int, keys: Sequence[bytes]) -> list[Any]:
-        fields: list[Any] = [b"applied", *(b"k" + key for key in keys)]
-        return self._call(lambda: self._client.hmget(self._name(partition), fields))
+        fields = [b"applied", *(b"k" + key for key in keys)]
+        return cast(list[Any], self._call(partition, "hmget", fields))
 
-    def _scan(self, partition: int, cursor: int) -> tuple[int, dict[bytes, bytes]]:
-        name = self._name(partition)
-        found = self._client.hscan(name, cursor, match="k?*", count=LOAD_KEYS_MAX)
-        return cast(tuple[int, dict[bytes, bytes]], found)
+    def _call(self, partition: int, command: str, *arguments: Any, **options: Any) -> Any:
+        """Run a command on a partition's hash."""
+
+        def run(client: Any) -> Any:
+            with self._naming(partition):
+                return getattr(client, command)(self._name(partition), *arguments, **options)
+
+        return self._redis.call(run)
+
+    @contextlib.contextmanager
+    def _naming(self, partition: int) -> Iterator[None]:
+        """Name the key if it holds something else than what we keep there."""
+        try:
+            yield
+        except redis.exceptions.ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            raise StoreError(
+                f"Redis at {self._redis.address}: key {self._name(partition)} is no hash, and "
+                f"should hold the states of partition {partition}: somebody has written to it. "
+                "Delete it, and the states are replayed"
+            ) from error
 
     def _name(self, partition: int) -> str:
         return f"livestep:{{{self._topic_id}:{partition}}}:{self._fingerprint}:{self._group}"
 
     def _compare_and_set(
-        self, script: Any, partition: int, arguments: Sequence[Any], applied: Offset
+        self, script: Script, partition: int, arguments: Sequence[Any], applied: Offset
     ) -> None:
-        written, seen = self._call(lambda: script(keys=[self._name(partition)], args=arguments))
+
+        def run(client: Any) -> Any:
+            with self._naming(partition):
+                return script.run(client, self._name(partition), arguments)
+
+        written, seen = self._redis.call(run)
         # The first try may have been written although its answer was lost.
         if not written and seen != b"%d" % applied:
-            raise SaveRefusedError(partition, Offset(int(seen)) if seen else None)
-
-    def _call(self, command: Callable[[], T]) -> T:
-        """Run a command, waiting for a Redis that is away; every command here may be repeated."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_worth_waiting),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_delay(self._wait_s),
-                tenacity.stop_when_event_set(self._closing),
-            ),
-            wait=tenacity.wait_exponential(multiplier=0.02, max=1.0),
-            sleep=tenacity.sleep_using_event(self._closing),
-            before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
-            reraise=True,
-        )
-        try:
-            return retrying(command)
-        except redis.exceptions.RedisError as error:
-            raise StoreError(f"Redis at {self._address}: {error}") from error
-
-
-def connect(url: str) -> redis.Redis:
-    """Make a client that answers within seconds or raises; nothing is sent yet.
-
-    Raises:
-        ConfigError: If the URL can't be read.
-    """
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=SOCKET_TIMEOUT_S,
-            # Waiting is done in one place, `RedisStore._call`, where leaving can end it.
-            retry=Retry(NoBackoff(), 0),
-        )
-    except ValueError as error:
-        raise ConfigError(f"--redis-url {public_address(url)!r}: {error}") from None
-
-
-def public_address(url: str) -> str:
-    """Give host and port of a URL, without user and password.
-
-    Example:
-        >>> public_address("redis://me:secret@example.org:6380/0")
-        'example.org:6380'
-    """
-    try:
-        parts = urlsplit(url)
-        return f"{parts.hostname}:{parts.port or 6379}"
-    except ValueError:
-        return "an unreadable address"
-
-
-def ends_of(record: bytes) -> tuple[int, int]:
-    """Read the first and the last eight bytes of a record: its offset, and the clock if it has one.
-
-    Example:
-        >>> ends_of((7).to_bytes(8, "little") + b"state" + (1_000).to_bytes(8, "little"))
-        (7, 1000)
-    """
-    offset = int.from_bytes(record[:8], "little", signed=True)
-    return offset, int.from_bytes(record[-8:], "little", signed=True)
+            number = read_number(seen)
+            raise SaveRefusedError(partition, (seen or None) if number is None else number)
 
 
 def _script(name: str) -> str:
     return resources.files("pipeline").joinpath(name).read_text(encoding="utf-8")
-
-
-def _is_worth_waiting(error: BaseException) -> bool:
-    if isinstance(error, redis.exceptions.AuthenticationError):
-        return False
-    # MISCONF: a full disk or a failed snapshot; Redis has no class of its own for it.
-    return isinstance(error, _WORTH_WAITING) or str(error).startswith("MISCONF")

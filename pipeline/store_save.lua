@@ -6,9 +6,14 @@
 --            partitions  number of partitions of the topic when the hash was begun, decimal
 --            saving      only between the chunks of a save: <expected>/<new applied>/<next chunk>
 --            k<key>      one key's record, little-endian:
---                          int64 offset of the last event seen, int64 events seen, state bytes;
---                        one of -1 events says that the key has none, and takes away what is there
---            k           with a session gap, the partition's clock: int64 offset, int64 1, int64 ms
+--                          int64 offset of the last event seen
+--                          int64 events seen; one of -1 says that the key has no state, ends here,
+--                                and takes away what is there
+--                          state bytes, each tensor's; with a session gap the last are int64 ms
+--                          8 bytes XXH3-64, big-endian, of all before it; its seed is XXH3-64 of
+--                                <key>, whose seed is that of <topic>/<group>/<model>/<partition>
+--            k           with a session gap, the partition's clock: int64 offset, int64 1, int64
+--                          ms, checksum as above
 -- ARGV[1]  `applied` as this worker last saw it; anything else is refused
 -- ARGV[2]  the new `applied`
 -- ARGV[3]  which chunk of the save this is, from 0
@@ -48,7 +53,8 @@ for from = 1, count, 1000 do
   for i = from, to do
     local field, record = ARGV[2 * i + 3], ARGV[2 * i + 4]
     local old = present[i - from + 1]
-    if not old or struct.unpack('<i8', old) < struct.unpack('<i8', record) then
+    -- One too short to be a record is none: somebody has written it.
+    if not old or #old < 16 or struct.unpack('<i8', old) < struct.unpack('<i8', record) then
       if struct.unpack('<i8', record, 9) < 0 then
         m = m + 1
         forget[m] = field

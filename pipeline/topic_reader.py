@@ -17,6 +17,7 @@ from kafka.errors import CommitFailedError, IllegalGenerationError, RebalanceInP
 from pipeline.connection import CONNECT_TIMEOUT_S, broker_errors, connect, missing_topic
 from pipeline.errors import DecodeError
 from pipeline.records import key_bytes
+from pipeline.topics import admin_options, describe_topics
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class TopicReader(ABC, Generic[T]):
     ) -> None:
         self.topic = topic
         self._keys = None if keys is None else frozenset(key_bytes(key) for key in keys)
-        self._is_group = group is not None
+        self._group = group
         self._records: Iterator[Any] = iter(())
         self._given: dict[TopicPartition, int] = {}
         self._commit_due_s = 0.0
@@ -85,8 +86,15 @@ class TopicReader(ABC, Generic[T]):
                 # Asking for all topics, so that the broker doesn't create a missing one.
                 partitions = self._consumer.partitions_for_topic(topic)
                 if not partitions:
+                    # One that we may not see is not there either; asked for by name, it is refused.
+                    describe_topics(
+                        bootstrap_servers,
+                        [topic],
+                        timeout_s=timeout_s,
+                        **admin_options(client_options),
+                    )
                     raise missing_topic(topic, bootstrap_servers)
-                if self._is_group:
+                if self._group is not None:
                     self._join(timeout_s)
                 else:
                     self._assign(sorted(partitions), from_beginning, timeout_s)
@@ -169,7 +177,7 @@ class TopicReader(ABC, Generic[T]):
         is_over = False
         while True:
             for record in self._records:
-                if self._is_group:
+                if self._group is not None:
                     partition = TopicPartition(record.topic, record.partition)
                     self._given[partition] = record.offset + 1
                 if self._keys is None or record.key in self._keys:
@@ -222,4 +230,5 @@ class TopicReader(ABC, Generic[T]):
                 self._consumer.commit(offsets)
 
     def _broker_errors(self) -> contextlib.AbstractContextManager[None]:
-        return broker_errors(f"reading topic {self.topic!r}")
+        as_group = f" as group {self._group!r}" if self._group is not None else ""
+        return broker_errors(f"reading topic {self.topic!r}{as_group}")

@@ -9,10 +9,17 @@ from typing import Any, cast
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import NoError, TopicAlreadyExistsError, for_code
+from kafka.errors import (
+    AuthorizationError,
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from kafka.protocol.consumer import IsolationLevel
 
 from pipeline.connection import CONNECT_TIMEOUT_S, broker_errors, connect, missing_topic
+from pipeline.kafka_security import RIGHTS
 
 #: How long a new topic may take until all its partitions have a leader.
 READY_TIMEOUT_S = 30.0
@@ -113,10 +120,11 @@ def describe_topics(
         client_options: Of kafka-python's admin client.
 
     Returns:
-        topics: By name, sorted; one that doesn't exist is left out.
+        topics: By name, sorted; one that doesn't exist is left out, and so are, among all, those
+            that one may not see.
 
     Raises:
-        BrokerError: If no broker answers.
+        BrokerError: If no broker answers, or one may not see a topic that is named.
     """
     with _admin(bootstrap_servers, timeout_s, client_options) as admin:
         topics = _describe(admin, names)
@@ -200,6 +208,12 @@ def lag(
         }
 
 
+def admin_options(client_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Take those options of another client of kafka-python that an admin client has, too."""
+    shared = KafkaAdminClient.DEFAULT_CONFIG.keys() & client_options.keys()
+    return {name: client_options[name] for name in shared}
+
+
 def _committed(consumer: Any, partition: TopicPartition) -> int | None:
     return cast("int | None", consumer.committed(partition, timeout_ms=READY_TIMEOUT_S * 1000))
 
@@ -216,6 +230,10 @@ def _admin(
 def _describe(admin: Any, names: Sequence[str] | None) -> dict[str, Topic]:
     with broker_errors("asking for the topics"):
         found = admin.describe_topics(None if names is None else list(names))
+    for item in found if names is not None else ():
+        if item["error_code"] == TopicAuthorizationFailedError.errno:
+            with broker_errors(f"asking for topic {item['name']!r}"):
+                raise TopicAuthorizationFailedError
     return {
         item["name"]: Topic(
             item["name"],
@@ -234,7 +252,10 @@ def _outcome(admin: Any, result: Mapping[str, Any], partition_count: int) -> Cre
     if error is NoError:
         return CreateOutcome(name, is_new=True)
     if error is not TopicAlreadyExistsError:
-        return CreateOutcome(name, problem=result["error_message"] or error.__name__)
+        problem = result["error_message"] or error.__name__
+        if issubclass(error, AuthorizationError):
+            problem = f"{problem.removesuffix('.')} {RIGHTS}"
+        return CreateOutcome(name, problem=problem)
     topic = _describe(admin, [name]).get(name)
     if topic is None:
         return CreateOutcome(name, problem="it is just being deleted or created by somebody else")

@@ -21,7 +21,7 @@ from pipeline.settings import Settings
 @click.option("--input-topic", help="Topic of events.")
 @click.option("--output-topic", help="Topic of predictions.")
 @click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
-@click.option("--redis-url", help="Redis, redis[s]://[user:password@]host:port/db.")
+@click.option("--redis-url", help="Redis, redis[s]://host:port/db.")
 @click.option("--guarantee", help="exactly-once tests transactions, too.")
 def check(**flags: Any) -> None:
     """Test what a worker with the same flags would need, and say what is wrong with each.
@@ -99,13 +99,13 @@ def _check_transactions(settings: Settings) -> str:
 
 
 def _check_redis(settings: Settings) -> str:
-    from pipeline.store import RedisStore, public_address
+    from pipeline.redis_connection import RedisConnection
 
-    store = RedisStore(
-        settings.redis_url, topic_id="check", fingerprint="check", group="check", wait_s=0.0
+    connection = RedisConnection(
+        settings.redis_url, wait_s=0.0, credentials=settings.redis_credentials
     )
     try:
-        store.check()
+        connection.check()
     finally:
-        store.close()
-    return f"{public_address(settings.redis_url)} answers and evicts nothing"
+        connection.close()
+    return f"{connection.address} answers and evicts nothing"

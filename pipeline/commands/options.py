@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from pipeline.environment import read_variables
+
+#: Where a broker listens that was started as its documentation says.
+_LOCAL_BROKER = "127.0.0.1:9092"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -14,13 +20,16 @@ def bootstrap_servers_option(function: F) -> F:
     """Add --bootstrap-servers, which the worker has as well."""
     return click.option(
         "--bootstrap-servers",
-        envvar="LIVESTEP_BOOTSTRAP_SERVERS",
-        default="127.0.0.1:9092",
-        show_default=True,
-        show_envvar=True,
+        default=_bootstrap_servers,
+        show_default=_LOCAL_BROKER,
         metavar="HOST:PORT[,...]",
-        help="Kafka brokers.",
+        help="Kafka brokers, or LIVESTEP_BOOTSTRAP_SERVERS. TLS and passwords: "
+        "LIVESTEP_KAFKA_SECURITY_PROTOCOL and so on, as the worker's.",
     )(function)
+
+
+def _bootstrap_servers() -> str:
+    return read_variables(os.environ).get("LIVESTEP_BOOTSTRAP_SERVERS") or _LOCAL_BROKER
 
 
 def codec_option(function: F) -> F:

@@ -1,4 +1,4 @@
-"""`livestep topics`: create and list topics."""
+"""`livestep topics`: create, list and copy topics."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import click
 from pipeline.commands.options import bootstrap_servers_option
 from pipeline.errors import ConfigError
 from pipeline.records import dead_letter_topic
+from pipeline.topic_copy import copy_topic
 from pipeline.topics import create_topics, describe_topics
 
 
 @click.group()
 def topics() -> None:
-    """Create and list topics."""
+    """Create, list and copy topics."""
 
 
 @topics.command()
@@ -86,3 +87,18 @@ def list_topics(bootstrap_servers: str) -> None:
             f"{topic.name}  partitions {topic.partition_count}  "
             f"replication-factor {topic.replication_factor}"
         )
+
+
+@topics.command()
+@click.argument("source")
+@click.argument("target")
+@bootstrap_servers_option
+def copy(source: str, target: str, bootstrap_servers: str) -> None:
+    """Copy the events of SOURCE into TARGET, which exists and is empty.
+
+    Each key goes to its partition there, in order: the way to another number of partitions. Stop
+    the publishers first; start the workers on TARGET, with a new output topic.
+    """
+    report = copy_topic(bootstrap_servers, source, target)
+    left_out = f", {report.without_key} without a key left out" if report.without_key else ""
+    click.echo(f"copied  {report.records} events from {source} to {target}{left_out}")

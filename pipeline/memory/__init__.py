@@ -1,7 +1,36 @@
-"""Log and store in this process, beside the real ones: the engine with no services.
+"""Log and store in this process, beside the real ones: tests of your model with no service.
 
-`predict_in_memory` runs the worker's engine over both, for tests of a model of your own.  Its
-parts keep what the promise rests on, so that a test can crash between any two of their calls.
+`predict_in_memory` predicts a list of events, in one call.  For what happens around them,
+`start_worker` puts the worker's own engine over a `MemoryBroker` and a `MemoryStore`: a crash, a
+rebalance, a store that forgets are then single calls, in milliseconds.  Log and store keep what the
+promise rests on, and are held to the same assertions as the real ones (`tests/services/test_log.py`
+and `test_store.py`).  There is no time: what a clock would end, a call ends (`MemoryBroker.fence`
+for a transaction, `MemoryGroup.rebalance` for a member).
+
+Example:
+    A worker crashes, its group moves its partitions to another, and Redis loses all it had.  Each
+    event has its prediction once, as if nothing had happened.
+
+    >>> import tempfile
+    >>> import orjson
+    >>> from models import GRU, load_model, save_model
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     save_model(GRU(input_size=1, hidden_size=4, output_size=1), directory)
+    ...     model = load_model(directory)
+    >>> broker, store = memory_broker(), MemoryStore()
+    >>> events = [{"x": x / 10} for x in range(6)]
+    >>> for event in events[:5]:
+    ...     _ = broker.publish("events", b"key", orjson.dumps(event))
+    >>> crashed = start_worker(model, broker, store, "a", batch_events_max=2)
+    >>> crashed.run(crashed.poll(0))                        # two of five, and never called again
+    >>> broker.group.rebalance({})                          # its session is over
+    >>> store.flush()                                       # Redis loses all
+    >>> _ = broker.publish("events", b"key", orjson.dumps(events[5]))
+    >>> run_to_end(start_worker(model, broker, store, "b"))  # replays two, predicts four
+    >>> found = [orjson.loads(record.value())["y"] for record in broker.records("predictions")]
+    >>> expected = [answer["y"] for answer in model.unroll_events(events)]
+    >>> len(found), all(abs(a - b) < 1e-6 for a, b in zip(found, expected, strict=True))
+    (6, True)
 """
 
 from pipeline.memory.broker import (
@@ -14,6 +43,7 @@ from pipeline.memory.broker import (
 from pipeline.memory.log import MemoryLog, MemoryReplay
 from pipeline.memory.predict import predict_in_memory
 from pipeline.memory.store import MemoryStore
+from pipeline.memory.workers import memory_broker, run_to_end, start_worker
 
 __all__ = [
     "MemoryBroker",
@@ -24,5 +54,8 @@ __all__ = [
     "MemoryReplay",
     "MemoryStore",
     "MemoryTransaction",
+    "memory_broker",
     "predict_in_memory",
+    "run_to_end",
+    "start_worker",
 ]

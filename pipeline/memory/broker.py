@@ -66,7 +66,8 @@ class MemoryTransaction:
 
     is_open: bool = True
     is_committed: bool = False
-    touched: set[tuple[str, int]] = field(default_factory=set)
+    #: Where its first record lies, in each topic and partition that it has touched.
+    touched: dict[tuple[str, int], Offset] = field(default_factory=dict)
 
 
 #: A record and its transaction, or None and None for a marker.
@@ -92,6 +93,7 @@ class MemoryBroker:
             topic: [[] for _ in range(count)] for topic, count in topics.items()
         }
         self._starts: dict[tuple[str, int], Offset] = {}
+        self._open: list[MemoryTransaction] = []
         self._producers: dict[str, MemoryProducer] = {}
         self.group = MemoryGroup()
 
@@ -161,7 +163,7 @@ class MemoryBroker:
         """
         records: list[MemoryRecord] = []
         entries = self._entries[topic][partition]
-        position = max(start, self.bounds(topic, partition)[0])
+        position = max(start, self._starts.get((topic, partition), Offset(0)))
         for index in range(position, len(entries)):
             record, transaction = entries[index]
             is_open = transaction is not None and transaction.is_open
@@ -173,9 +175,14 @@ class MemoryBroker:
         return records, position
 
     def bounds(self, topic: str, partition: int) -> tuple[Offset, Offset]:
-        """Give the first offset that the log has, and the one after its last."""
-        entries = self._entries[topic][partition]
-        return self._starts.get((topic, partition), Offset(0)), Offset(len(entries))
+        """Give the first offset that the log has, and the one after its last.
+
+        As to any reader of committed records, the log ends before its first open transaction.
+        """
+        place = (topic, partition)
+        ends = [one.touched[place] for one in self._open if place in one.touched]
+        ends.append(Offset(len(self._entries[topic][partition])))
+        return self._starts.get(place, Offset(0)), min(ends)
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Let the log begin at an offset, as retention does."""
@@ -188,14 +195,19 @@ class MemoryBroker:
         key, value, partition, time_ms, headers = record
         entries = self._entries[topic][partition]
         where = (topic, partition, Offset(len(entries)))
+        # Text becomes bytes on the way, as it does on a wire.
+        headers = [(name, v.encode() if isinstance(v, str) else v) for name, v in headers]
         entries.append((MemoryRecord(where, (key, value), time_ms, headers), transaction))
         if transaction is not None:
-            transaction.touched.add((topic, partition))
+            transaction.touched.setdefault((topic, partition), where[2])
+            if not any(one is transaction for one in self._open):
+                self._open.append(transaction)
         return Source(*where)
 
     def end(self, transaction: MemoryTransaction, *, is_committed: bool) -> None:
         """Commit or abort: a marker in each partition that the transaction has touched."""
         transaction.is_open, transaction.is_committed = False, is_committed
+        self._open = [one for one in self._open if one is not transaction]
         for topic, partition in transaction.touched:
             self._entries[topic][partition].append((None, None))
 

@@ -155,7 +155,8 @@ class MemoryLog:
         for partition in gone | partitions:
             del self._positions[partition]
             self._paused.discard(partition)
-            if partition not in gone:
+            # While the listener let it go, the group may have gone on without this member.
+            if self._group.owner(partition) is self:
                 self._group.release(partition)
 
 

@@ -8,12 +8,18 @@ from typing import Any
 import orjson
 
 from models import FieldError, LoadedModel, encode
-from pipeline.app import build_engine
 from pipeline.client import decode_float32, decode_json
 from pipeline.errors import DecodeError
-from pipeline.memory.broker import MemoryBroker, MemoryRecord
-from pipeline.memory.log import MemoryLog
+from pipeline.memory.broker import MemoryRecord
 from pipeline.memory.store import MemoryStore
+from pipeline.memory.workers import (
+    DEAD_LETTER_TOPIC,
+    INPUT_TOPIC,
+    OUTPUT_TOPIC,
+    memory_broker,
+    run_to_end,
+    start_worker,
+)
 from pipeline.records import (
     Prediction,
     key_bytes,
@@ -21,7 +27,6 @@ from pipeline.records import (
     read_dead_letter_headers,
     read_prediction_headers,
 )
-from pipeline.settings import Settings
 
 Event = Mapping[str, Any] | bytes
 
@@ -62,47 +67,22 @@ def predict_in_memory(
         >>> [(prediction.key, prediction.timestep) for prediction in predictions]
         [('a', 0), ('b', 0), ('a', 1)]
     """
-    settings = Settings(
-        model=model.name or "model",
-        input_topic="events",
-        output_topic="predictions",
-        batch_events_max=batch_events_max,
-        pool_slots=max(2 * batch_events_max, 100),
-    )
-    topics = (settings.input_topic, settings.output_topic, settings.dead_letter_topic)
-    broker = MemoryBroker(dict.fromkeys(topics, partitions))
+    broker = memory_broker(partitions)
     places = [
-        broker.publish(settings.input_topic, key_bytes(key), _value(model, event))
-        for key, event in events
+        broker.publish(INPUT_TOPIC, key_bytes(key), _value(model, event)) for key, event in events
     ]
-    _run_to_end(settings, model, broker)
+    engine = start_worker(model, broker, MemoryStore(), batch_events_max=batch_events_max)
+    run_to_end(engine)
+    engine.drain()
 
-    letters = broker.records(settings.dead_letter_topic)
+    letters = broker.records(DEAD_LETTER_TOPIC)
     found = [read_dead_letter_headers(letter.headers() or []) for letter in letters]
     if found:
         reason, detail, source, _ = min(found, key=lambda one: places.index(one[2]))
         raise DecodeError(reason, f"event {places.index(source)}: {detail}")
-    answers = [_prediction(model, record) for record in broker.records(settings.output_topic)]
+    answers = [_prediction(model, record) for record in broker.records(OUTPUT_TOPIC)]
     order = {place: index for index, place in enumerate(places)}
     return sorted(answers, key=lambda one: order[one.source])  # the answers to one event stay so
-
-
-def _run_to_end(settings: Settings, model: LoadedModel, broker: MemoryBroker) -> None:
-    """Run the engine until the log holds nothing more."""
-    engine = build_engine(
-        settings,
-        model,
-        MemoryLog(broker, settings),
-        MemoryStore(),
-        output_partitions=broker.partition_counts,
-        is_saving_behind=False,
-    )
-    engine.join()
-    # The first poll is the one that assigns.
-    while (work := engine.poll(0)) is not None or not engine.is_at_end:
-        if work is not None:
-            engine.run(work)
-    engine.drain()
 
 
 def _value(model: LoadedModel, event: Event | None) -> bytes | None:

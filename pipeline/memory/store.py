@@ -1,29 +1,23 @@
-"""The store in memory: what the two Lua scripts do, on a dictionary."""
+"""The store in memory: what the two Lua scripts do, on dictionaries."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from pipeline.batch import Offset
-from pipeline.pool import HEADER_BYTES
-from pipeline.store import (
-    CLOCK_KEY,
-    SAVE_KEYS_MAX,
-    SaveRefusedError,
+from pipeline.state_records import HEADER_BYTES
+from pipeline.store import CLOCK_KEY, SAVE_KEYS_MAX, SaveRefusedError
+from pipeline.stored_partition import (
+    FIELDS,
+    DamagedPartition,
     StoredPartition,
-    ends_of,
+    read_fields,
+    read_number,
 )
 
-
-@dataclass(slots=True)
-class _Hash:
-    """One partition's hash; the layout is at the head of `store_save.lua`."""
-
-    about: StoredPartition
-    records: dict[bytes, bytes] = field(default_factory=dict)
-    saving: tuple[Offset, Offset, int] | None = None
+#: One partition's hash; the layout is at the head of `store_save.lua`.
+_Hash = dict[bytes, bytes]
 
 
 class MemoryStore:
@@ -38,20 +32,22 @@ class MemoryStore:
         self._save_keys_max = save_keys_max
         self._lock = threading.Lock()
 
-    def describe(self, partitions: Sequence[int]) -> dict[int, StoredPartition | None]:
+    def describe(
+        self, partitions: Sequence[int]
+    ) -> dict[int, StoredPartition | DamagedPartition | None]:
         """See `Store.describe`."""
         with self._lock:
-            found: dict[int, StoredPartition | None] = dict.fromkeys(partitions)
-            for partition in self._hashes.keys() & found.keys():
-                one = self._hashes[partition]
-                found[partition] = replace(one.about, has_states=bool(one.records))
-            return found
+            hashes = {partition: self._hashes.get(partition, {}) for partition in partitions}
+            return {
+                partition: read_fields([one.get(name.encode()) for name in FIELDS], len(one))
+                for partition, one in hashes.items()
+            }
 
     def begin(
         self,
         partition: int,
         *,
-        expected: Offset | None,
+        expected: Offset | bytes | None,
         applied: Offset,
         start: Offset,
         partitions: int,
@@ -59,27 +55,26 @@ class MemoryStore:
         """See `Store.begin`."""
         with self._lock:
             if self._is_expected(partition, expected, applied):
-                about = StoredPartition(applied, start, partitions, has_states=False)
-                self._hashes[partition] = _Hash(about)
+                values = (applied, start, partitions)
+                self._hashes[partition] = {
+                    name.encode(): b"%d" % value
+                    for name, value in zip(FIELDS, values, strict=False)
+                }
 
     def load(
         self, partition: int, keys: Sequence[bytes]
     ) -> tuple[Offset | None, list[bytes | None]]:
         """See `Store.load`."""
         with self._lock:
-            one = self._hashes.get(partition)
-            if one is None:
-                return None, [None] * len(keys)
-            return one.about.applied, [one.records.get(key) for key in keys]
+            one = self._hashes.get(partition, {})
+            return read_number(one.get(b"applied")), [one.get(b"k" + key) for key in keys]
 
-    def times(self, partition: int) -> Iterator[tuple[int, int, bytes]]:
-        """See `Store.times`."""
+    def scan(self, partition: int) -> Iterator[dict[bytes, bytes]]:
+        """See `Store.scan`."""
         with self._lock:
-            one = self._hashes.get(partition)
-            found = dict(one.records) if one else {}
-        for key, record in found.items():
-            if key != CLOCK_KEY:
-                yield (*ends_of(record), key)
+            one = dict(self._hashes.get(partition, {}))
+        clock = b"k" + CLOCK_KEY
+        yield {name[1:]: one[name] for name in one if name[:1] == b"k" and name != clock}
 
     def save(
         self,
@@ -116,20 +111,41 @@ class MemoryStore:
             if not self._is_expected(partition, expected, applied):
                 return
             one = self._hashes[partition]
-            save = (expected, applied)
-            if chunk and one.saving == (*save, chunk + 1):
+            if chunk and one.get(b"saving") == b"%d/%d/%d" % (expected, applied, chunk + 1):
                 return
-            if chunk and one.saving != (*save, chunk):
-                raise SaveRefusedError(partition, one.about.applied)
+            if chunk and one.get(b"saving") != b"%d/%d/%d" % (expected, applied, chunk):
+                raise SaveRefusedError(partition, expected)
             for key, record in records.items():
-                if key not in one.records or _offset(one.records[key]) < _offset(record):
+                old = one.get(b"k" + key, b"")
+                if len(old) < HEADER_BYTES or _offset(old) < _offset(record):
                     if _timesteps(record) >= 0:
-                        one.records[key] = record
+                        one[b"k" + key] = record
                     else:
-                        one.records.pop(key, None)
-            one.saving = None if is_last else (*save, chunk + 1)
+                        one.pop(b"k" + key, None)
+            one[b"saving"] = b"%d/%d/%d" % (expected, applied, chunk + 1)
             if is_last:
-                one.about = replace(one.about, applied=applied)
+                del one[b"saving"]
+                one[b"applied"] = b"%d" % applied
+
+    def fields(self, partition: int) -> dict[bytes, bytes]:
+        """Copy a partition's hash as it stands."""
+        with self._lock:
+            return dict(self._hashes.get(partition, {}))
+
+    def change(self, partition: int, field: bytes, value: bytes | None) -> None:
+        """Change a field of a partition's hash as somebody else might; None takes it away.
+
+        Args:
+            partition: Index.
+            field: `b"applied"`, `b"k" + key`, ...: see the head of `store_save.lua`.
+            value: What is to stand there.
+        """
+        with self._lock:
+            one = self._hashes.setdefault(partition, {})
+            if value is None:
+                one.pop(field, None)
+            else:
+                one[field] = value
 
     def copy(self) -> MemoryStore:
         """Copy what is held now, as a replica would."""
@@ -139,10 +155,7 @@ class MemoryStore:
 
     def restore(self, other: MemoryStore) -> None:
         """Hold what another holds, as a Redis that fails over to a replica that was behind."""
-        hashes = {
-            partition: _Hash(one.about, dict(one.records), one.saving)
-            for partition, one in other._hashes.items()
-        }
+        hashes = {partition: dict(one) for partition, one in other._hashes.items()}
         with self._lock:
             self._hashes = hashes
 
@@ -156,13 +169,16 @@ class MemoryStore:
     def close(self) -> None:
         """See `Store.close`: what is held stays, for the next engine."""
 
-    def _is_expected(self, partition: int, expected: Offset | None, applied: Offset) -> bool:
+    def _is_expected(
+        self, partition: int, expected: Offset | bytes | None, applied: Offset
+    ) -> bool:
         """Compare `applied` with what the caller has seen last; False if it has moved already."""
-        one = self._hashes.get(partition)
-        seen = one.about.applied if one else None
-        if seen not in (expected, applied):
-            raise SaveRefusedError(partition, seen)
-        return seen == expected
+        seen = self._hashes.get(partition, {}).get(b"applied")
+        wanted = b"%d" % expected if isinstance(expected, int) else expected
+        if seen not in (wanted, b"%d" % applied):
+            number = read_number(seen)
+            raise SaveRefusedError(partition, seen if number is None else number)
+        return seen == wanted
 
 
 def _offset(record: bytes) -> int:

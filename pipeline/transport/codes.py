@@ -1,9 +1,14 @@
-"""librdkafka's own error codes, which its Python binding names with an underscore."""
+"""librdkafka's error codes by what they mean to us, and their texts.
+
+Its own ones have an underscore before their name in the Python binding.
+"""
 
 # ruff: noqa: SLF001
 from __future__ import annotations
 
 from confluent_kafka import KafkaError
+
+from pipeline.kafka_security import RIGHTS
 
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 
@@ -17,5 +22,38 @@ FENCED = frozenset(
     }
 )
 
+#: Says nothing of why.
+ALL_DOWN = KafkaError._ALL_BROKERS_DOWN
+
 #: No broker can be reached just now; librdkafka goes on trying.
-OUT_OF_REACH = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT})
+OUT_OF_REACH = frozenset({ALL_DOWN, KafkaError._TRANSPORT})
+
+#: The client lacks a right; asking again helps nobody.
+UNAUTHORIZED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+
+#: The broker is there, but this client can't come in: a wrong password, or another TLS than ours.
+LOCKED_OUT = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    }
+)
+
+
+def text_of(error: KafkaError) -> str:
+    """Say what an error means; a missing right, where all rights are listed.
+
+    Example:
+        >>> text_of(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        'Broker: Topic authorization failed (deploy/security/README.md lists the rights ...'
+    """
+    return f"{error.str()} {RIGHTS}" if error.code() in UNAUTHORIZED else error.str()

@@ -10,16 +10,15 @@ from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
     KafkaException,
-    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from pipeline.batch import Offset, Record
 from pipeline.errors import BrokerError, ConfigError, EngineError, FencedError
 from pipeline.log import Listener, Outgoing
 from pipeline.settings import Settings
-from pipeline.transport.codes import END_OF_PARTITION, FENCED, OUT_OF_REACH
+from pipeline.transport.admin import Admin
+from pipeline.transport.codes import END_OF_PARTITION, FENCED, OUT_OF_REACH, text_of
 from pipeline.transport.options import (
     RESERVED,
     client_options,
@@ -30,9 +29,6 @@ from pipeline.transport.options import (
 from pipeline.transport.transaction import Transactions
 
 _log = logging.getLogger("livestep.transport")
-
-#: Seconds that a worker waits for a first answer of the broker.
-CONNECT_TIMEOUT_S = 10.0
 
 #: Seconds for one question to the broker, beyond the session time-out, within which an open
 #: transaction of a dead worker is aborted.
@@ -67,36 +63,23 @@ class KafkaLog:
         if settings.guarantee == "exactly-once":
             transactional_id = f"{settings.group}.{worker_id}"
         try:
-            # What it has to say comes as an error of its calls; its log would go to stderr.
-            self._admin = AdminClient({**client_options(settings), "log_level": 0})
+            # It finds out first, and quietly, whether there is a broker that lets us in.
+            self._admin = Admin(client_options(settings))
+            self.partition_counts = self._find_topics()
             self._consumer = Consumer(consumer_options(settings), logger=_log)
             self._transactions = Transactions(producer_options(settings, transactional_id))
         except KafkaException as error:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
-        try:
-            self.partition_counts = self._find_topics()
-        except EngineError:
-            self.close()
-            raise
         self.partitions = self.partition_counts[self._topic]
 
     @property
     def topic_id(self) -> str:
         """Kafka's id of the input topic: another one after it was deleted and made anew."""
-        future = self._admin.describe_topics(TopicCollection([self._topic]))[self._topic]
-        try:
-            return str(future.result(CONNECT_TIMEOUT_S).topic_id)
-        except KafkaException as error:
-            raise BrokerError(f"topic {self._topic}: {error.args[0].str()}") from error
+        return self._admin.topic_id(self._topic)
 
     def topic_setting(self, topic: str, name: str) -> str:
         """Read one setting of a topic, such as `cleanup.policy`."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        try:
-            future = self._admin.describe_configs([resource])[resource]
-            return str(future.result(CONNECT_TIMEOUT_S)[name].value)
-        except KafkaException as error:
-            raise BrokerError(f"settings of topic {topic}: {error.args[0].str()}") from error
+        return self._admin.setting(topic, name)
 
     def subscribe(self, listener: Listener) -> None:
         """See `Log.subscribe`."""
@@ -157,11 +140,14 @@ class KafkaLog:
         try:
             found = self._consumer.committed(wanted, timeout=timeout_s)
         except KafkaException as error:
-            raise BrokerError(f"committed offsets: {error.args[0].str()}") from error
+            raise BrokerError(
+                f"committed offsets of group {self._settings.group}: {text_of(error.args[0])}"
+            ) from error
         answer: dict[int, tuple[Offset | None, str]] = {}
         for one in found:
             if one.error is not None:
-                raise BrokerError(f"committed offset of partition {one.partition}: {one.error}")
+                where = f"committed offset of partition {one.partition}"
+                raise BrokerError(f"{where} of group {self._settings.group}: {text_of(one.error)}")
             offset = None if one.offset == OFFSET_INVALID else Offset(one.offset)
             answer[one.partition] = (offset, one.metadata or "")
         return answer
@@ -173,7 +159,7 @@ class KafkaLog:
                 TopicPartition(self._topic, partition), timeout=QUESTION_TIMEOUT_S
             )
         except KafkaException as error:
-            raise BrokerError(f"ends of partition {partition}: {error.args[0].str()}") from error
+            raise BrokerError(f"ends of partition {partition}: {text_of(error.args[0])}") from error
         return Offset(low), Offset(high)
 
     def pause(self, partition: int) -> None:
@@ -211,20 +197,9 @@ class KafkaLog:
     def _find_topics(self) -> dict[str, int]:
         """Count the partitions of the three topics."""
         settings = self._settings
-        try:
-            known = self._admin.list_topics(timeout=CONNECT_TIMEOUT_S).topics
-        except KafkaException as error:
-            raise BrokerError(
-                f"no Kafka broker answers at {settings.bootstrap_servers} "
-                f"({error.args[0].str()}); --bootstrap-servers says where it is"
-            ) from error
-        topics = [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
-        missing = [name for name in topics if name not in known]
-        if missing:
-            raise ConfigError(
-                f"topic {missing[0]} is missing: livestep topics create {' '.join(missing)}"
-            )
-        return {name: len(known[name].partitions) for name in topics}
+        return self._admin.partition_counts(
+            [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
+        )
 
     def _on_assign(self, _: Any, assigned: Sequence[TopicPartition]) -> None:
         assert self._listener is not None
@@ -282,7 +257,9 @@ class KafkaLog:
         if error.retriable() or error.code() in OUT_OF_REACH:
             _log.warning("the consumer goes on after: %s", error.str())
             return True
-        raise BrokerError(f"reading topic {self._topic}: {error.str()}")
+        raise BrokerError(
+            f"reading topic {self._topic} as group {self._settings.group}: {text_of(error)}"
+        )
 
 
 class KafkaReplay:
@@ -299,6 +276,7 @@ class KafkaReplay:
     def __init__(
         self, options: dict[str, Any], topic: str, partition: int, start: Offset, end: Offset
     ) -> None:
+        self._topic, self._group = topic, options["group.id"]
         self._end = end
         self._is_done = start >= end
         self._consumer = Consumer(options, logger=_log)
@@ -324,7 +302,9 @@ class KafkaReplay:
                 # Past the last record there may be markers only, up to the committed offset.
                 self._is_done = True
             elif error is not None and not error.retriable():
-                raise BrokerError(f"replay: {error.str()}")
+                raise BrokerError(
+                    f"replay of topic {self._topic} as group {self._group}: {text_of(error)}"
+                )
             elif error is None and message.offset() < self._end:
                 records.append(message)
             if error is None and message.offset() + 1 >= self._end:

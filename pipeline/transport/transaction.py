@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.errors import BrokerError, FencedError
 from pipeline.log import AbortedError, Headers, Outgoing
-from pipeline.transport.codes import FENCED
+from pipeline.transport.codes import FENCED, UNAUTHORIZED, text_of
 
 _log = logging.getLogger("livestep.transport")
 
@@ -36,6 +36,7 @@ class Transactions:
     def __init__(self, options: dict[str, Any]) -> None:
         self._id = options.get("transactional.id")
         self._failed: KafkaError | None = None
+        self._failed_topic = ""
         self._producer = Producer(
             {**options, "on_delivery": self._on_delivery, "delivery.report.only.error": True},
             logger=_log,
@@ -53,6 +54,8 @@ class Transactions:
         try:
             self._producer.init_transactions(CALL_TIMEOUT_S)
         except KafkaException as error:
+            if error.args[0].code() in UNAUTHORIZED:
+                raise self._unauthorized(error.args[0]) from error
             raise BrokerError(
                 f"the broker gives no transactions to {self._id!r}: {error.args[0].str()}; a "
                 "broker without transactions needs --guarantee at-least-once"
@@ -145,6 +148,8 @@ class Transactions:
     def _commit_at_least_once(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
         waiting = self._producer.flush(COMMIT_TIMEOUT_S)
         self._is_open = False
+        if self._failed is not None and self._failed.code() in UNAUTHORIZED:
+            raise self._unauthorized(self._failed)
         if waiting or self._failed is not None:
             reason = self._failed.str() if self._failed else f"{waiting} records not delivered"
             self._producer.purge()
@@ -178,6 +183,9 @@ class Transactions:
         cause = error.args[0]
         if cause.code() in FENCED:
             raise self._fenced(cause) from error
+        for one in (self._failed, cause):
+            if one is not None and one.code() in UNAUTHORIZED:
+                raise self._unauthorized(one) from error
         if cause.fatal():
             raise BrokerError(f"the broker refuses for good: {cause.str()}") from error
         if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE or (
@@ -212,6 +220,11 @@ class Transactions:
                     raise BrokerError(f"abort failed: {cause.str()}, after: {reason}") from error
                 _log.warning("aborting again: %s", cause.str())
 
+    def _unauthorized(self, cause: KafkaError) -> BrokerError:
+        """Make the error for a missing right; an open transaction is left to `close`."""
+        what = f"writing to topic {self._failed_topic}" if self._failed_topic else "writing"
+        return BrokerError(f"{what} as transactional id {self._id!r}: {text_of(cause)}")
+
     def _fenced(self, cause: KafkaError) -> FencedError:
         return FencedError(
             f"the broker no longer takes anything from {self._id!r}: another worker has this "
@@ -221,4 +234,4 @@ class Transactions:
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is not None and self._failed is None:
-            self._failed = error
+            self._failed, self._failed_topic = error, message.topic()
