@@ -17,6 +17,12 @@ class ReservedPort:
 
     Elsewhere than on Linux the port is found and let go.
 
+    Args:
+        number: Which; 0 for any that is free.
+
+    Raises:
+        OSError: If somebody has that one.
+
     Example:
         >>> port = ReservedPort()
         >>> 1024 < port.number < 65536
@@ -27,9 +33,13 @@ class ReservedPort:
         socket(7) and ip(7), SO_REUSEADDR.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        try:
+            self._socket.bind(("127.0.0.1", number))
+        except OSError:
+            self._socket.close()
+            raise
         self.number: int = self._socket.getsockname()[1]
         if sys.platform == "linux":
             # Set after bind, so that the search itself took a port that no one had, sharing or not.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -27,15 +28,25 @@ class RedisServer(Service):
 
     Args:
         directory: An existing folder of its own; takes log and data.
+        name: For messages.
+        port: Becomes this server's own; one that is free if None.
+        options: Further ones of redis.conf, under Redis' names.
 
     Source:
         https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._port = ReservedPort()
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "Redis",
+        port: ReservedPort | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._port = port or ReservedPort()
         super().__init__(
-            name="Redis",
+            name=name,
             command=[
                 redis_executable(),
                 *("--bind", "127.0.0.1"),
@@ -45,6 +56,7 @@ class RedisServer(Service):
                 *("--appendfsync", "everysec"),
                 *("--save", ""),
                 *("--maxmemory-policy", "noeviction"),
+                *(word for name, value in (options or {}).items() for word in (f"--{name}", value)),
             ],
             log_path=directory / "redis.log",
         )
@@ -53,6 +65,11 @@ class RedisServer(Service):
     def version(self) -> str:
         """Major and minor version, such as `7.0`."""
         return ".".join(map(str, redis_version(self.command[0])))
+
+    @property
+    def port(self) -> int:
+        """Port of 127.0.0.1."""
+        return self._port.number
 
     @property
     def url(self) -> str:

@@ -6,11 +6,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from deploy.process import ChildProcess, ServiceError
-from deploy.services import LocalServices
 
 #: Where `pipeline` is found, also by a Python that has it not installed.
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,14 @@ START_TIMEOUT_S = 60.0
 _ASSIGNMENT = re.compile(r" (assigned|revoked|lost) partitions \[([\d, ]*)\]$", re.MULTILINE)
 
 
+class HasEnvironment(Protocol):
+    """Services that say in variables where they are, such as `LocalServices`."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Addresses, for the environment of a worker."""
+
+
 class WorkerProcess(ChildProcess):
     """One worker.
 
@@ -36,7 +44,7 @@ class WorkerProcess(ChildProcess):
     """
 
     def __init__(
-        self, name: str, services: LocalServices, directory: Path, flags: Sequence[str]
+        self, name: str, services: HasEnvironment, directory: Path, flags: Sequence[str]
     ) -> None:
         worker_id = name.replace(" ", "-")
         command = [sys.executable, "-m", "pipeline.cli", "worker", "--worker-id", worker_id]

@@ -1,0 +1,80 @@
+"""The bill of materials: every package of the environment, in CycloneDX, by `cyclonedx-py`.
+
+    .livestep/tools/bin/python -m deploy.sbom .venv/bin/python .livestep/sbom.json
+
+Works offline.  The tool checks its own output against the schema; here it is compared with
+`constraints.txt`, so that no package gets into the environment unpinned.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: What the environment has beside the packages that are pinned: ourselves, and what installs.
+UNPINNED = frozenset({"livestep", "pip", "setuptools", "wheel"})
+
+
+def pinned(constraints: Path = ROOT / "constraints.txt") -> dict[str, str]:
+    """Read which version of each package is pinned, by its normalised name."""
+    pins = {}
+    for line in constraints.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pins[normalised(name)] = version
+    return pins
+
+
+def normalised(name: str) -> str:
+    """Write a package's name the one way of PEP 503.
+
+    Example:
+        >>> normalised("Jinja2"), normalised("ast_serialize")
+        ('jinja2', 'ast-serialize')
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def unlike_pins(found: Iterable[tuple[str, str]], pins: dict[str, str]) -> list[str]:
+    """Name the packages that are not pinned to the version that was found.
+
+    Example:
+        >>> unlike_pins([("numpy", "2.0"), ("six", "1.0"), ("pip", "9")], {"numpy": "2.1"})
+        ['numpy 2.0 (pinned: 2.1)', 'six 1.0 (pinned: no version)']
+    """
+    return [
+        f"{name} {version} (pinned: {pins.get(normalised(name), 'no version')})"
+        for name, version in sorted(found)
+        if normalised(name) not in UNPINNED
+        # torch and the like add the kind of their build: 2.15.0+cu132.
+        and version.partition("+")[0] != pins.get(normalised(name))
+    ]
+
+
+def main(python: str, output: Path) -> None:
+    """Write the bill of an environment.
+
+    Args:
+        python: Its interpreter.
+        output: JSON file to write.
+    """
+    tool = Path(sys.executable).with_name("cyclonedx-py")
+    options = ["--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible"]
+    command = [str(tool), "environment", *options, "--of", "JSON", "-o", str(output), python]
+    if status := subprocess.run(command).returncode:
+        sys.exit(f"error: cyclonedx-py ended with exit status {status}")
+    bill = json.loads(output.read_text(encoding="utf-8"))
+    found = [(one["name"], one["version"]) for one in bill["components"]]
+    if wrong := unlike_pins(found, pinned()):
+        sys.exit(f"error: not as in constraints.txt: {', '.join(wrong)}")
+    print(f"{output}: {len(found)} packages, CycloneDX {bill['specVersion']}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
