@@ -1,0 +1,1 @@
+"""Overload and endurance, measured: `python -m tests.load --help`."""
