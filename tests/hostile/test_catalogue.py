@@ -1,0 +1,20 @@
+"""The table in the docs is the one that the tests run."""
+
+from __future__ import annotations
+
+from tests.hostile.catalogue import README, markdown
+from tests.hostile.model_directories import DIRECTORIES
+from tests.hostile.records import KINDS
+from tests.hostile.service_states import STATES
+from tests.hostile.settings import SETTINGS
+
+
+def test_the_docs_are_the_table() -> None:
+    assert README.read_text(encoding="utf-8") == markdown(), "run: python -m tests.hostile"
+
+
+def test_each_row_has_a_name_of_its_own_and_says_what_is_expected() -> None:
+    for rows in (*(kind.rows for kind in KINDS.values()), SETTINGS, DIRECTORIES, STATES):
+        names = [row.name for row in rows]
+        assert len(set(names)) == len(names)
+    assert all(row.message for row in (*SETTINGS, *DIRECTORIES, *STATES))
