@@ -8,11 +8,19 @@ from typing import Any
 
 import pytest
 
+from deploy.redis_cluster import RedisCluster
 from deploy.services import LocalServices
 from tests.conftest import TopicNames
 from tests.services.running import Running, make_running
 
 MakeRunning = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A Redis Cluster for all tests. A test that stops a node has to start it again."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture

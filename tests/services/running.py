@@ -155,7 +155,7 @@ class Running:
         """
         where = (self.services.bootstrap_servers, self.output_topic)
         count = sum(1 for _ in read_whole_log(*where))
-        with PredictionReader(*where, from_beginning=True) as reader:
+        with PredictionReader(*where, codec=self.model.codec, from_beginning=True) as reader:
             found = reader.read(timeout_s=60, max_count=count)
         assert len(found) == count
         return sorted(found, key=lambda p: (p.timestamp_ms, p.source))

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import redis
 
+from pipeline.errors import StoreError
 from pipeline.memory import MemoryStore
+from pipeline.redis_address import read_address
+from pipeline.redis_connection import make_client
 from pipeline.store import (
     CLOCK_KEY,
     LOAD_KEYS_MAX,
@@ -18,19 +21,35 @@ from pipeline.store import (
     SaveRefusedError,
     Store,
 )
+from pipeline.stored_partition import DamagedPartition, StoredPartition
+from tests.conftest import TopicNames
 
 #: Makes a store that sees what the other ones of the same test have written.
 Connect = Callable[[], Store]
 
+#: Changes a field of a partition's hash as somebody else might; None takes it away.
+Change = Callable[[int, bytes, bytes | None], None]
 
-@pytest.fixture(params=["memory", "redis"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    if request.param == "memory":
+
+@pytest.fixture
+def topic_id() -> str:
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """Where the store is; None is this process."""
+    if request.param == "cluster":
+        return str(request.getfixturevalue("redis_cluster").url)
+    return request.getfixturevalue("redis_url") if request.param == "redis" else None
+
+
+@pytest.fixture
+def connect(url: str | None, topic_id: str) -> Iterator[Connect]:
+    if url is None:
         one = MemoryStore()
         yield lambda: one
         return
-    url = request.getfixturevalue("redis_url")
-    topic_id = f"test-{uuid.uuid4().hex}"
     made: list[RedisStore] = []
 
     def connect_redis() -> RedisStore:
@@ -40,9 +59,28 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     yield connect_redis
     for store in made:
         store.close()
-    with redis.Redis.from_url(url) as client:
+    with make_client(read_address(url)) as client:
         for name in client.scan_iter(f"livestep:{{{topic_id}:*"):
             client.delete(name)
+
+
+@pytest.fixture
+def change(store: Store, url: str | None, topic_id: str) -> Iterator[Change]:
+    if isinstance(store, MemoryStore):
+        yield store.change
+        return
+    assert url is not None
+    client = make_client(read_address(url))
+
+    def change_redis(partition: int, field: bytes, value: bytes | None) -> None:
+        (name,) = client.scan_iter(f"livestep:{{{topic_id}:{partition}}}:*")
+        if value is None:
+            client.hdel(name, field)
+        else:
+            client.hset(name, field, value)
+
+    yield change_redis
+    client.close()
 
 
 @pytest.fixture
@@ -54,7 +92,7 @@ def store(connect: Connect) -> Store:
 
 
 def record(offset: int, state: bytes = b"state", timesteps: int = 1) -> bytes:
-    """Write a record as `StateLayout.to_records` does."""
+    """Write a record as `StateRecords.write` does; no store looks at its checksum."""
     return (
         offset.to_bytes(8, "little", signed=True)
         + timesteps.to_bytes(8, "little", signed=True)
@@ -65,6 +103,10 @@ def record(offset: int, state: bytes = b"state", timesteps: int = 1) -> bytes:
 def save(store: Store, expected: int, applied: int, records: dict[bytes, bytes]) -> None:
     keys, values = list(records), list(records.values())
     store.save(0, expected=expected, applied=applied, keys=keys, records=values)
+
+
+def scanned(store: Store, partition: int) -> dict[bytes, bytes]:
+    return {key: found for some in store.scan(partition) for key, found in some.items()}
 
 
 def about(store: Store, partition: int = 0) -> Any:
@@ -254,7 +296,7 @@ def test_a_save_with_a_clock_is_one_save_and_its_times_can_be_read(store: Store)
     count = SAVE_KEYS_MAX * 2 + 1
     keys = [b"%d" % i for i in range(count)]
     records = [record(i, b"s" + (1_000 + i).to_bytes(8, "little")) for i in range(count)]
-    assert list(store.times(0)) == []
+    assert list(scanned(store, 0)) == []
 
     # When they are saved
     store.save(0, expected=10, applied=count, keys=keys, records=records, clock=record(9, b"clock"))
@@ -265,5 +307,91 @@ def test_a_save_with_a_clock_is_one_save_and_its_times_can_be_read(store: Store)
         records[0],
         records[-1],
     ]
-    assert sorted(store.times(0)) == [(i, 1_000 + i, key) for i, key in enumerate(keys)]
-    assert list(store.times(1)) == []
+    assert scanned(store, 0) == dict(zip(keys, records, strict=True))
+    assert scanned(store, 1) == {}
+
+
+#: What `applied`, `start` and `partitions` may not be, and what is said of it.
+BAD_FIELDS = {
+    "no number": ({"applied": b"ten"}, "field `applied` is b'ten'"),
+    "a number with a space": ({"applied": b" 10"}, "field `applied` is b' 10'"),
+    "a number with a zero before it": ({"applied": b"010"}, "field `applied`"),
+    "negative": ({"applied": b"-1"}, "field `applied`"),
+    "beyond an int64": ({"applied": b"9" * 19}, "field `applied`"),
+    "very long": ({"applied": b"1" * 5_000}, "field `applied`"),
+    "empty": ({"applied": b""}, "field `applied` is b''"),
+    "missing": ({"applied": None}, "field `applied` is missing"),
+    "no start": ({"start": None}, "field `start` is missing"),
+    "start no number": ({"start": b"\xff"}, "field `start`"),
+    "start beyond applied": ({"start": b"11"}, "field `start` is 11, and `applied` 10"),
+    "partitions no number": ({"partitions": b"4.0"}, "field `partitions`"),
+}
+
+
+@pytest.mark.parametrize(("changes", "detail"), BAD_FIELDS.values(), ids=list(BAD_FIELDS))
+def test_a_field_that_cannot_be_right_is_named_and_the_partition_can_begin_anew(
+    store: Store, change: Change, changes: dict[str, bytes | None], detail: str
+) -> None:
+    # Given a field that somebody has changed
+    save(store, 10, 10, {b"a": record(9)})
+    for name, value in changes.items():
+        change(0, name.encode(), value)
+
+    # When it is described, then it is named, and a load takes it for none
+    found = about(store)
+    assert isinstance(found, DamagedPartition)
+    assert detail in found.detail
+    assert found.has_states
+    if "applied" in changes:
+        assert store.load(0, [b"a"]) == (None, [record(9)])
+        with pytest.raises(SaveRefusedError):
+            save(store, 10, 15, {})
+
+    # And the partition begins anew by whoever has seen those bytes
+    with pytest.raises(SaveRefusedError):
+        store.begin(0, expected=b"others", applied=3, start=3, partitions=4)
+    store.begin(0, expected=found.applied, applied=3, start=3, partitions=4)
+    assert about(store) == StoredPartition(3, 3, 4, has_states=False)
+
+
+@pytest.mark.parametrize("old", [b"", b"short", record(99)[:15]])
+def test_what_is_too_short_to_be_a_record_gives_way_to_a_record(
+    store: Store, change: Change, old: bytes
+) -> None:
+    change(0, b"ka", old)
+    change(0, b"kb", old)
+    save(store, 10, 15, {b"a": record(11), b"b": record(12, timesteps=-1)})
+    assert store.load(0, [b"a", b"b"]) == (15, [record(11), None])
+
+
+def test_fields_that_are_none_of_ours_are_passed_over(store: Store, change: Change) -> None:
+    save(store, 10, 15, {b"a": record(11)})
+    change(0, b"other", b"?")
+    assert scanned(store, 0) == {b"a": record(11)}
+    assert about(store).applied == 15
+
+
+def test_a_key_that_holds_no_hash_is_named(
+    redis_url: str, redis_client: redis.Redis, topic_names: TopicNames
+) -> None:
+    # Given a string where the states of partition 1 should be
+    name = topic_names("t")
+    key = f"livestep:{{{name}:1}}:aa:g"
+    redis_client.set(key, "mine")
+    store = RedisStore(redis_url, topic_id=name, fingerprint="aa", group="g", wait_s=10)
+
+    # When anything is done with them, then the error names it and says what to do
+    attempts: list[Callable[[], object]] = [
+        lambda: store.describe([0, 1]),
+        lambda: store.load(1, [b"a"]),
+        lambda: list(store.scan(1)),
+        lambda: store.begin(1, expected=None, applied=3, start=3, partitions=4),
+        lambda: store.save(1, expected=1, applied=3, keys=[b"a"], records=[record(1)]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StoreError, match="partition 1.*Delete it") as caught:
+            attempt()
+        assert key in str(caught.value)
+    assert redis_client.get(key) == b"mine"
+    store.close()
+    redis_client.delete(key)

@@ -103,3 +103,10 @@ def test_a_record_without_headers_can_become_a_dead_letter():
 @pytest.mark.parametrize("key", [b"flat-7", "Küche".encode(), b"\xff\x00\x80", b""])
 def test_any_key_comes_back_from_its_text(key):
     assert key_bytes(key_text(key)) == key
+
+
+@pytest.mark.parametrize("name", ["timestep", "step"])
+def test_a_number_of_more_digits_than_any_has_is_no_number(name: str) -> None:
+    headers = {"source": b"events/0/1", "timestep": b"7", "model": b"aa", name: b"9" * 5_000}
+    with pytest.raises(DecodeError, match="no decimal number"):
+        read_prediction_headers(list(headers.items()))

@@ -247,3 +247,17 @@ def test_no_rows_give_no_values(kind, outputs):
     width = sum(field.width for field in outputs)
     assert codec.to_arrays([])[0].shape == (0, 2)
     assert codec.encode(np.zeros((0, width), np.float32)) == []
+
+
+@pytest.mark.parametrize("digits", [19, 20, 5_000])
+def test_a_category_of_many_digits_is_a_text_and_no_integer(digits):
+    # Given a category whose text is an integer beyond int64, or beyond what Python reads
+    long = "9" * digits
+    fields = [Category("c", (long, "1"))]
+    codec = JsonCodec(fields, fields)
+
+    # When an event has it as a text, then it is known; as an integer it is none, on both roads
+    assert rows(codec, {"c": long}).tolist() == [[1, 0]]
+    assert encode(fields, [{"c": long}]).tolist() == [[1, 0]]
+    reason = refused(codec, b'{"c": %b}' % long.encode())
+    assert reason == ("unknown-category" if digits < 4_300 else "not-finite")

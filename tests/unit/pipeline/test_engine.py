@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipeline.errors import FencedError, StoreError
+from pipeline.errors import BrokerError, FencedError, StoreError
 from pipeline.memory import MemoryLog, MemoryStore
 from tests.world import World, run_to_end
 
@@ -287,6 +287,49 @@ def test_leaving_waits_for_the_saves_before_the_store_gives_up(world):
     # Then all is saved
     ends = {p: offset for p, (offset, _) in world.broker.group.offsets.items()}
     assert {p: one.applied for p, one in world.store.describe([0, 1]).items()} == ends
+
+
+def test_a_worker_that_has_failed_does_not_keep_its_partitions_for_a_store_that_is_away(
+    world, monkeypatch
+):
+    class AbsentStore(MemoryStore):
+        gate = threading.Event()
+
+        def save(self, partition, **arguments):
+            self.gate.wait()
+            raise StoreError("given up")
+
+        def give_up_waiting(self):
+            self.gate.set()
+
+    class FailingLog(MemoryLog):
+        sendings = 0
+
+        def send(self, topic, records):
+            self.sendings += 1
+            super().send(topic, records)
+
+        def commit(self, offsets):
+            if self.sendings > 1:
+                raise BrokerError("the transaction can't be ended")
+            super().commit(offsets)
+
+    # Given saves that wait for a store that is away
+    monkeypatch.setattr("pipeline.engine.DRAIN_FLUSH_S", 10_000)
+    monkeypatch.setattr("pipeline.engine.REVOKE_FLUSH_S", 10_000)
+    durable, world.store = world.store, AbsentStore()
+    world.store.restore(durable)
+    log = FailingLog(world.broker, world.settings())
+    engine = world.start(log, is_saving_behind=True)
+    world.publish_random(random.Random(1), 20)
+    # When the broker fails for good
+    with pytest.raises(BrokerError, match="can't be ended"):
+        run_to_end(engine)
+    # Then the worker gives its partitions up, and the next one goes on
+    engine.drain()
+    world.store = durable
+    world.run_to_end()
+    world.assert_truth()
 
 
 def test_leaving_saves_what_was_committed_and_gives_the_partitions_up(world):

@@ -1,11 +1,9 @@
 """The pool: states of live keys, and only of what is saved may one be given away."""
 
 import numpy as np
-import pytest
 import torch
 
-from models import GRU, LSTM
-from pipeline.errors import StateError
+from models import GRU
 from pipeline.pool import Pool, StateLayout
 
 LAYOUT = StateLayout(GRU(input_size=1, hidden_size=3, output_size=1).initial_state(1))
@@ -134,27 +132,3 @@ def test_a_pool_under_random_use_holds_what_a_dictionary_holds():
         assert len(set(slots[here])) == len(here) == len(pool) <= 40
         found = pool.read(slots[here]).offsets.tolist()
         assert found == [truth[everyone[i][1]] for i in here]
-
-
-@pytest.mark.parametrize("net", [GRU(2, 3, 1, num_layers=2), LSTM(2, 3, 1)])
-def test_records_hold_offset_timesteps_and_state_bit_by_bit(net):
-    layout = StateLayout(net.initial_state(1))
-    written = states(5, -1, 2**40, layout=layout)
-    records = layout.to_records(written)
-    assert {len(record) for record in records} == {layout.record_bytes}
-    assert records[2][:8] == (2**40).to_bytes(8, "little")
-    assert records[0][8:16] == (50).to_bytes(8, "little")
-    read = layout.from_records(records)
-    assert read.offsets.tolist() == [5, -1, 2**40]
-    assert read.timesteps.tolist() == written.timesteps.tolist()
-    for one, other in zip(read.tensors, written.tensors, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_no_states_are_no_records():
-    assert LAYOUT.to_records(LAYOUT.fresh(0)) == []
-
-
-def test_a_record_of_another_length_was_changed_from_outside():
-    with pytest.raises(StateError, match=r"has 5 bytes where this model's has 28.*from outside"):
-        LAYOUT.from_records([b"12345"])

@@ -9,9 +9,10 @@ from pipeline.errors import (
     OffsetsResetError,
     OtherModelError,
     PartitionsChangedError,
+    StateError,
 )
 from pipeline.recovery import CommitMark, Situation, decide
-from pipeline.store import StoredPartition
+from pipeline.stored_partition import DamagedPartition, StoredPartition
 
 OURS = CommitMark("aa", partitions=4, start=3)
 THEIRS = CommitMark("bb", partitions=4, start=3)
@@ -204,7 +205,8 @@ def test_a_log_that_ends_before_the_commit_has_lost_records():
         dict(committed=50, mark=replace(OURS, partitions=3)),
         dict(committed=50, mark=replace(THEIRS, partitions=3), on_new_model="zeros"),
         dict(stored=StoredPartition(0, 0, 3, has_states=False)),
-        dict(committed=50, mark=OURS, stored=StoredPartition(50, 3, 3, has_states=True)),
+        dict(committed=50, mark=THEIRS, stored=StoredPartition(50, 3, 3, has_states=True)),
+        dict(committed=50, stored=StoredPartition(50, 3, 3, has_states=True)),
     ],
 )
 def test_another_number_of_partitions_is_refused(changes):
@@ -221,6 +223,80 @@ def test_a_mark_comes_back_from_the_commits_metadata():
 )
 def test_other_metadata_is_no_mark(text):
     assert CommitMark.from_text(text) is None
+
+
+UNREADABLE = DamagedPartition(b"x", has_states=True, detail="field `applied` is b'x'")
+
+#: Kinds of damage, with a commit of ours at 50.
+DAMAGES = {
+    "a field": dict(stored=UNREADABLE),
+    "a state": dict(stored=stored(50), damaged_state="the state of key b'a'"),
+    "a state behind the commit": dict(stored=stored(20), damaged_state="the state of key b'a'"),
+    "a later start": dict(stored=stored(50, start=4)),
+    "an earlier start": dict(stored=stored(50, start=2)),
+    "another number of partitions": dict(stored=StoredPartition(50, 3, 5, has_states=True)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+class TestDamagedStates:
+    """They begin anew where the commit says that they begin, if the log reaches back."""
+
+    def test_they_begin_anew_where_the_commit_says(self, damage):
+        assert decided(committed=50, mark=OURS, **damage) == (50, 3, 3, False)
+        assert decide(situation(committed=50, mark=OURS, **damage)).damage
+
+    def test_without_a_history_it_is_refused_unless_accepted(self, damage):
+        if damage["stored"] in (stored(50, 4), stored(50, 2)):
+            # The states themselves are right: the commit counts, and nothing has to be replayed.
+            assert decided(committed=50, mark=OURS, log_start=10, **damage) == (50, 3, 50, True)
+            return
+        gone = dict(committed=50, mark=OURS, log_start=10, **damage)
+        refused(HistoryMissingError, "events/2", "offsets 3 to 9", "damaged: ", **gone)
+        assert decided(**gone, accept_missing_history=True) == (50, 10, 10, False)
+
+
+def test_the_message_says_which_state_is_damaged_when_the_history_is_gone():
+    damage = dict(stored=stored(50), damaged_state="the state of key b'a': cut")
+    refused(
+        HistoryMissingError,
+        "the state of key b'a': cut",
+        committed=50,
+        mark=OURS,
+        log_start=9,
+        **damage,
+    )
+
+
+def test_damaged_states_under_another_models_commit_are_as_none_there():
+    theirs = dict(committed=50, mark=THEIRS, stored=UNREADABLE)
+    refused(OtherModelError, **theirs)
+    assert decided(**theirs, on_new_model="zeros") == (50, 50, 50, False)
+    assert decided(**theirs, on_new_model="warm", log_start=10) == (50, 10, 10, False)
+
+
+def test_damaged_states_that_have_already_taken_over_begin_anew_where_they_began():
+    damage = dict(stored=stored(50, start=30), damaged_state="the state of key b'a'")
+    assert decided(committed=50, mark=THEIRS, **damage) == (50, 30, 30, False)
+
+
+def test_damaged_states_under_a_commit_set_by_hand_begin_anew_if_their_start_is_known():
+    damage = dict(stored=stored(20), damaged_state="the state of key b'a'")
+    assert decided(committed=50, **damage) == (50, 3, 3, False)
+    refused(StateError, "field `applied`", "set by hand", "Delete", committed=50, stored=UNREADABLE)
+
+
+def test_damaged_states_without_a_commit_are_refused_unless_there_are_none():
+    refused(OffsetsResetError, "nothing says which events", "no committed", stored=UNREADABLE)
+    empty = replace(UNREADABLE, has_states=False)
+    assert decided(stored=empty, group_start=7) == (7, 7, 7, False)
+    begun = stored(7, start=7, has_states=False)
+    assert decided(stored=begun, damaged_state="a state") == (7, 7, 7, False)
+
+
+def test_damaged_states_ahead_of_the_commit_are_refused_as_any():
+    ahead = dict(stored=stored(51), damaged_state="the state of key b'a'")
+    refused(OffsetsResetError, "stepped twice", committed=50, mark=OURS, **ahead)
 
 
 class TestAModelWithoutStates:

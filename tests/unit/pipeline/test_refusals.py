@@ -11,10 +11,9 @@ from pipeline.errors import (
     OffsetsResetError,
     OtherModelError,
     PartitionsChangedError,
-    StateError,
 )
 from pipeline.memory import MemoryLog, MemoryStore
-from tests.world import World, run_to_end, small_model
+from tests.world import World, small_model
 
 
 def old_world(partitions):
@@ -80,19 +79,6 @@ def test_history_that_the_log_no_longer_holds_is_refused_or_accepted(world):
     world.publish_random(random.Random(8), 10)
     world.run_to_end()
     assert outputs(world) == 60
-
-
-def test_a_record_changed_from_outside_is_refused(world):
-    _, engine = join(world)
-    engine.poll(0)
-    partition = world.broker.records("events")[0].partition()
-    key = world.broker.records("events")[0].key()
-    applied, _ = world.store.load(partition, [key])
-    ahead = (999).to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(16)
-    world.store.write(partition, applied, applied, {key: ahead}, is_last=True)
-    world.publish(key.decode(), {"x": [1, 2]}, partition=partition)
-    with pytest.raises(StateError, match="already seen offset"):
-        run_to_end(engine)
 
 
 class TestAnotherModel:

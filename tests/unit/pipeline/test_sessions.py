@@ -10,10 +10,10 @@ from models import GRU, SequenceRules
 from models.rules import GAP_ENDS_MAX
 from models.session_gaps import session_gaps
 from pipeline.batch import Batch
-from pipeline.errors import ConfigError, StateError
+from pipeline.errors import ConfigError
 from pipeline.marks import BARE, END, FORGET, GAP, START
 from pipeline.memory import MemoryRecord, MemoryStore
-from pipeline.sessions import NO_TIME, Sessions, clock_record, read_clock
+from pipeline.sessions import NO_TIME, Sessions
 from tests.shaped import Fragile
 from tests.world import World, loaded, run_to_end
 
@@ -170,15 +170,6 @@ def test_any_batches_with_restarts_between_give_what_the_plain_form_gives(seed):
     assert len(found) > 10
 
 
-def test_a_clock_is_written_as_the_record_of_a_state_and_read_again():
-    record = clock_record(10, 123)
-    assert record[:16] == (9).to_bytes(8, "little") + (1).to_bytes(8, "little")
-    assert read_clock(record) == 123
-    assert read_clock(None) == NO_TIME
-    with pytest.raises(StateError, match="clock"):
-        read_clock(record[:-1])
-
-
 class Interrupted(MemoryStore):
     """A store into which another worker's late save comes while the times are read."""
 
@@ -187,9 +178,9 @@ class Interrupted(MemoryStore):
         self.late_save = None
         self.readings = 0
 
-    def times(self, partition):
+    def scan(self, partition):
         self.readings += 1
-        found = list(super().times(partition))
+        found = list(super().scan(partition))
         late_save, self.late_save = self.late_save, None
         if late_save is not None:
             late_save()

@@ -3,14 +3,18 @@
 import numpy as np
 
 from pipeline.batch import Batch, DeadRecord
-from pipeline.status import VERBS, Meter
+from pipeline.memory import MemoryRecord
+from pipeline.status import DEAD_LETTER_INTERVAL_S, VERBS, DeadLetterLog, Meter
 
 
 def batch(events, dead=0):
     marks = np.zeros(events, np.uint8)
-    return Batch(
-        [None] * events, None, None, None, marks, None, [], {}, [DeadRecord(None, "", "")] * dead
-    )
+    letters = [letter("no-key")] * dead
+    return Batch([None] * events, None, None, None, marks, None, [], {}, letters)
+
+
+def letter(reason, detail="", offset=0):
+    return DeadRecord(MemoryRecord(("events", 3, offset), (b"k", b"v")), reason, detail)
 
 
 def line(meter, **changes):
@@ -64,3 +68,46 @@ def test_a_verb_gets_the_time_of_its_block_also_when_it_fails():
             pass
         assert meter.seconds["step"] > before
     assert meter.seconds["send"] == 0
+
+
+def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
+    # Given a clock that goes on by a second with each of a hundred batches of a thousand letters
+    now_s = 0.0
+    log = DeadLetterLog(lambda: now_s)
+    for number in range(100):
+        dead = [letter("not-json", offset=number)] * 990 + [letter("no-key", offset=number)] * 10
+        log.take(dead)
+        now_s += 1.0
+    log.tell()
+    log.tell()
+
+    # Then the first is told at once, the others in a line each interval, and nothing twice
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "1,000 dead letters: not-json 990, no-key 10; the last is events/3/0: ''"
+    assert len(lines) == 1 + 100 / DEAD_LETTER_INTERVAL_S
+    counts = [int(line.split(" ")[0].replace(",", "")) for line in lines]
+    assert sum(counts) == 100_000
+    assert sum(int(line.split("no-key ")[1].split(";")[0]) for line in lines) == 1_000
+
+
+def test_what_a_record_says_cant_write_lines_of_its_own(caplog):
+    log = DeadLetterLog()
+    log.take([letter("wrong-kind", "no\nERROR livestep: all is lost \x1b[2J\u202e" + "x" * 1_000)])
+    (record,) = caplog.records
+    assert "no\\nERROR livestep: all is lost \\x1b[2J\\u202exxx" in record.getMessage()
+    assert len(record.getMessage()) < 400
+
+
+def test_the_status_line_tells_of_letters_that_wait(caplog):
+    # Given letters that came while a line was not due
+    now_s = 0.0
+    meter = Meter()
+    meter.dead_letter_log = DeadLetterLog(lambda: now_s)
+    meter.count(batch(0, dead=1), is_replay=False)
+    meter.count(batch(0, dead=5), is_replay=False)
+    line(meter)
+    assert len(caplog.records) == 1
+    # When it is due and no more come, then the status line brings them
+    now_s = DEAD_LETTER_INTERVAL_S
+    line(meter)
+    assert caplog.records[1].getMessage().startswith("5 dead letters: no-key 5; ")
