@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Newer than pyproject.toml and constraints.txt exactly if they are what is installed.
 INSTALLED := $(VENV)/.installed
+# What writes the bill of materials and asks for weaknesses, apart: what it needs must not move ours.
+TOOLS := .livestep/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast services bench experiment format lint clean prerequisites jars
+.PHONY: help demo test test-fast simulate chaos load endurance services bench experiment sbom audit \
+	format lint clean prerequisites jars
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +24,20 @@ test: lint jars ## Run everything that CI runs
 test-fast: lint ## Lint, types, doctests and unit tests: no services, some minutes
 	@$(BIN)/pytest -q -m "not services"
 
+simulate: $(INSTALLED) ## The engine under faults from a seed: SEED=7 tells its story, SEEDS=10000 runs many
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) \
+		--from $(or $(FROM),0)) $(if $(ABLATION),--ablation $(ABLATION)) $(if $(COVERAGE),--coverage)
+
+chaos: jars ## Kill workers, Kafka and Redis under load, and judge: MINUTES=5 SEED=1, CLUSTER=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) --seed $(or $(SEED),1) \
+		$(if $(CLUSTER),--cluster)
+
+load: jars ## Measure overload and recovery: backlog, one key, a million keys, slow Redis, kill, replay
+	@$(BIN)/python -m tests.load overload one-key million-keys slow-redis restarts sigkill replay
+
+endurance: jars ## Half load for MINUTES=30: the slopes of memory, open files and threads
+	@$(BIN)/python -m tests.load endurance --minutes $(or $(MINUTES),30)
+
 services: jars ## Start Kafka and Redis, print their addresses, run until Ctrl-C
 	@$(BIN)/python -m deploy.services
 
@@ -29,6 +46,13 @@ bench: jars ## Measure speed, latency and memory, beside other systems (20 minut
 
 experiment: $(INSTALLED) ## Compare six nets on the cook's weeks: tables and a plot (3 minutes)
 	@$(BIN)/python -m models.cook.experiment
+
+sbom: $(INSTALLED) $(TOOLS)/.installed ## Write the bill of materials (CycloneDX): .livestep/sbom.json
+	@$(TOOLS)/bin/python -m deploy.sbom $(BIN)/python .livestep/sbom.json
+
+audit: $(TOOLS)/.installed ## Ask pypi.org whether a pinned package has a known weakness (needs the network)
+	@$(TOOLS)/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict || { \
+		echo "error: a package has a known weakness, or pypi.org could not be asked about all of them"; exit 1; } >&2
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check
@@ -59,4 +83,9 @@ $(INSTALLED): pyproject.toml constraints.txt | prerequisites
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,experiment,test]'
 	@# Without its dependencies, some of them older than ours: only a data file of it is read.
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps aeon
+	@touch $@
+
+$(TOOLS)/.installed: deploy/security/tools.txt | prerequisites
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r deploy/security/tools.txt
 	@touch $@
