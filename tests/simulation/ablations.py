@@ -1,0 +1,247 @@
+"""What the promise rests on, taken away piece by piece: each time the simulation has to notice."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import pipeline.cycle
+from models.contract import state_tensors
+from pipeline.batch import Batch, Offset
+from pipeline.cycle import Cycle
+from pipeline.engine import Engine
+from pipeline.log import Outgoing
+from pipeline.memory import MemoryGroup, MemoryLog, MemoryProducer, MemoryStore
+from pipeline.pool import Pool
+from pipeline.recovery import Decision
+from pipeline.state_records import StateRecords
+from pipeline.store import SaveRefusedError
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """A piece to take away.
+
+    Attributes:
+        text: What is missing then.
+        take_away: Does it.
+        seed: One of the first that show it.
+    """
+
+    text: str
+    take_away: Callable[[Patch], None]
+    seed: int = 0
+
+
+def _no_generation_fence(patch: Patch) -> None:
+    def commit(self: MemoryGroup, generation: int, offsets: Any) -> None:
+        self.offsets.update(offsets)
+
+    patch.setattr(MemoryGroup, "commit", commit)
+
+
+def _no_replay(patch: Patch) -> None:
+    patch.setattr(Decision, "is_replay", property(lambda _: False))
+
+
+def _no_compare_and_set(patch: Patch) -> None:
+    def is_expected(self: MemoryStore, partition: int, expected: Any, applied: Offset) -> bool:
+        if partition not in self._hashes and expected is not None:
+            raise SaveRefusedError(partition, None)
+        return True
+
+    patch.setattr(MemoryStore, "_is_expected", is_expected)
+
+
+def _save_before_commit(patch: Patch) -> None:
+    send, save = Cycle.send, Cycle.save
+    saved: list[Batch] = []
+
+    def save_and_send(self: Cycle, batch: Batch, stepped: Any) -> None:
+        save(self, batch, stepped)
+        saved[:] = [batch]
+        send(self, batch, stepped)
+
+    def save_once(self: Cycle, batch: Batch, stepped: Any) -> None:
+        if not saved or batch is not saved[0]:
+            save(self, batch, stepped)
+
+    patch.setattr(Cycle, "send", save_and_send)
+    patch.setattr(Cycle, "save", save_once)
+
+
+def _slot_given_away_unsaved(patch: Patch) -> None:
+    write = Pool.write
+
+    def write_anywhere(self: Pool, keys: Any, states: Any, **tickets: int) -> int:
+        return write(self, keys, states, **{**tickets, "saved_ticket": 1 << 60})
+
+    patch.setattr(Pool, "write", write_anywhere)
+
+
+def _offset_plus_one(patch: Patch) -> None:
+    pack = pipeline.cycle.pack
+
+    def pack_and_count(records: Any, *args: Any, **options: Any) -> Batch:
+        batch = pack(records, *args, **options)
+        counts: dict[int, int] = {}
+        for record in reversed(records):
+            partition = record.partition()
+            counts[partition] = counts.get(partition, 0) + 1
+            batch.next_offsets[partition] = Offset(record.offset() + counts[partition])
+        return batch
+
+    patch.setattr(pipeline.cycle, "pack", pack_and_count)
+
+
+def _feedback_not_saved(patch: Patch) -> None:
+    init, write = Cycle.__init__, StateRecords.write
+    places: dict[int, int] = {}
+
+    def init_and_note(self: Cycle, **parts: Any) -> None:
+        init(self, **parts)
+        model = parts["model"]
+        if model.rules.feedback and model.rules.is_feeding_events:
+            places[id(self.records)] = len(state_tensors(model.net.initial_state(1)))
+
+    def write_without(self: StateRecords, partition: int, keys: Any, states: Any) -> list[bytes]:
+        place = places.get(id(self))
+        if place is not None:
+            tensors = list(states.tensors)
+            tensors[place] = tensors[place] * 0
+            states = copy.copy(states)
+            states.tensors = tuple(tensors)
+        return write(self, partition, keys, states)
+
+    patch.setattr(Cycle, "__init__", init_and_note)
+    patch.setattr(StateRecords, "write", write_without)
+
+
+def _no_rewind(patch: Patch) -> None:
+    patch.setattr(MemoryLog, "rewind", lambda *_: None)
+
+
+def _slots_kept(patch: Patch) -> None:
+    patch.setattr(Pool, "forget", lambda *_: None)
+
+
+def _no_chunk_chain(patch: Patch) -> None:
+    write = MemoryStore.write
+
+    def write_unchained(self: MemoryStore, *args: Any, chunk: int = 0, is_last: bool) -> None:
+        write(self, *args, chunk=0, is_last=is_last)
+
+    patch.setattr(MemoryStore, "write", write_unchained)
+
+
+def _applied_first(patch: Patch) -> None:
+    write = MemoryStore.write
+
+    def write_first(self: MemoryStore, *args: Any, chunk: int = 0, is_last: bool) -> None:
+        partition, expected, applied, records = args
+        if chunk:
+            fields = self._hashes.get(partition, {})
+            fields.update({b"k" + key: record for key, record in records.items()})
+        else:
+            write(self, partition, expected, applied, records, chunk=0, is_last=True)
+
+    patch.setattr(MemoryStore, "write", write_first)
+
+
+def _no_replay_skip(patch: Patch) -> None:
+    load = Cycle.load
+
+    def load_all(self: Cycle, batch: Batch, *, is_replay: bool) -> Any:
+        # What is dropped is dropped from the copy.
+        return load(self, copy.copy(batch) if is_replay else batch, is_replay=is_replay)
+
+    patch.setattr(Cycle, "load", load_all)
+
+
+def _commit_read_first(patch: Patch) -> None:
+    recover, committed = Engine._recover, MemoryLog.committed  # noqa: SLF001
+    early: list[Any] = []
+
+    def recover_late(self: Engine, partitions: Any) -> None:
+        early[:] = [self._log.committed()]
+        recover(self, partitions)
+
+    def committed_early(self: MemoryLog) -> Any:
+        return early.pop() if early else committed(self)
+
+    patch.setattr(Engine, "_recover", recover_late)
+    patch.setattr(MemoryLog, "committed", committed_early)
+
+
+def _no_transaction(patch: Patch) -> None:
+    def send(self: MemoryProducer, topic: str, records: Iterable[Outgoing]) -> None:
+        self.check()
+        for record in records:
+            self._broker.append(topic, record)
+
+    patch.setattr(MemoryProducer, "send", send)
+
+
+def _no_producer_fence(patch: Patch) -> None:
+    patch.setattr(MemoryProducer, "check", lambda _: None)
+    _no_generation_fence(patch)
+
+
+def _clock_not_saved(patch: Patch) -> None:
+    write = StateRecords.write_clock
+
+    def write_nothing(self: StateRecords, partition: int, applied: Offset, clock: int) -> bytes:
+        return write(self, partition, applied, -1)
+
+    patch.setattr(StateRecords, "write_clock", write_nothing)
+
+
+#: All by their names.
+ABLATIONS: dict[str, Ablation] = {
+    "no-generation-fence": Ablation(
+        "who has missed a rebalance may commit", _no_generation_fence, 2
+    ),
+    "no-replay": Ablation("what the store lacks is not read again", _no_replay, 1),
+    "no-compare-and-set": Ablation(
+        "a save is written whatever `applied` is", _no_compare_and_set, 63
+    ),
+    "save-before-commit": Ablation("states are saved before their commit", _save_before_commit, 2),
+    "slot-given-away-unsaved": Ablation(
+        "a slot is given away before its state is saved", _slot_given_away_unsaved, 22
+    ),
+    "offset-plus-one": Ablation("offsets are taken to have no gaps", _offset_plus_one, 16),
+    "feedback-not-saved": Ablation("what is fed back is not saved", _feedback_not_saved),
+    "no-rewind": Ablation("after an abort the next batch follows", _no_rewind),
+    "slots-kept": Ablation("the slots of a partition that has gone are kept", _slots_kept, 1),
+    "no-chunk-chain": Ablation(
+        "a save's chunk is written without the one before", _no_chunk_chain, 886
+    ),
+    "applied-first": Ablation("`applied` moves in the first chunk of a save", _applied_first, 4),
+    "no-replay-skip": Ablation(
+        "a replay steps what a state has already seen", _no_replay_skip, 651
+    ),
+    "commit-read-first": Ablation("the commit is read before the store", _commit_read_first, 41),
+    "no-transaction": Ablation(
+        "predictions are sent outside of the transaction", _no_transaction, 2
+    ),
+    "no-producer-fence": Ablation(
+        "neither an old producer nor an old generation is refused", _no_producer_fence, 2
+    ),
+    "clock-not-saved": Ablation("the clock of a partition is not saved", _clock_not_saved, 1),
+}
+
+
+@contextlib.contextmanager
+def ablated(name: str | None) -> Iterator[None]:
+    """Take a piece away for a while; None takes nothing."""
+    with Patch.context() as patch:
+        if name is not None:
+            ABLATIONS[name].take_away(patch)
+        yield

@@ -1,0 +1,54 @@
+"""How often each fault has struck at each verb."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.table import Table
+
+from tests.simulation.faults import GAPS, KINDS, VERBS
+
+Hits = Counter[tuple[str, str, str]]
+
+
+def missing(hits: Hits) -> list[tuple[str, str, str]]:
+    """Give the moments at which a fault can strike and never has."""
+    moments = [(name, *moment) for name, kind in KINDS.items() for moment in kind.moments]
+    return [moment for moment in [*moments, (GAPS, "poll", "within")] if not hits[moment]]
+
+
+def rows(hits: Hits) -> list[list[str]]:
+    """Write a row for each kind: its name, then for each verb before/within/after.
+
+    A dash stands where it can't strike.
+    """
+    found = []
+    for name, kind in KINDS.items():
+        cells = []
+        for verb in VERBS:
+            numbers = [
+                str(hits[name, verb, phase]) if (verb, phase) in kind.moments else "-"
+                for phase in ("before", "within", "after")
+            ]
+            cells.append("-" if set(numbers) == {"-"} else "/".join(numbers))
+        found.append([name, *cells])
+    gaps = str(hits[GAPS, "poll", "within"])
+    found.append([GAPS, f"-/{gaps}/-", *["-"] * (len(VERBS) - 1)])
+    return found
+
+
+def table(hits: Hits, seeds: int) -> Table:
+    """Make a table for the terminal."""
+    made = Table(title=f"Faults that have struck in {seeds} seeds: before/within/after each verb")
+    made.add_column("fault")
+    for verb in VERBS:
+        made.add_column(verb, justify="right")
+    for row in rows(hits):
+        made.add_row(*row)
+    return made
+
+
+def markdown(hits: Hits) -> str:
+    """Make the table of the README."""
+    lines = [["fault", *VERBS], ["---"] * (1 + len(VERBS)), *rows(hits)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
