@@ -26,7 +26,7 @@ class Damages:
         return self._found.get(partition)
 
     def heal(self, partition: int, position: Offset, name: str, damage: str) -> None:
-        """Count that a partition is to begin anew.
+        """Count that a partition has begun anew.
 
         Args:
             partition: Index.

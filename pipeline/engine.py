@@ -251,6 +251,11 @@ class Engine:
         mark: CommitMark | None,
     ) -> Situation:
         """Put together what log and store say."""
+        owned = self._cycle.owned.get(partition)
+        if owned is not None and committed is not None and committed > owned.position:
+            # Another worker has gone on: what looked damaged may be a state of its next batch, half
+            # saved. What is damaged for all that is found again.
+            self._damages.is_healed(partition)
         log_start, log_end = self._log.bounds(partition)
         is_earliest = self._settings.auto_offset_reset == "earliest"
         return Situation(
@@ -313,12 +318,6 @@ class Engine:
             StateError: If that heals nothing.
         """
         partition = situation.partition
-        if decision.damage is not None:
-            self._damages.heal(partition, decision.position, situation.name, decision.damage)
-            _log.warning(
-                "%s: damaged in Redis: %s; its states begin anew at %d and are replayed to %d",
-                *(situation.name, decision.damage, decision.applied, decision.position),
-            )
         self._store.begin(
             partition,
             expected=situation.stored.applied if situation.stored else None,
@@ -326,6 +325,12 @@ class Engine:
             start=decision.start,
             partitions=situation.partitions,
         )
+        if decision.damage is not None:  # not counted where a late save has come in between
+            self._damages.heal(partition, decision.position, situation.name, decision.damage)
+            _log.warning(
+                "%s: damaged in Redis: %s; its states begin anew at %d and are replayed to %d",
+                *(situation.name, decision.damage, decision.applied, decision.position),
+            )
         self._damages.is_healed(partition)
 
     def _begin_sessions(self, sessions: Sessions, partition: int, applied: Offset) -> None:

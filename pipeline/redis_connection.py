@@ -156,13 +156,22 @@ class RedisConnection:
             raise
         except RedisClusterException:
             # None of the nodes that we know of is there: begin again with those of the URL.
-            self._client = None
+            self._leave(client)
             raise
         except RedisError as error:
             if isinstance(client, redis.Redis) and _code(error) == "READONLY":
                 # A master no longer: the next connection is made to the one that now is.
                 client.connection_pool.disconnect(inuse_connections=False)
             raise
+
+    def _leave(self, client: Any) -> None:
+        """Make a new client next time, unless another thread has done so already."""
+        with self._making:
+            if self._client is client:
+                self._client = None
+        for node in client.get_nodes():
+            if node.redis_connection is not None:
+                node.redis_connection.connection_pool.disconnect(inuse_connections=False)
 
     def _connected(self) -> Any:
         with self._making:

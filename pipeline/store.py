@@ -171,8 +171,9 @@ class RedisStore:
         def read(client: Any) -> list[Any]:
             pipe = client.pipeline(transaction=False)
             for partition in partitions:
-                pipe.hmget(self._name(partition), *FIELDS)
+                # In this order, or what another worker begins in between would look damaged.
                 pipe.hlen(self._name(partition))
+                pipe.hmget(self._name(partition), *FIELDS)
             answers = pipe.execute(raise_on_error=False)
             for index, answer in enumerate(answers):
                 if isinstance(answer, Exception):
@@ -183,7 +184,7 @@ class RedisStore:
         answers = self._redis.call(read)
         return {
             partition: read_fields(values, length)
-            for partition, values, length in zip(
+            for partition, length, values in zip(
                 partitions, answers[::2], answers[1::2], strict=True
             )
         }

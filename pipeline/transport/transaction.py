@@ -91,11 +91,11 @@ class Transactions:
             FencedError: If another worker has taken this one's place.
             BrokerError: If the result can't be learned.
         """
+        if not self._is_open:
+            self._call(self._open)  # what failed before is over, also where nothing is sent now
         if self._id is None:
             self._commit_at_least_once(consumer, offsets)
             return
-        if not self._is_open:
-            self._call(self._open)
         try:
             self._producer.send_offsets_to_transaction(
                 list(offsets), consumer.consumer_group_metadata(), CALL_TIMEOUT_S

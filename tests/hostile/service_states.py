@@ -22,6 +22,7 @@ from pipeline.errors import (
     PartitionsChangedError,
     StoreError,
 )
+from pipeline.topics import describe_topics
 from tests.helpers import wait_until
 from tests.services.running import Running
 
@@ -47,6 +48,14 @@ class State(NamedTuple):
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         for future in self.admin.incremental_alter_configs([resource]).values():
             future.result(30)
+        # The controller has it; the broker learns it later.
+        plain = ConfigResource(ConfigResource.Type.TOPIC, topic)
+
+        def is_known() -> bool:
+            (found,) = self.admin.describe_configs([plain]).values()
+            return bool(found.result(30)[name].value == value)
+
+        wait_until(is_known, 60, f"{name} of {topic}")
 
     def set_redis(self, name: str, value: str) -> None:
         """Set Redis' own setting until the end."""
@@ -133,6 +142,8 @@ def _replica(state: State) -> dict[str, Any]:
 def _more_partitions(state: State) -> dict[str, Any]:
     topic = state.running.input_topic
     state.admin.create_partitions([Grown(topic, 8)])[topic].result(30)
+    servers = state.running.services.bootstrap_servers
+    wait_until(lambda: describe_topics(servers)[topic].partition_count == 8, 60, "partitions")
     return {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
 from kafka import KafkaAdminClient
 from kafka.admin import MemberToRemove
@@ -126,7 +126,7 @@ def poll_until(log: Log, count: int, records_max: int = 10) -> list[Any]:
         records.extend(polled)
         return len(records) >= count
 
-    wait_until(look, 30, f"{count} records")
+    wait_until(look, 60, f"{count} records")
     return records
 
 
@@ -139,7 +139,7 @@ def joined(log: Log, keeper: Keeper | None = None, partitions: int = 2) -> Keepe
         assert log.poll(10, POLL_TIMEOUT_S) == []
         return len(keeper.owned) == partitions
 
-    wait_until(has_them, 30, "the assignment")
+    wait_until(has_them, 60, "the assignment")
     return keeper
 
 
@@ -162,7 +162,7 @@ def read_replay(log: Log, start: int, end: int, records_max: int = 10) -> list[b
         found.extend(values(list(records)))
         return not records and replay.is_done
 
-    wait_until(is_read, 30, "the end of the replay")
+    wait_until(is_read, 60, "the end of the replay")
     replay.close()
     return found
 
@@ -273,13 +273,17 @@ class KafkaPlace:
         reader, values = Consumer(options), []
         reader.assign([TopicPartition(self.output, 0, 0)])
         try:
-            # The end of the partition is, for a reader of committed records, the first open one.
-            while (message := reader.poll(30)) is not None and message.error() is None:
-                values.append(message.value() or b"")
-            assert message is not None, "no answer"
+            while True:
+                message = reader.poll(30)
+                assert message is not None, "no answer"
+                error = message.error()
+                if error is None:
+                    values.append(message.value() or b"")
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    # The end, for a reader of committed records, is the first open one.
+                    return values
         finally:
             reader.close()
-        return values
 
     def delete_records(self, partition: int, before: int) -> None:
         place = TopicPartition(self.input, partition, before)
@@ -300,13 +304,13 @@ class KafkaPlace:
             heir.poll(1, POLL_TIMEOUT_S)
             return len(heir._assigned) == PARTITIONS  # noqa: SLF001
 
-        wait_until(has_all, 30, "the heir to have all partitions")
+        wait_until(has_all, 60, "the heir to have all partitions")
 
     def let_time_out(self, member: Log) -> None:
         # What was sent is on its way: it has to be in the log before what is published behind it.
-        wait_until(lambda: self._end_of(self.output, 0) > 0, 30, "the open transaction's record")
+        wait_until(lambda: self._end_of(self.output, 0) > 0, 60, "the open transaction's record")
         self.publish(b"after it", topic=self.output)
-        wait_until(lambda: b"after it" in self.visible(), 30, "the transaction's time-out")
+        wait_until(lambda: b"after it" in self.visible(), 60, "the transaction's time-out")
 
     def close_log(self, log: Log) -> None:
         assert isinstance(log, KafkaLog)
@@ -346,6 +350,6 @@ class KafkaWriter:
         for partition, end in ends.items():
             wait_until(
                 lambda p=partition, e=end: self._place.log_end(p) > e,
-                30,
+                60,
                 "the transaction's marker",
             )

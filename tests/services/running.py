@@ -33,6 +33,10 @@ PARTITIONS = 4
 #: Short, so that a killed worker's partitions move within a test; the broker allows 1 s.
 SESSION_TIMEOUT_MS = 2_000
 
+#: For workers that nobody kills. It is also the time-out of a transaction and of what is sent in
+#: it, and a busy machine takes its time.
+PATIENT_SESSION_TIMEOUT_MS = 10_000
+
 #: Where no Redis is: for models that keep nothing.
 UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 
@@ -72,6 +76,7 @@ class Running:
     def burst(self, **changes: Any) -> None:
         """Run one worker in this process, to the end of the log."""
         environment = changes.pop("environment", {})
+        changes = {"session_timeout_ms": PATIENT_SESSION_TIMEOUT_MS, **changes}
         run_worker(Settings.from_environment(environment, burst=True, **self.settings(**changes)))
 
     def start(self, *, crash: str | None = None, **changes: Any) -> ChildProcess:

@@ -23,11 +23,15 @@ from cryptography.hazmat.primitives import serialization
 import deploy
 from deploy.broker import KafkaBroker
 from deploy.jars import kafka_jars
+from tests.helpers import wait_until
 
 #: What operators read, and what the tests set.
 RIGHTS_FILE = Path(deploy.__file__).parent / "security" / "README.md"
 
 MECHANISM = "SCRAM-SHA-512"
+
+#: With certificates and users to read on a busy machine.
+START_TIMEOUT_S = 180.0
 
 #: May do everything, and is what the broker calls itself.
 ADMIN = "admin"
@@ -123,6 +127,7 @@ class SecureKafka:
                 )
             ],
         )
+        self.broker.start_timeout_s = START_TIMEOUT_S
 
     def options(self, user: str) -> dict[str, str]:
         """Give librdkafka's options for a user."""
@@ -155,29 +160,40 @@ class SecureKafka:
         with self.administration() as admin:
             for future in admin.create_acls(list(bindings)).values():
                 future.result(30)
+            for one in bindings:
+                # The controller has it; the broker itself, which is asked here, learns it later.
+                wait_until(lambda one=one: _found(admin, one), 60, f"{one} to count")
 
     def forbid(self, *bindings: AclBinding) -> None:
         """Take rights away, and wait until they don't count any more."""
         with self.administration() as admin:
-            filters = [
-                AclBindingFilter(
-                    one.restype,
-                    one.name,
-                    one.resource_pattern_type,
-                    one.principal,
-                    one.host,
-                    one.operation,
-                    one.permission_type,
-                )
-                for one in bindings
-            ]
+            filters = [_filter(one) for one in bindings]
             for future in admin.delete_acls(filters).values():
                 assert len(future.result(30)) == 1
+            for one in bindings:
+                wait_until(lambda one=one: not _found(admin, one), 60, f"{one} to be gone")
 
     def close(self) -> None:
         """Kill it."""
         self.broker.kill()
         self.broker.release()
+
+
+def _filter(binding: AclBinding) -> AclBindingFilter:
+    return AclBindingFilter(
+        binding.restype,
+        binding.name,
+        binding.resource_pattern_type,
+        binding.principal,
+        binding.host,
+        binding.operation,
+        binding.permission_type,
+    )
+
+
+def _found(admin: AdminClient, binding: AclBinding) -> bool:
+    """Whether the broker knows a right."""
+    return bool(admin.describe_acls(_filter(binding)).result(30))
 
 
 def _write_certificate(leaf: trustme.LeafCert, path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from deploy.screen import Screen
 from tests.chaos.place import open_place
 from tests.chaos.report import ChaosReport, render
 from tests.chaos.run import Plan, run
+
+# The run's own time-outs end it first, with what it was waiting for.
+pytestmark = pytest.mark.timeout(900)
 
 
 def run_in(folder: Path, plan: Plan) -> ChaosReport:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import redis
 from confluent_kafka import TopicPartition
@@ -12,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from pipeline.errors import HistoryMissingError, StateError, StoreError
 from tests.damages import FIELDS, RECORDS, Changes, Scene
 from tests.services.conftest import MakeRunning
-from tests.services.running import Running
+from tests.services.running import PATIENT_SESSION_TIMEOUT_MS, Running
 
 
 def hash_name(running: Running, client: redis.Redis, partition: int = 0) -> bytes:
@@ -40,9 +38,10 @@ def change(running: Running, client: redis.Redis, changes: Changes, partition: i
             client.hset(name, field, value)
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [r for r in caplog.records if r.name.startswith("livestep.")]
-    return [r.getMessage() for r in found if r.levelno >= logging.WARNING]
+def damages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said of damages; a busy machine may warn of slow brokers, too."""
+    found = [r for r in caplog.records if r.name == "livestep.engine"]
+    return [text for r in found if "damaged in Redis" in (text := r.getMessage())]
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_each_kind_of_damage_is_named_and_healed(
     running.burst(batch_events_max=200, pool_slots=1_000)
 
     # Then one line for each says which key it is and what is wrong
-    lines = warnings(caplog)
+    lines = damages(caplog)
     for partition, (begin, what) in said.items():
         (line,) = [line for line in lines if line.startswith(begin)]
         assert what in line, kinds[partition]
@@ -91,7 +90,7 @@ def test_each_kind_of_damage_is_named_and_healed(
     running.publish(500, keys=20 * len(kinds), seed=1)
     caplog.clear()
     running.burst()
-    assert warnings(caplog) == []
+    assert damages(caplog) == []
     running.assert_truth()
 
 
@@ -100,7 +99,9 @@ def test_what_is_changed_under_a_worker_at_work_is_healed_there(
 ) -> None:
     # Given a worker with more keys than slots, which has saved what it has predicted
     running = pipeline(partitions=1)
-    worker = running.start(batch_events_max=20, pool_slots=40)
+    worker = running.start(
+        batch_events_max=20, pool_slots=40, session_timeout_ms=PATIENT_SESSION_TIMEOUT_MS
+    )
     running.publish(600, keys=200)
     running.wait_until_done()
     name = hash_name(running, redis_client)
@@ -111,7 +112,7 @@ def test_what_is_changed_under_a_worker_at_work_is_healed_there(
     running.publish(600, keys=200)
     running.wait_for_log(worker, "damaged in Redis: the state of key b'key-")
     running.wait_until_done()
-    worker.stop()
+    worker.stop(60)
     # Then all is as it would be
     running.assert_truth()
 

@@ -23,6 +23,7 @@ from pipeline.errors import BrokerError, ConfigError
 from pipeline.settings import Settings
 from pipeline.topics import create_topics, describe_topics, lag
 from pipeline.transport import KafkaLog
+from tests.services.running import PATIENT_SESSION_TIMEOUT_MS
 from tests.services.secure_kafka import (
     ADMIN,
     MECHANISM,
@@ -42,7 +43,10 @@ NAMES = {
 SUITS = listed_rights()
 
 #: How long a client looks for a broker that will not let it in.
-SHORT_S = 4.0
+SHORT_S = 5.0
+
+#: How long one looks that comes in: a refusal of what it does is not waited for.
+LONG_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,7 @@ def settings(model: Path, redis_server: RedisServer, **changes: object) -> Setti
         input_topic=NAMES["input"],
         output_topic=NAMES["output"],
         redis_url=redis_server.url,
-        session_timeout_ms=2_000,
+        session_timeout_ms=PATIENT_SESSION_TIMEOUT_MS,
         burst=True,
         **changes,
     )
@@ -106,7 +110,7 @@ def settings(model: Path, redis_server: RedisServer, **changes: object) -> Setti
 def publish(patch: pytest.MonkeyPatch, kafka: SecureKafka, count: int = 20) -> None:
     """Publish events as the publisher, and one that can't be used."""
     servers = enter(patch, kafka, "publisher")
-    with EventPublisher(servers, NAMES["input"], timeout_s=SHORT_S) as publisher:
+    with EventPublisher(servers, NAMES["input"], timeout_s=LONG_S) as publisher:
         for number in range(count):
             publisher.publish(f"key-{number % 5}", {"x": number / count})
         publisher.publish("key-0", {"x": "no number"})
@@ -183,11 +187,11 @@ def read_all(patch: pytest.MonkeyPatch, kafka: SecureKafka, right: Right) -> Non
     """Read as the reader what the right is about."""
     servers = enter(patch, kafka, "reader")
     if right.name == "{dead_letter}":
-        DeadLetterReader(servers, NAMES["input"], timeout_s=SHORT_S).close()
+        DeadLetterReader(servers, NAMES["input"], timeout_s=LONG_S).close()
         return
     group = NAMES["reader_group"] if right.kind == "group" else None
     with PredictionReader(
-        servers, NAMES["output"], group=group, timeout_s=20, from_beginning=True
+        servers, NAMES["output"], group=group, timeout_s=LONG_S, from_beginning=True
     ) as reader:
         reader.read(timeout_s=1)
 
@@ -273,10 +277,11 @@ def test_kafka_pythons_own_arguments_overrule_the_variables(kafka, monkeypatch):
         "sasl_plain_password": password_of("publisher"),
         "ssl_cafile": str(kafka.authority_file),
     }
-    EventPublisher(servers, NAMES["input"], **options).close()
+    EventPublisher(servers, NAMES["input"], timeout_s=LONG_S, **options).close()
     with pytest.raises(BrokerError, match="SASL authentication"):
         EventPublisher(servers, NAMES["input"], timeout_s=SHORT_S)
-    EventPublisher(servers, NAMES["input"], sasl_plain_password=password_of("publisher")).close()
+    right = {"sasl_plain_password": password_of("publisher")}
+    EventPublisher(servers, NAMES["input"], timeout_s=LONG_S, **right).close()
 
 
 def test_the_commands_take_the_password_from_a_file(kafka, tmp_path):

@@ -96,7 +96,7 @@ def test_what_is_sent_and_its_offsets_are_committed_together(place: Place) -> No
     assert place.visible() == []
     log.commit({0: (Offset(3), "mark"), 1: (Offset(0), "")})
     assert log.committed() == {0: (3, "mark"), 1: (0, "")}
-    wait_until(lambda: place.visible() == [b"1"], 30, "the committed record")
+    wait_until(lambda: place.visible() == [b"1"], 60, "the committed record")
 
 
 def test_offsets_are_committed_also_without_records(place: Place) -> None:
@@ -129,7 +129,8 @@ def test_a_log_that_closes_aborts_what_it_has_open(place: Place) -> None:
     log.send(place.output, sent(b"open"))
     place.close_log(log)
     place.publish(b"after it", topic=place.output)
-    assert place.visible() == [b"after it"]
+    # Its mark, which ends the transaction for readers, may be written after the answer.
+    wait_until(lambda: place.visible() == [b"after it"], 60, "the end of what was open")
 
 
 def test_a_commit_after_a_rebalance_that_was_not_noticed_is_refused(place: Place) -> None:
@@ -149,9 +150,9 @@ def test_a_commit_after_a_rebalance_that_was_not_noticed_is_refused(place: Place
     heir.send(place.output, sent(b"heir"))
     heir.commit({0: (Offset(1), "heir")})
     assert heir.committed()[0] == (1, "heir")
-    wait_until(lambda: place.visible() == [b"heir"], 30, "the heir's record")
+    wait_until(lambda: place.visible() == [b"heir"], 60, "the heir's record")
     # And the member is told of its loss when it polls
-    wait_until(lambda: log.poll(1, POLL_TIMEOUT_S) or keeper.told[1:], 30, "the loss")
+    wait_until(lambda: log.poll(1, POLL_TIMEOUT_S) or keeper.told[1:], 60, "the loss")
     assert keeper.told[1] == ("lost", (0, 1))
 
 
@@ -166,10 +167,10 @@ def test_a_newer_log_of_the_same_worker_fences_the_older(place: Place) -> None:
     assert new.committed()[0] == (None, "")
     # And once its place in the group is free, too, the newer one goes on
     place.close_log(old)
-    wait_until(lambda: new.poll(1, POLL_TIMEOUT_S) or len(keeper.owned) == 2, 30, "the partitions")
+    wait_until(lambda: new.poll(1, POLL_TIMEOUT_S) or len(keeper.owned) == 2, 60, "the partitions")
     new.send(place.output, sent(b"new"))
     new.commit({})
-    wait_until(lambda: place.visible() == [b"new"], 30, "the newer one's record")
+    wait_until(lambda: place.visible() == [b"new"], 60, "the newer one's record")
 
 
 def test_a_transaction_that_stays_open_for_too_long_is_aborted_and_its_log_fenced(
@@ -189,7 +190,7 @@ def test_at_least_once_shows_what_is_sent_before_its_commit(place: Place) -> Non
     log = place.log(guarantee="at-least-once")
     joined(log)
     log.send(place.output, sent(b"1"))
-    wait_until(lambda: place.visible() == [b"1"], 30, "the record")
+    wait_until(lambda: place.visible() == [b"1"], 60, "the record")
     assert log.committed()[0] == (None, "")
     log.commit({0: (Offset(1), "mark")})
     assert log.committed()[0] == (1, "mark")
@@ -304,7 +305,7 @@ def test_members_share_the_partitions_and_take_over_from_one_that_leaves(place: 
         poll_both()
         return len(keeper.owned) == len(other.owned) == 1
 
-    wait_until(is_shared, 30, "one partition each")
+    wait_until(is_shared, 60, "one partition each")
     # Then one partition moves: it is revoked here before it is assigned there
     (moved,) = other.owned
     assert keeper.owned == {0, 1} - {moved}
@@ -314,7 +315,7 @@ def test_members_share_the_partitions_and_take_over_from_one_that_leaves(place: 
     place.close_log(first)
     # Then it is told what it gives up, and the second one has all
     assert keeper.told[-1] == ("revoked", (1 - moved,))
-    wait_until(lambda: second.poll(1, POLL_TIMEOUT_S) or other.owned == {0, 1}, 30, "both")
+    wait_until(lambda: second.poll(1, POLL_TIMEOUT_S) or other.owned == {0, 1}, 60, "both")
     assert other.told == [("assigned", (moved,)), ("assigned", (1 - moved,))]
 
 
@@ -323,11 +324,11 @@ def test_the_end_is_reached_when_all_is_read_and_left_when_something_comes(place
     log = place.log(burst=True)
     log.subscribe(Keeper())
     assert values(poll_until(log, 2)) == [b"0", b"1"]
-    wait_until(lambda: log.poll(10, POLL_TIMEOUT_S) or log.is_at_end, 30, "the end")
+    wait_until(lambda: log.poll(10, POLL_TIMEOUT_S) or log.is_at_end, 60, "the end")
     log.rewind({0: Offset(0)})
     assert not log.is_at_end
     poll_until(log, 2)
-    wait_until(lambda: log.poll(10, POLL_TIMEOUT_S) or log.is_at_end, 30, "the end again")
+    wait_until(lambda: log.poll(10, POLL_TIMEOUT_S) or log.is_at_end, 60, "the end again")
 
 
 def test_lag_counts_what_is_not_done(place: Place) -> None:
@@ -347,7 +348,7 @@ def test_new_partitions_are_seen_when_committed_is_asked(place: Place) -> None:
     joined(log)
     assert (log.partitions, sorted(log.committed())) == (2, [0, 1])
     place.add_partitions(3)
-    wait_until(lambda: sorted(log.committed()) == [0, 1, 2], 30, "the new partition")
+    wait_until(lambda: sorted(log.committed()) == [0, 1, 2], 60, "the new partition")
     assert log.partitions == 3
 
 

@@ -270,7 +270,6 @@ def test_a_cluster_is_spoken_to_by_tls(
     folder = tmp_path / "redis"
     folder.mkdir()
     port, bus_port = two_ports()
-    bus_port.release()
     with Proxy("127.0.0.1", port.number, server_ssl=context) as proxy:
         options = {
             "cluster-enabled": "yes",
@@ -292,6 +291,7 @@ def test_a_cluster_is_spoken_to_by_tls(
         finally:
             server.kill()
             server.release()
+            bus_port.release()
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,14 @@ from pipeline.store import SAVE_KEYS_MAX, RedisStore
 from tests.helpers import wait_until
 from tests.services.acl import needed
 from tests.services.conftest import MakeRunning
+from tests.services.running import PATIENT_SESSION_TIMEOUT_MS
 
 #: Small batches, and a pool that holds few of the keys: Redis is asked all the time.
-OPTIONS = {"batch_events_max": 50, "pool_slots": 100}
+OPTIONS = {
+    "batch_events_max": 50,
+    "pool_slots": 100,
+    "session_timeout_ms": PATIENT_SESSION_TIMEOUT_MS,
+}
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ def test_the_truth_holds_when_a_master_is_killed_and_its_replica_takes_over(
 
     # Then the worker goes on with the replica, and nothing is lost, repeated or wrong
     pipe.wait_until_done()
-    worker.stop()
+    worker.stop(60)
     assert worker.exit_code == 0, worker.log_tail()
     assert "again in" in worker.log_tail(10_000)
     pipe.assert_truth()
@@ -93,7 +98,7 @@ def test_a_failover_that_loses_writes_is_healed_by_replay(
 
     # Then that is seen, and replayed
     pipe.wait_until_done()
-    worker.stop()
+    worker.stop(60)
     assert worker.exit_code == 0, worker.log_tail()
     assert "replay from" in worker.log_tail(10_000)
     pipe.assert_truth()

@@ -8,7 +8,8 @@ import pytest
 from models import GRU, SequenceRules
 from pipeline.damages import HEALS_MAX
 from pipeline.errors import HistoryMissingError, OffsetsResetError, StateError
-from pipeline.memory import MemoryStore
+from pipeline.memory import MemoryLog, MemoryStore
+from pipeline.store import SaveRefusedError
 from tests.damages import FIELDS, RECORDS, Scene
 from tests.world import World, loaded, run_to_end, small_model
 
@@ -229,6 +230,51 @@ def test_a_late_save_between_the_finding_and_the_new_beginning_is_no_end(world):
     world.run_to_end()
     # Then what is written in the end is right
     world.assert_truth()
+    world.run_to_end()
+    world.assert_truth()
+
+
+def test_late_saves_are_not_counted_as_healings(world, caplog):
+    # Given a store in which late saves come in between, again and again
+    class Late(MemoryStore):
+        late = HEALS_MAX + 1
+
+        def begin(self, partition, **arguments):
+            self.late -= 1
+            if self.late >= 0:
+                raise SaveRefusedError(partition, arguments["expected"])
+            super().begin(partition, **arguments)
+
+    durable, world.store = world.store, Late()
+    world.store.restore(durable)
+    damage(world, RECORDS["truncated"][0](scene(world)))
+    publish(world, random.Random(1), 20)
+    # When a damage is healed, then that is no reason to leave
+    world.run_to_end()
+    assert len(warnings(caplog)) == 1
+    world.assert_truth()
+
+
+def test_the_half_saved_batch_of_the_next_owner_is_no_damage_to_a_late_worker(world, caplog):
+    # Given a worker that has polled, and then was away for so long that another has its partition
+    late = world.start(MemoryLog(world.broker, world.settings(), "late"))
+    assert late.poll(0) is None
+    publish(world, random.Random(1), 20)
+    work = late.poll(0)
+    world.broker.group.rebalance({})
+    # Whose first save has ended between two of its chunks
+    publish(world, random.Random(2), 20)
+    before = world.store.copy()
+    world.run_to_end()
+    saved = world.store.fields(0)
+    world.store.restore(before)
+    keys = {name[1:]: record for name, record in saved.items() if name.startswith(b"k")}
+    world.store.write(0, 40, 80, keys, is_last=False)
+    # When it wakes, then it begins nothing anew
+    late.run(work)
+    assert [line for line in warnings(caplog) if "damaged" in line] == []
+    assert keys.items() <= {n[1:]: r for n, r in world.store.fields(0).items()}.items()
+    publish(world, random.Random(3), 20)
     world.run_to_end()
     world.assert_truth()
 

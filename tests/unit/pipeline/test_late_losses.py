@@ -57,6 +57,28 @@ def test_a_chunk_whose_answer_was_lost_may_be_sent_again() -> None:
     assert store.load(0, [b"a", b"b", b"c"]) == (9, [record(7)] * 3)
 
 
+def test_another_workers_save_of_the_same_offsets_takes_no_chunks_place() -> None:
+    # Given two saves of the same events, whose chunks differ: one knows of a key that has ended
+    store = begun(MemoryStore())
+    ended = record(8)[:8] + (-1).to_bytes(8, "little", signed=True)
+    late = {b"ended": ended, b"a": record(8), b"b": record(8), b"c": record(8)}
+    owners = {key: record(8) for key in (b"a", b"b", b"c", b"d", b"e")}
+
+    def write(records: dict[bytes, bytes], chunk: int, *, is_last: bool = False) -> None:
+        some = dict(list(records.items())[2 * chunk : 2 * chunk + 2])
+        store.write(0, Offset(0), Offset(9), some, chunk=chunk, is_last=is_last)
+
+    # When they take turns, and one of them does not come to its end
+    write(late, 0)
+    write(owners, 0)
+    write(late, 1)
+    write(owners, 1)
+    write(owners, 2, is_last=True)
+
+    # Then `applied` covers nothing that is not there
+    assert store.load(0, list(owners)) == (9, list(owners.values()))
+
+
 def test_an_idle_partition_that_began_at_the_log_end_begins_there_also_after_a_loss() -> None:
     # Given a worker that begins with what comes from now on, in a partition where nothing comes
     world = World(partitions=1)
