@@ -210,7 +210,7 @@ ABLATIONS: dict[str, Ablation] = {
     ),
     "no-replay": Ablation("what the store lacks is not read again", _no_replay, 1),
     "no-compare-and-set": Ablation(
-        "a save is written whatever `applied` is", _no_compare_and_set, 63
+        "a save is written whatever `applied` is", _no_compare_and_set, 107
     ),
     "save-before-commit": Ablation("states are saved before their commit", _save_before_commit, 2),
     "slot-given-away-unsaved": Ablation(

@@ -128,6 +128,10 @@ def draw_plan(seed: int) -> Plan:
     is_chunked = chunks.random() < 0.12
     if is_chunked:
         faults += (_draw_fault_in_save(chunks, workers),)
+    # Half of the others get many more: most of the calls that a fault waits for never come.
+    more = random.Random(f"{seed}/more")
+    if not is_chunked and more.random() < 0.5:
+        faults += tuple(draw_fault(more, workers) for _ in range(more.randint(4, 16)))
     # Many keys, few slots, and saves that lag behind.
     is_crowded = rng.random() < 0.15
     partitions = 1 if is_crowded else partitions
