@@ -27,7 +27,7 @@ STATUS_S = 2.0
 RECOVERY_TIMEOUT_S = 120.0
 
 #: When a replay begins and ends, in a worker's log.
-_REPLAY = re.compile(r"^(\S+ \S+?)[ ,].*(replay from|replay done)", re.MULTILINE)
+_REPLAY = re.compile(r"^(\S+ \S+) .*(replay from|replay done)", re.MULTILINE)
 
 Found = dict[str, Any]
 
@@ -148,11 +148,13 @@ def replay(rig: Rig, events: int) -> Found:
         lines = sorted((s.replayed_per_s, s.verbs) for s in statuses(again) if s.replayed_per_s)
         live_lines = sorted((s.events_per_s, s.verbs) for s in statuses(worker) if s.events_per_s)
         again.stop()
-        replayed, replayed_verbs = lines[len(lines) // 2] if lines else (0, "")
+        # All of it: a replay is over within few status lines, and a line may hold a part of one.
+        replayed = events / seconds
+        replayed_verbs = lines[len(lines) // 2][1] if lines else ""
         return {
             "events": events,
             "live_events_per_s": live,
-            "replayed_events_per_s": replayed,
+            "replayed_events_per_s": round(replayed),
             "ratio": round(replayed / live, 2) if live else None,
             "goal": 1.5,
             "replay_s": seconds,
@@ -162,12 +164,7 @@ def replay(rig: Rig, events: int) -> Found:
         }
 
 
-def replay_seconds(log: str) -> float | None:
-    """Read from a worker's log how long its replays took, all in all."""
-    times = []
-    for stamp, _ in _REPLAY.findall(log):
-        try:
-            times.append(datetime.fromisoformat(stamp))
-        except ValueError:
-            return None
-    return round((max(times) - min(times)).total_seconds(), 2) if times else None
+def replay_seconds(log: str) -> float:
+    """Read from a worker's log the seconds from its first replay's begin to its last one's end."""
+    times = [datetime.fromisoformat(stamp) for stamp, _ in _REPLAY.findall(log)]
+    return round((max(times) - min(times)).total_seconds(), 3)
