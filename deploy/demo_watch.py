@@ -14,6 +14,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 
+from deploy.threads import in_background
 from pipeline.connection import broker_errors, connect
 from pipeline.errors import BrokerError
 
@@ -69,22 +70,15 @@ class CommitWatch:
         self._group = group
         self._gap = GapMeter()
         self._failure: BrokerError | None = None
-        self._stop = threading.Event()
         self._admin = connect(KafkaAdminClient, bootstrap_servers)
-        self._thread = threading.Thread(target=self._run, name="commit-watch", daemon=True)
         self._lock = threading.Lock()
         self._offsets: dict[int, int] = {}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Watch while the block runs."""
-        with contextlib.closing(self._admin):
-            self._thread.start()
-            try:
-                yield
-            finally:
-                self._stop.set()
-                self._thread.join()
+        with contextlib.closing(self._admin), in_background(self._run, "commit-watch"):
+            yield
 
     def offsets(self) -> dict[int, int]:
         """Return the committed offset of each partition that has one.
@@ -113,8 +107,8 @@ class CommitWatch:
         with self._lock:
             return self._gap.longest_s
 
-    def _run(self) -> None:
-        while not self._stop.wait(WATCH_INTERVAL_S):
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(WATCH_INTERVAL_S):
             try:
                 with broker_errors(f"asking for the offsets of group {self._group!r}"):
                     found: Any = self._admin.list_group_offsets(self._group)[self._group]

@@ -139,6 +139,13 @@ def _options(query: str, is_tls: bool) -> dict[str, Any]:
     tls = {name: value for name, value in options.items() if name in TLS_OPTIONS}
     if tls and not is_tls:
         raise ValueError(f"{min(tls)} is for rediss://, which is TLS; this is redis://")
+    if is_tls:
+        _check_tls(tls)
+    return options
+
+
+def _check_tls(tls: Mapping[str, Any]) -> None:
+    """Load what the options of TLS name, so that a file that can't be used is told at once."""
     if tls.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
         raise ValueError("ssl_cert_reqs is none, optional or required")
     try:
@@ -151,4 +158,3 @@ def _options(query: str, is_tls: bool) -> dict[str, Any]:
     except OSError as error:
         named = ", ".join(f"{name}={tls[name]}" for name in sorted(tls))
         raise ValueError(f"{named}: {error.strerror or error}") from None
-    return options

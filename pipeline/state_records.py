@@ -29,6 +29,8 @@ from pipeline.store import CLOCK_KEY
 #: Bytes before the state in a record: offset and timesteps, little-endian int64 each.
 HEADER_BYTES = 16
 
+_HEADER = struct.Struct("<qq")
+
 #: Bytes after it: XXH3-64 in its canonical form, which is big-endian.
 CHECKSUM_BYTES = 8
 
@@ -211,6 +213,17 @@ class StateRecords:
             is_first = (tensor == zeros) | (tensor.isnan() & zeros.isnan())
             found |= ~(torch.isfinite(tensor) | is_first).reshape(count, -1).all(dim=1)
         return found.numpy()
+
+
+def read_header(record: bytes) -> tuple[int, int]:
+    """Read offset and timesteps, which every record begins with.
+
+    Example:
+        >>> read_header((7).to_bytes(8, "little") + (2).to_bytes(8, "little") + b"state")
+        (7, 2)
+    """
+    offset, timesteps = _HEADER.unpack_from(record)
+    return offset, timesteps
 
 
 def _headers(table: np.ndarray) -> tuple[IntArray, IntArray]:

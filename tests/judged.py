@@ -29,6 +29,19 @@ from tests.world import loaded
 LETTERS = ("a", "b", "c", ".")
 LETTER = Category("letter", LETTERS)
 
+#: What the judge says of a run in which nothing was wrong.
+CLEAN_AUDIT = AuditReport(
+    events=100,
+    dead_letters=0,
+    predictions=100,
+    lost=0,
+    repeated=0,
+    out_of_order=0,
+    different=0,
+    max_difference=1.5e-7,
+    keys=4,
+)
+
 
 class Told(StepModel):
     """Gives as logits the sum of x so far, and 0.5 more for the letter after the one fed back."""

@@ -15,10 +15,12 @@ from deploy.unrolled import unroll_log
 from models import GRU, LoadedModel, Number, StepModel
 from pipeline.app import build_engine
 from pipeline.engine import Engine
-from pipeline.memory import MemoryBroker, MemoryLog, MemoryStore
+from pipeline.memory import MemoryLog, MemoryStore, memory_broker, run_to_end
+from pipeline.memory.workers import DEAD_LETTER_TOPIC, INPUT_TOPIC, OUTPUT_TOPIC
 from pipeline.settings import Settings
 
-INPUT, OUTPUT, DEAD = "events", "predictions", "events.dead-letter"
+#: As short as they are often named.
+INPUT, OUTPUT, DEAD = INPUT_TOPIC, OUTPUT_TOPIC, DEAD_LETTER_TOPIC
 
 
 def loaded(net: StepModel, *, fingerprint: str = "00000000000000aa", **changes: Any) -> LoadedModel:
@@ -49,7 +51,7 @@ class World:
 
     def __init__(self, model: LoadedModel | None = None, partitions: int = 2) -> None:
         self.model = model or small_model()
-        self.broker = MemoryBroker({INPUT: partitions, OUTPUT: partitions, DEAD: partitions})
+        self.broker = memory_broker(partitions)
         self.store = MemoryStore()
         self.published = 0
 
@@ -117,13 +119,6 @@ class World:
     def reasons(self) -> list[bytes]:
         """Give the reason of each dead letter."""
         return [dict(r.headers() or [])["dead-letter-reason"] for r in self.broker.records(DEAD)]
-
-
-def run_to_end(engine: Engine) -> None:
-    """Run an engine until the log holds nothing more for it."""
-    while (work := engine.poll(0)) is not None or not engine.is_at_end:
-        if work is not None:
-            engine.run(work)
 
 
 def plain(record: Any) -> SimpleNamespace:

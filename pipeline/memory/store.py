@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.batch import Offset
-from pipeline.state_records import HEADER_BYTES
+from pipeline.state_records import HEADER_BYTES, read_header
 from pipeline.store import CLOCK_KEY, SAVE_KEYS_MAX, SaveRefusedError
 from pipeline.stored_partition import (
     FIELDS,
@@ -117,8 +117,9 @@ class MemoryStore:
                 raise SaveRefusedError(partition, expected)
             for key, record in records.items():
                 old = one.get(b"k" + key, b"")
-                if len(old) < HEADER_BYTES or _offset(old) < _offset(record):
-                    if _timesteps(record) >= 0:
+                offset, timesteps = read_header(record)
+                if len(old) < HEADER_BYTES or read_header(old)[0] < offset:
+                    if timesteps >= 0:
                         one[b"k" + key] = record
                     else:
                         one.pop(b"k" + key, None)
@@ -179,11 +180,3 @@ class MemoryStore:
             number = read_number(seen)
             raise SaveRefusedError(partition, seen if number is None else number)
         return seen == wanted
-
-
-def _offset(record: bytes) -> int:
-    return int.from_bytes(record[: HEADER_BYTES // 2], "little", signed=True)
-
-
-def _timesteps(record: bytes) -> int:
-    return int.from_bytes(record[HEADER_BYTES // 2 : HEADER_BYTES], "little", signed=True)

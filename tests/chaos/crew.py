@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.threads import in_background
 from deploy.workers import HasEnvironment, WorkerProcess
 from pipeline.errors import BrokerError, FencedError, StoreError
 
@@ -200,20 +201,16 @@ class Crew:
         self._extra = [self._member(f"extra-{number}") for number in range(count)]
         self._free = list(self._extra)
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Run the workers while the block runs; what still runs then is killed."""
         for member in self.members:
             member.want()
-        self._thread.start()
         try:
-            yield
+            with in_background(self._tend, "supervisor"):
+                yield
         finally:
-            self._stop.set()
-            self._thread.join()
             for member in (*self.members, *self._extra):
                 member.abandon()
 
@@ -235,8 +232,8 @@ class Crew:
         for member in (*self.members, *self._extra):
             member.leave()
 
-    def _tend(self) -> None:
-        while not self._stop.wait(TEND_INTERVAL_S):
+    def _tend(self, stop: threading.Event) -> None:
+        while not stop.wait(TEND_INTERVAL_S):
             for member in (*self.members, *self._extra):
                 member.tend()
 

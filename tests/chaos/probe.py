@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
+from deploy.threads import in_background
+
 #: What is shorter is how transactions come, not a loss of service.
 SILENCE_S_MIN = 0.5
 
@@ -138,19 +140,12 @@ class Probe:
         self._consumer.assign([TopicPartition(topic, n, 0) for n in range(partition_count)])
         self._arrivals = Arrivals()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Read while the block runs."""
-        self._thread.start()
-        try:
+        with contextlib.closing(self._consumer), in_background(self._run, "probe"):
             yield
-        finally:
-            self._stop.set()
-            self._thread.join()
-            self._consumer.close()
 
     @property
     def count(self) -> int:
@@ -171,8 +166,8 @@ class Probe:
             done, self._arrivals = self._arrivals, Arrivals()
             return done
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             messages = self._consumer.consume(_READ_MAX, _READ_TIMEOUT_S)
             counts: Counter[int] = Counter()
             for message in messages:

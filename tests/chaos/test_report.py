@@ -10,22 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deploy.audit import AuditReport
 from tests.chaos.probe import Arrivals
 from tests.chaos.report import ChaosReport, Happened, describe_machine, render, summarize
 from tests.chaos.schedule import KINDS
-
-CLEAN_AUDIT = AuditReport(
-    events=100,
-    dead_letters=0,
-    predictions=100,
-    lost=0,
-    repeated=0,
-    out_of_order=0,
-    different=0,
-    max_difference=1e-7,
-    keys=10,
-)
+from tests.judged import CLEAN_AUDIT
 
 
 def report(**changes: Any) -> ChaosReport:

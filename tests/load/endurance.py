@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.load.feed import SteadyFeed
 from tests.load.measures import LeftBehind, left_behind, redis_use, sample_process, slope
 from tests.load.rig import Rig
 
@@ -39,7 +38,7 @@ def endurance(rig: Rig, minutes: float) -> Found:
         series: dict[str, list[float]] = {name: [] for name in names}
         seconds: list[float] = []
         step_s, begin_s = minutes * 60 / SAMPLES, time.monotonic()
-        with SteadyFeed(feed, rate, KEYS), rig.progress.task("half load", SAMPLES) as update:
+        with feed.steady(rate, KEYS), rig.progress.task("half load", SAMPLES) as update:
             for number in range(SAMPLES):
                 time.sleep(max(0.0, begin_s + (number + 1) * step_s - time.monotonic()))
                 one = sample_process(worker.pid)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from confluent_kafka import Producer
 
+from deploy.threads import in_background
 from tests.services.running import Running
 
 #: Distinct values; which key gets which is drawn.
@@ -70,36 +72,24 @@ class Feed:
         if self._producer.flush(FLUSH_TIMEOUT_S):
             raise RuntimeError("not all events could be published")
 
-    def steady(self, events_per_s: float, keys: int, until: Callable[[], bool]) -> None:
-        """Publish at a rate until told to end."""
-        begin_s, sent = time.monotonic(), 0
-        while not until():
-            due = int((time.monotonic() - begin_s) * events_per_s) - sent
-            self.publish(self.random_keys(due, keys))
-            sent += due
-            self._producer.poll(0)
-            time.sleep(PACE_S)
-        self.flush()
+    @contextlib.contextmanager
+    def steady(self, events_per_s: float, keys: int) -> Iterator[None]:
+        """Publish at a rate while the block runs."""
+
+        def run(stop: threading.Event) -> None:
+            begin_s, sent = time.monotonic(), 0
+            while not stop.is_set():
+                due = int((time.monotonic() - begin_s) * events_per_s) - sent
+                self.publish(self.random_keys(due, keys))
+                sent += due
+                self._producer.poll(0)
+                time.sleep(PACE_S)
+            self.flush()
+
+        with in_background(run, "load"):
+            yield
 
     def close(self) -> None:
         """Flush and end."""
         self.flush()
         self._producer.close()
-
-
-class SteadyFeed:
-    """A steady load in a thread, for the length of a block."""
-
-    def __init__(self, feed: Feed, events_per_s: float, keys: int) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=feed.steady, args=(events_per_s, keys, self._stop.is_set)
-        )
-
-    def __enter__(self) -> SteadyFeed:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()

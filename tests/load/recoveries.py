@@ -12,7 +12,6 @@ import redis
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.workers import assigned_partitions
-from tests.load.feed import SteadyFeed
 from tests.load.measures import statuses
 from tests.load.rig import Rig
 from tests.services.running import PARTITIONS, SESSION_TIMEOUT_MS, Running
@@ -51,7 +50,7 @@ def sigkill(rig: Rig, keys: int, kills: int = 3) -> Found:
                 client.hlen(name) for name in client.scan_iter(b"livestep:*", _type="HASH")
             )
         seconds: list[float] = []
-        with SteadyFeed(feed, LOAD_EVENTS_PER_S, keys), rig.progress.task("kills", kills) as update:
+        with feed.steady(LOAD_EVENTS_PER_S, keys), rig.progress.task("kills", kills) as update:
             for number in range(kills):
                 seconds.append(time_one_kill(rig, running, number))
                 update(number + 1)

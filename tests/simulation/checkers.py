@@ -29,10 +29,10 @@ from pipeline.records import Source, read_dead_letter_headers, read_prediction_h
 from pipeline.stepping import Stepper
 from pipeline.store import CLOCK_KEY
 from tests.shaped import ShapedRecord
-from tests.simulation.process import DEAD, INPUT, OUTPUT, Process
+from tests.simulation.process import Process
 from tests.simulation.services import SimulatedStore
 from tests.simulation.truth import KeyState, Truth
-from tests.world import plain
+from tests.world import DEAD, INPUT, OUTPUT, plain
 
 #: Bytes of offset and timesteps, which stand at the head of a record.
 _HEADER_BYTES = 16

@@ -11,11 +11,10 @@ from pipeline.errors import EngineError
 from pipeline.settings import Settings
 from tests.simulation.plan import Sizes
 from tests.simulation.services import SimulatedLog
+from tests.world import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
-
-INPUT, OUTPUT, DEAD = "events", "predictions", "events.dead-letter"
 
 
 class Process:

@@ -8,7 +8,7 @@ from pipeline.memory import MemoryBroker, MemoryTransaction
 from pipeline.records import Source
 from tests.shaped import ShapedRecord
 from tests.simulation.plan import ABORTED, PLAIN, Plan, Published
-from tests.simulation.process import INPUT
+from tests.world import INPUT
 
 #: Keys of a partition that come back at the end.
 _LAST_KEYS = 3

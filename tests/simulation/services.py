@@ -16,6 +16,7 @@ from pipeline.errors import BrokerError, StoreError
 from pipeline.log import AbortedError, Outgoing
 from pipeline.memory import MemoryBroker, MemoryLog, MemoryStore
 from pipeline.settings import Settings
+from pipeline.state_records import read_header
 from pipeline.store import SaveRefusedError
 from tests.simulation.baton import Ended
 from tests.simulation.faults import Fault, Place
@@ -188,7 +189,7 @@ class SimulatedStore(MemoryStore):
                 raise
             self._tell(f"{what}{'' if is_last else f', chunk {chunk}'}")
             for key, record in records.items():
-                offset, timesteps = _header(record)
+                offset, timesteps = read_header(record)
                 if timesteps < 0:
                     place = partition, key
                     self.ends[place] = max(self.ends.get(place, -1), offset)
@@ -235,11 +236,3 @@ class SimulatedStore(MemoryStore):
         if "refused" in kinds:
             raise StoreError(f"simulated: no answer {when} {what}")
         return "sent-twice" in kinds
-
-
-def _header(record: bytes) -> tuple[int, int]:
-    """Read offset and timesteps, which every record begins with."""
-    return (
-        int.from_bytes(record[:8], "little", signed=True),
-        int.from_bytes(record[8:16], "little", signed=True),
-    )

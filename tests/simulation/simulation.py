@@ -20,15 +20,16 @@ from pipeline.errors import (
     HistoryMissingError,
     StoreError,
 )
-from pipeline.memory import MemoryBroker
+from pipeline.memory import memory_broker
 from tests.simulation.baton import Ended, Scheduler, Task
 from tests.simulation.checkers import CheckError, Checkers
 from tests.simulation.faults import GAPS, Fault, Faults, Phase, Place
 from tests.simulation.plan import Plan
-from tests.simulation.process import DEAD, INPUT, OUTPUT, Process
+from tests.simulation.process import Process
 from tests.simulation.publisher import Publisher
 from tests.simulation.services import SimulatedStore
 from tests.simulation.verbs import in_place_of_the_real_ones
+from tests.world import INPUT
 
 #: Ticks after the last event in which faults may still strike.
 _FAULTS_TICKS = 40
@@ -75,7 +76,7 @@ class Simulation:
         self.model = plan.model()
         self.rng = random.Random(f"{plan.seed}/order")
         self.scheduler = Scheduler()
-        self.broker = MemoryBroker(dict.fromkeys((INPUT, OUTPUT, DEAD), plan.partitions))
+        self.broker = memory_broker(plan.partitions)
         self.store = SimulatedStore(plan.save_keys_max, self.meet, self.tell)
         self.checkers = Checkers(self.model, self.broker, self.store)
         self.faults = Faults(plan.faults)

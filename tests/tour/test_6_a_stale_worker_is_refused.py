@@ -9,8 +9,9 @@ import random
 import pytest
 
 from pipeline.errors import FencedError
+from pipeline.memory import run_to_end
 from pipeline.store import SaveRefusedError
-from tests.world import World, run_to_end
+from tests.world import World
 
 
 def test_a_worker_that_comes_back_too_late_writes_nothing():

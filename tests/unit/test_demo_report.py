@@ -8,25 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from deploy.audit import AuditReport
 from deploy.demo_report import Measured, Report
+from tests.judged import CLEAN_AUDIT
 
-CLEAN = AuditReport(
-    events=100,
-    dead_letters=0,
-    predictions=100,
-    lost=0,
-    repeated=0,
-    out_of_order=0,
-    different=0,
-    max_difference=1.5e-7,
-    keys=4,
-)
 MEASURED = Measured([20.0] * 20 + [300.0], alone_rate=20_000, fast_rate=12_000, gap_s=6.5)
 
 
 def report(wrong_dishes: int = 0, published: int = 100, **changes: int) -> Report:
-    return Report(published, replace(CLEAN, **changes), wrong_dishes, MEASURED)
+    return Report(published, replace(CLEAN_AUDIT, **changes), wrong_dishes, MEASURED)
 
 
 def drawn(what: Report, width: int = 80) -> str:

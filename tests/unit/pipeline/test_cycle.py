@@ -7,9 +7,9 @@ import torch
 
 from models import GRU, LSTM, Category, Number, StepModel, VanillaRNN
 from pipeline.errors import EngineError
-from pipeline.memory import MemoryLog, MemoryStore
+from pipeline.memory import MemoryLog, MemoryStore, run_to_end
 from tests.crashes import PLACES, Crash, RaggedLog, crash_at
-from tests.world import World, loaded, run_to_end
+from tests.world import World, loaded
 
 
 def random_world(seed):

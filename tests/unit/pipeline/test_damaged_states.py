@@ -8,10 +8,10 @@ import pytest
 from models import GRU, SequenceRules
 from pipeline.damages import HEALS_MAX
 from pipeline.errors import HistoryMissingError, OffsetsResetError, StateError
-from pipeline.memory import MemoryLog, MemoryStore
+from pipeline.memory import MemoryLog, MemoryStore, run_to_end
 from pipeline.store import SaveRefusedError
 from tests.damages import FIELDS, RECORDS, Scene
-from tests.world import World, loaded, run_to_end, small_model
+from tests.world import World, loaded, small_model
 
 
 def publish(world, rng, events, keys=5, time_ms=0):

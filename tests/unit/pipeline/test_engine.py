@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from pipeline.errors import BrokerError, FencedError, StoreError
-from pipeline.memory import MemoryLog, MemoryStore
-from tests.world import World, run_to_end
+from pipeline.memory import MemoryLog, MemoryStore, run_to_end
+from tests.world import World
 
 
 @pytest.fixture

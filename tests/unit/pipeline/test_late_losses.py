@@ -11,11 +11,11 @@ import torch
 
 from pipeline.batch import Batch, Offset
 from pipeline.cycle import Cycle
-from pipeline.memory import MemoryLog, MemoryStore
+from pipeline.memory import MemoryLog, MemoryStore, run_to_end
 from pipeline.pool import States
 from pipeline.store import SaveRefusedError
 from tests.crashes import Crash, crash_at
-from tests.world import World, run_to_end, small_model
+from tests.world import World, small_model
 
 
 def record(offset: int) -> bytes:

@@ -1,21 +1,9 @@
 """The pool: states of live keys, and only of what is saved may one be given away."""
 
 import numpy as np
-import torch
 
-from models import GRU
-from pipeline.pool import Pool, StateLayout
-
-LAYOUT = StateLayout(GRU(input_size=1, hidden_size=3, output_size=1).initial_state(1))
-
-
-def states(*values, layout=LAYOUT):
-    found = layout.fresh(len(values))
-    for tensor in found.tensors:
-        tensor += torch.tensor(values, dtype=tensor.dtype).reshape(-1, *[1] * (tensor.dim() - 1))
-    found.offsets[:] = values
-    found.timesteps[:] = [10 * value for value in values]
-    return found
+from pipeline.pool import Pool
+from tests.states import LAYOUT, states
 
 
 def keys(text, partition=0):

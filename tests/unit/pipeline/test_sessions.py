@@ -12,10 +12,10 @@ from models.session_gaps import session_gaps
 from pipeline.batch import Batch
 from pipeline.errors import ConfigError
 from pipeline.marks import BARE, END, FORGET, GAP, START
-from pipeline.memory import MemoryRecord, MemoryStore
+from pipeline.memory import MemoryRecord, MemoryStore, run_to_end
 from pipeline.sessions import NO_TIME, Sessions
 from tests.shaped import Fragile
-from tests.world import World, loaded, run_to_end
+from tests.world import World, loaded
 
 GAP_END = END | BARE | GAP
 

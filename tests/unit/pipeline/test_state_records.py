@@ -8,19 +8,10 @@ from models import GRU, LSTM
 from pipeline.pool import ENDED, StateLayout
 from pipeline.sessions import NO_TIME
 from pipeline.state_records import DamagedStateError, StateRecords
+from tests.states import LAYOUT, states
 
-LAYOUT = StateLayout(GRU(input_size=1, hidden_size=3, output_size=1).initial_state(1))
 RECORDS = StateRecords(LAYOUT, "events/group/aa")
 KEYS = [b"a", b"b", b"c"]
-
-
-def states(*values, layout=LAYOUT):
-    found = layout.fresh(len(values))
-    for tensor in found.tensors:
-        tensor += torch.tensor(values, dtype=tensor.dtype).reshape(-1, *[1] * (tensor.dim() - 1))
-    found.offsets[:] = values
-    found.timesteps[:] = [10 * value for value in values]
-    return found
 
 
 @pytest.mark.parametrize("net", [GRU(2, 3, 1, num_layers=2), LSTM(2, 3, 1)])
