@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from models import LoadedModel, encode
-from models.feedback import columns_of
+from models.field_types import columns_of
 from models.rules import MARKS
 from pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from deploy.answers import fits, found_labels, is_drawable, is_most_probable
 from deploy.events import Floats, InputEvent, Place
 from models import Category, LoadedModel, activate
-from models.feedback import columns_of, draws
+from models.feedback import draws
+from models.field_types import columns_of
 from models.offline import Choice, KeyReader, OfflineAnswer, OfflineEvent
 
 

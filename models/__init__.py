@@ -1,6 +1,7 @@
 """What is stepped: recurrent models, the contract they keep, and how they lie on disk.
 
-Knows torch; knows nothing of Kafka or Redis.
+Knows torch; knows nothing of Kafka or Redis. A name below imports its module when it is first used:
+fields, rules and `model.json` can be had without torch.
 
     contract.py      StepModel: initial_state, step, unroll, step_packed
     cells.py         VanillaRNN, GRU, LSTM
@@ -16,7 +17,9 @@ Knows torch; knows nothing of Kafka or Redis.
     offline_log.py   the same for events as JSON objects
     session_gaps.py  which sequences the log's clock ends
     disk.py          save_model, load_model: model.safetensors and model.json
-    description.py   what model.json says, its checks, and the fingerprint
+    description.py   what model.json says, and its checks
+    reading.py       reading a directory's files; read_description needs no torch
+    weights.py       the classes that take weights, the checks of weights, and the fingerprint
     building.py      from what model.json says to a net that steps
     user_classes.py  what classes of the user's own have to be, and the adapter around them
     class_imports.py finding them by name, if their package is allowed
@@ -31,23 +34,62 @@ Knows torch; knows nothing of Kafka or Redis.
     examples/        an example on real data for each shape
     cook/            the example: a room-mate who cooks by the weather, and a net that learns it
     errors.py        ModelError, FieldError
+    lazy_names.py    names that are imported when they are first used
 """
 
-from models.cells import GRU, LSTM, LSTMState, VanillaRNN
-from models.checks import TOLERANCE, check_model
-from models.contract import State, StepModel, like_state, state_tensors
-from models.devices import choose_device
-from models.disk import LoadedModel, load_model, save_model, save_program
-from models.errors import FieldError, FieldReason, ModelError
-from models.feedback import FedBack
-from models.field_types import Category, Field, Number, OutputField, Text, total_width
-from models.fields import activate, decode, encode, encode_columns
-from models.forcing import free_running, teacher_forced
-from models.generation import generate
-from models.nets import EncoderDecoder, FullyConnected, Glimpses
-from models.offline import OfflineAnswer, OfflineEvent, answers_offline, answers_to_log
-from models.offline_log import answer_events, answer_log
-from models.rules import Feedback, Generation, SequenceRules, check_rules
+from typing import TYPE_CHECKING
+
+from models.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from models.cells import GRU, LSTM, LSTMState, VanillaRNN
+    from models.checks import TOLERANCE, check_model
+    from models.contract import State, StepModel, like_state, state_tensors
+    from models.devices import choose_device
+    from models.disk import LoadedModel, load_model, save_model, save_program
+    from models.errors import FieldError, FieldReason, ModelError
+    from models.feedback import FedBack
+    from models.field_types import Category, Field, Number, OutputField, Text, total_width
+    from models.fields import activate, decode, encode, encode_columns
+    from models.forcing import free_running, teacher_forced
+    from models.generation import generate
+    from models.nets import EncoderDecoder, FullyConnected, Glimpses
+    from models.offline import OfflineAnswer, OfflineEvent, answers_offline, answers_to_log
+    from models.offline_log import answer_events, answer_log
+    from models.rules import Feedback, Generation, SequenceRules, check_rules
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "models.cells": ("GRU", "LSTM", "LSTMState", "VanillaRNN"),
+            "models.checks": ("TOLERANCE", "check_model"),
+            "models.contract": ("State", "StepModel", "like_state", "state_tensors"),
+            "models.devices": ("choose_device",),
+            "models.disk": ("LoadedModel", "load_model", "save_model", "save_program"),
+            "models.errors": ("FieldError", "FieldReason", "ModelError"),
+            "models.feedback": ("FedBack",),
+            "models.field_types": (
+                "Category",
+                "Field",
+                "Number",
+                "OutputField",
+                "Text",
+                "total_width",
+            ),
+            "models.fields": ("activate", "decode", "encode", "encode_columns"),
+            "models.forcing": ("free_running", "teacher_forced"),
+            "models.generation": ("generate",),
+            "models.nets": ("EncoderDecoder", "FullyConnected", "Glimpses"),
+            "models.offline": (
+                "OfflineAnswer",
+                "OfflineEvent",
+                "answers_offline",
+                "answers_to_log",
+            ),
+            "models.offline_log": ("answer_events", "answer_log"),
+            "models.rules": ("Feedback", "Generation", "SequenceRules", "check_rules"),
+        },
+    )
 
 __all__ = [
     "GRU",

@@ -10,24 +10,16 @@ from torch import Tensor, nn
 
 from models.class_imports import build_module
 from models.contract import StepModel
-from models.description import (
-    CELLS,
-    ModelFile,
-    check_description,
-    check_dtype,
-    check_weights,
-    check_widths,
-    empty_cell,
-    fingerprint_of,
-)
+from models.description import ModelFile, check_description, check_widths
 from models.devices import device_of
 from models.errors import ModelError
 from models.field_types import is_index, total_width
 from models.programs import PROGRAM_FILES, TRIED_BATCH_SIZES, how_to_export, program_model
+from models.reading import DESCRIPTION_FILE
 from models.user_classes import AdaptedModel, StepAdapter, try_step
+from models.weights import CELLS, check_dtype, check_weights, empty_cell, fingerprint_of
 
 WEIGHTS_FILE = "model.safetensors"
-DESCRIPTION_FILE = "model.json"
 
 
 def contents_file(description: ModelFile) -> str:

@@ -25,28 +25,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from models.building import DESCRIPTION_FILE, WEIGHTS_FILE, build_net, contents_file
+from models.building import WEIGHTS_FILE, build_net, contents_file
 from models.class_imports import class_path, import_class
 from models.contract import StepModel
-from models.description import (
-    CELLS,
-    FORMAT_VERSION,
-    Codec,
-    ModelFile,
-    decode_description,
-    fingerprint_of,
-)
+from models.description import FORMAT_VERSION, Codec, ModelFile, decode_description
 from models.devices import choose_device, device_of
 from models.errors import ModelError
 from models.field_types import Field, Number, OutputField
 from models.fields import decode, encode
 from models.offline_log import answer_events
 from models.programs import PROGRAM_FILES, Program, StateTensor, check_program_allowed
+from models.reading import DESCRIPTION_FILE, read_description, read_file
 from models.rules import SequenceRules
 from models.user_classes import AdaptedModel, Naming, kind_of
-
-#: Bytes of the longest `model.json`: `SIZE_MAX` columns with long names have room.
-DESCRIPTION_BYTES_MAX = 128 << 20
+from models.weights import CELLS, fingerprint_of
 
 #: One output for each event of each key, for good.
 DEFAULT_RULES = SequenceRules()
@@ -249,12 +241,9 @@ def load_model(
     if isinstance(allowed_packages, str):
         problem = "names in a list, not one text"
         raise ModelError(problem, field="allowed_packages", found=repr(allowed_packages))
+    description = read_description(directory)
     folder = Path(directory)
-    if not folder.is_dir():
-        raise ModelError("there is no such directory", file=folder)
     description_file = folder / DESCRIPTION_FILE
-    text = _read(description_file, bytes_max=DESCRIPTION_BYTES_MAX)
-    description = decode_description(text, description_file)
     user_class = None
     if ":" in description.cell:
         user_class = import_class(description.cell, allowed_packages, description_file)
@@ -349,7 +338,7 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
 
 def _read_contents(file: Path) -> dict[str, Tensor]:
     """Read weights; of a program, its bytes under its name."""
-    content = _read(file)
+    content = read_file(file)
     if file.name != WEIGHTS_FILE:
         return {file.name: torch.frombuffer(bytearray(content), dtype=torch.uint8)}
     try:
@@ -357,21 +346,6 @@ def _read_contents(file: Path) -> dict[str, Tensor]:
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         problem = f"not a whole safetensors file: {error}"
         raise ModelError(problem, file=file) from error
-
-
-def _read(file: Path, bytes_max: int | None = None) -> bytes:
-    """Read a file of at most so many bytes; None for as many as this machine has of memory."""
-    if bytes_max is None:
-        bytes_max = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        if file.exists() and not file.is_file():  # reading a pipe would wait for a writer
-            raise ModelError("can't be read: it is no file", file=file)
-        if (size := file.stat().st_size) > bytes_max:
-            expected = f"{bytes_max} bytes at most"
-            raise ModelError("too long", file=file, expected=expected, found=size)
-        return file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"can't be read: {error.strerror}", file=file) from error
 
 
 def _replace_files(contents: Mapping[Path, bytes]) -> None:

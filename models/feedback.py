@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from models.contract import State, StepModel, check_inputs, like_state, state_tensors
-from models.field_types import absent_row, field_blocks
+from models.field_types import absent_row, columns_of
 from models.fields import Category, Field
 from models.rules import Feedback
 
@@ -112,23 +112,6 @@ def draw_columns(
     """
     columns = [draws_many(key_seeds, offsets, steps, link) for link in range(sampled_count)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(key_seeds), 0), np.float32)
-
-
-def columns_of(fields: Sequence[Field], name: str) -> slice:
-    """Find the columns of a field.
-
-    Raises:
-        ValueError: If no field has the name.
-
-    Example:
-        >>> from models.fields import Number
-        >>> columns_of([Number("x", 3), Number("y", 2)], "y")
-        slice(3, 5, None)
-    """
-    for field, block in zip(fields, field_blocks(fields), strict=True):
-        if field.name == name:
-            return block
-    raise ValueError(f"there is no field {name!r}")
 
 
 class FedBack(StepModel):

@@ -202,6 +202,22 @@ def field_blocks(fields: Sequence[Field]) -> Iterator[slice]:
         start += field.width
 
 
+def columns_of(fields: Sequence[Field], name: str) -> slice:
+    """Find the columns of a field.
+
+    Raises:
+        ValueError: If no field has the name.
+
+    Example:
+        >>> columns_of([Number("x", 3), Number("y", 2)], "y")
+        slice(3, 5, None)
+    """
+    for field, block in zip(fields, field_blocks(fields), strict=True):
+        if field.name == name:
+            return block
+    raise ValueError(f"there is no field {name!r}")
+
+
 def _check_count(count: int, what: str) -> None:
     if type(count) is not int or count < 1:
         raise ValueError(f"{what} has to be an integer of at least 1")

@@ -15,8 +15,8 @@ import torch
 
 from models.contract import State, StepModel, state_tensors
 from models.devices import device_of
-from models.feedback import columns_of, draws
-from models.field_types import absent_row
+from models.feedback import draws
+from models.field_types import absent_row, columns_of
 from models.fields import Category, Field
 from models.rules import Feedback, SequenceRules
 

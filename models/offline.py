@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from models.contract import State
-from models.feedback import columns_of
+from models.field_types import columns_of
 from models.generation import (
     Finish,
     FloatRow,

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 `check` has found something, 2 wrong usage, 3 a setting or
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import sys
 from collections.abc import Callable
@@ -14,21 +15,47 @@ from typing import Any
 
 import click
 
-from models import ModelError
-from pipeline.commands.check import check
-from pipeline.commands.example import example
-from pipeline.commands.model import model
-from pipeline.commands.predictions import dead_letters, predictions
-from pipeline.commands.publish import publish
-from pipeline.commands.topics import topics
+from models.errors import ModelError
 from pipeline.errors import EngineError
 from pipeline.settings import Settings
 
 #: Exit code for a model directory that can't be used.
 EXIT_MODEL = 6
 
+#: Where each command is, but for the worker's: the module within `pipeline.commands`, and its name.
+_COMMANDS = {
+    "check": ("check", "check"),
+    "dead-letters": ("predictions", "dead_letters"),
+    "example": ("example", "example"),
+    "model": ("model", "model"),
+    "predictions": ("predictions", "predictions"),
+    "publish": ("publish", "publish"),
+    "topics": ("topics", "topics"),
+}
 
-@click.group(context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]})
+
+class _LazyGroup(click.Group):
+    """A group that imports a command when it is asked for: `--version` needs none."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """List all commands without importing them."""
+        return sorted([*super().list_commands(context), *_COMMANDS])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import the module of a command."""
+        if name not in _COMMANDS:
+            return super().get_command(context, name)
+        module, attribute = _COMMANDS[name]
+        command: click.Command = getattr(
+            importlib.import_module(f"pipeline.commands.{module}"), attribute
+        )
+        return command
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="livestep")
 def cli() -> None:
     """Live predictions from recurrent models, for every key of a Kafka topic."""
@@ -77,10 +104,6 @@ def set_up_logging(verbose: bool) -> None:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
     logging.getLogger("livestep").setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-for _command in (check, publish, predictions, dead_letters, topics, example, model):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -12,19 +12,23 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from models import Category, FieldError, LoadedModel, activate, encode, encode_columns
-from models.feedback import columns_of
-from models.field_types import Field, OutputField, Text, is_int_text
+from models.errors import FieldError
+from models.field_types import Category, Field, OutputField, Text, columns_of, is_int_text
+from models.fields import activate, encode, encode_columns
 from models.rules import MARKS, SequenceRules
 from pipeline.errors import DecodeError
 from pipeline.marks import BARE, END, START
+
+if TYPE_CHECKING:
+    from models.description import ModelFile
+    from models.disk import LoadedModel
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -96,8 +100,11 @@ class Codec(ABC):
         """
 
 
-def codec_for(model: LoadedModel) -> Codec:
+def codec_for(model: LoadedModel | ModelFile) -> Codec:
     """Choose the codec that the model's directory names.
+
+    Args:
+        model: The model, or what its `model.json` says of it.
 
     Example:
         >>> import tempfile

@@ -25,7 +25,7 @@ from models import (
     VanillaRNN,
 )
 from models.contract import State
-from models.feedback import columns_of
+from models.field_types import columns_of
 from models.rules import Shape
 from pipeline.publisher import mark_headers
 from tests.world import loaded

@@ -7,33 +7,55 @@
     purchases.py  synchronized: each purchase, whether the customer comes back
     example.py    what they have in common: data files, logs, answers offline
     training.py   the loop in which their nets learn
+    catalogue.py  all of them by their names
 
 Each trains a small net in seconds, and gives held-out events to stream, with their labels kept
 aside. `cook/` is the sixth, whose data never end.
 """
 
-from models.examples import digits, names, purchases, spelling, vowels
-from models.examples.example import (
-    Answers,
-    Example,
-    ExampleEvent,
-    Labels,
-    TrainedExample,
-    offline_answers,
-)
+from typing import TYPE_CHECKING
 
-#: All examples by the name that the command `livestep example` takes.
-EXAMPLES: dict[str, Example] = {
-    "digits": digits.PLAIN,
-    "digits-rows": digits.BY_ROWS,
-    "names": names.EXAMPLE,
-    "vowels": vowels.EXAMPLE,
-    "spelling": spelling.EXAMPLE,
-    "purchases": purchases.EXAMPLE,
+from models.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from models.examples.catalogue import EXAMPLES
+    from models.examples.example import (
+        Answers,
+        Example,
+        ExampleEvent,
+        Labels,
+        TrainedExample,
+        offline_answers,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "models.examples.catalogue": ("EXAMPLES",),
+            "models.examples.example": (
+                "Answers",
+                "Example",
+                "ExampleEvent",
+                "Labels",
+                "TrainedExample",
+                "offline_answers",
+            ),
+        },
+    )
+
+#: One line for each example: what goes in, what comes out. Here, since help needs no torch.
+SUMMARIES: dict[str, str] = {
+    "digits": "one to one: a picture of 64 pixels in, which digit it shows out",
+    "digits-rows": "one to one: the same pictures, worked through in eight glimpses, a row each",
+    "names": "one to many: a gender and a first letter in, a name out",
+    "vowels": "many to one: frames of a voice until the end, which of nine men speaks out",
+    "spelling": "encode, then decode: a word letter by letter in, its phonemes out",
+    "purchases": "synchronized: a purchase in, whether the customer is back within 90 days out",
 }
 
 __all__ = [
     "EXAMPLES",
+    "SUMMARIES",
     "Answers",
     "Example",
     "ExampleEvent",

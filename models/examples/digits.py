@@ -170,7 +170,6 @@ def _key(index: int) -> str:
 
 
 PLAIN = Example(
-    summary="one to one: a picture of 64 pixels in, which digit it shows out",
     data="scikit-learn, 8 x 8 handwritten digits",
     train=train_plain,
     events=events,
@@ -178,7 +177,6 @@ PLAIN = Example(
     score=score,
 )
 BY_ROWS = Example(
-    summary="one to one: the same pictures, worked through in eight glimpses, a row each",
     data=PLAIN.data,
     train=train_rows,
     events=events,

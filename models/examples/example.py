@@ -74,7 +74,6 @@ class Example:
     """One example: data, a net that learns them, and events to stream.
 
     Attributes:
-        summary: One line: what goes in, what comes out.
         data: The package that carries the data, and what they are.
         train: Trains a net from a seed, on one thread.
         events: Gives the held-out events in the log's order, from a seed that mixes the keys and,
@@ -84,7 +83,6 @@ class Example:
             come from answers are made by it, so that a stream's can be compared with them.
     """
 
-    summary: str
     data: str
     train: Callable[[int, Progress | None], TrainedExample]
     events: Callable[[int, int | None], Iterator[ExampleEvent]]

@@ -284,7 +284,6 @@ def _share(answers: list[bool]) -> float:
 
 
 EXAMPLE = Example(
-    summary="one to many: a gender and a first letter in, a name out",
     data="names, first names of the US census",
     train=train,
     events=events,

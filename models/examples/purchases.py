@@ -233,7 +233,6 @@ def _key(customer: str) -> str:
 
 
 EXAMPLE = Example(
-    summary="synchronized: a purchase in, whether the customer is back within 90 days out",
     data="lifetimes, CDNOW",
     train=train,
     events=events,

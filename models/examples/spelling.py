@@ -229,7 +229,6 @@ def _batches_of_one_length(
 
 
 EXAMPLE = Example(
-    summary="encode, then decode: a word letter by letter in, its phonemes out",
     data="cmudict, words of 3 to 6 letters",
     train=train,
     events=events,

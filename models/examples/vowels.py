@@ -167,7 +167,6 @@ def _key(index: int) -> str:
 
 
 EXAMPLE = Example(
-    summary="many to one: frames of a voice until the end, which of nine men speaks out",
     data="aeon, JapaneseVowels",
     train=train,
     events=events,

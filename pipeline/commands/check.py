@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from models import ModelError
+from models.errors import ModelError
 from pipeline.errors import EngineError
 from pipeline.settings import Settings
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models import save_model
-from models.examples import EXAMPLES, ExampleEvent
+from models.examples import SUMMARIES
+
+if TYPE_CHECKING:
+    from models.examples import ExampleEvent
 
 #: Members of a line that are not the event's own.
 KEY_MEMBER, TIME_MEMBER = "key", "time"
 
 
 #: Click wraps the lines of a paragraph unless it begins with a backspace.
-_LIST = "\b\n" + "\n".join(f"{name:<12} {one.summary}" for name, one in EXAMPLES.items())
+_LIST = "\b\n" + "\n".join(f"{name:<12} {text}" for name, text in SUMMARIES.items())
 
 _HELP = f"""Train a small net on one thread, in a minute or less, and try it on held-out data.
 
@@ -31,7 +34,7 @@ aeon.
 
 
 @click.command(help=_HELP, short_help="Train a model on real data, and write events to stream.")
-@click.argument("name", type=click.Choice(list(EXAMPLES)), metavar="NAME")
+@click.argument("name", type=click.Choice(list(SUMMARIES)), metavar="NAME")
 @click.option(
     "--model",
     required=True,
@@ -48,6 +51,9 @@ aeon.
 @click.option("--seed", default=0, show_default=True, help="Of weights, order and mixing.")
 def example(name: str, model: Path, events: Path, seed: int) -> None:
     """Do what `_HELP` says."""
+    from models import save_model  # torch takes seconds that --help need not wait for
+    from models.examples import EXAMPLES
+
     chosen = EXAMPLES[name]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     # First, since it takes no time and shows whether data and file are as they should.
@@ -63,7 +69,7 @@ def example(name: str, model: Path, events: Path, seed: int) -> None:
     save_model(
         trained.net, model, trained.inputs, trained.outputs, trained.codec, rules=trained.rules
     )
-    console.print(f"{chosen.summary}\ndata: {chosen.data}")
+    console.print(f"{SUMMARIES[name]}\ndata: {chosen.data}")
     console.print(f"trained in {elapsed_s:.0f} s; on held-out data:")
     for figure, value in trained.report.items():
         console.print(f"  {figure.replace('_', ' '):<30} {value:.4f}")

@@ -22,13 +22,13 @@ from models import (
 from models.contract import state_tensors
 from models.feedback import (
     FedBack,
-    columns_of,
     draw_columns,
     draw_label,
     draws,
     draws_many,
     key_seed,
 )
+from models.field_types import columns_of
 from models.generation import generate
 from tests.small_nets import LETTERS, Echo, Speller, Summing, number_rules, spelling_rules
 

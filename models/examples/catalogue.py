@@ -1,0 +1,14 @@
+"""All examples by their names."""
+
+from models.examples import digits, names, purchases, spelling, vowels
+from models.examples.example import Example
+
+#: All examples by the name that the command `livestep example` takes.
+EXAMPLES: dict[str, Example] = {
+    "digits": digits.PLAIN,
+    "digits-rows": digits.BY_ROWS,
+    "names": names.EXAMPLE,
+    "vowels": vowels.EXAMPLE,
+    "spelling": spelling.EXAMPLE,
+    "purchases": purchases.EXAMPLE,
+}
