@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,8 +94,7 @@ def read_events(
         dead: Reasons of the dead letters, by the places of their events.
     """
     events: dict[Place, InputEvent | None] = {}
-    optional = frozenset(field.name for field in model.inputs if field.optional)
-    read = _read_float32 if model.codec == "float32" else partial(_read_json, optional=optional)
+    read = _read_float32 if model.codec == "float32" else _read_json
     features: list[Any] = []
     for record in records:
         place = (record.partition, record.offset)
@@ -145,9 +143,19 @@ def _read_record(
             start=marks.start or by_header.start,
             end=marks.end or by_header.end,
             steps_max=marks.steps_max if by_header.steps_max is None else by_header.steps_max,
-            is_bare=marks.is_bare,
         )
-    return marks, None if marks.is_bare else values
+    if (marks.start or marks.end) and _has_no_feature(values, model):
+        return marks._replace(is_bare=True), None
+    return marks, values
+
+
+def _has_no_feature(values: Any, model: LoadedModel) -> bool:
+    """Whether all features are absent or null, and may be."""
+    if isinstance(values, dict):
+        optional = [field.name for field in model.inputs if field.optional]
+        return all(value is None and name in optional for name, value in values.items())
+    fed = {link.input for link in model.rules.feedback}
+    return all(field.name in fed for field in model.inputs) and bool(np.isnan(values).all())
 
 
 def _header_marks(headers: Sequence[tuple[str, bytes | None]]) -> Marks:
@@ -170,7 +178,7 @@ def _check_bound(steps_max: Any, model: LoadedModel) -> None:
         raise ValueError(f"steps_max is {steps_max}")
 
 
-def _read_json(value: bytes, optional: frozenset[str]) -> tuple[Marks, Any]:
+def _read_json(value: bytes) -> tuple[Marks, Any]:
     members = orjson.loads(value)
     if not isinstance(members, dict):
         raise ValueError("no object")
@@ -180,10 +188,7 @@ def _read_json(value: bytes, optional: frozenset[str]) -> tuple[Marks, Any]:
     if not isinstance(start, bool) or not isinstance(end, bool):
         raise ValueError("a mark is neither true nor false")
     steps_max = members.pop("steps_max", None)
-    is_bare = (start or end) and all(
-        member is None and name in optional for name, member in members.items()
-    )
-    return Marks(start, end, steps_max, is_bare), members
+    return Marks(start, end, steps_max), members
 
 
 def _read_float32(value: bytes) -> tuple[Marks, Any]:

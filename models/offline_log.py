@@ -52,8 +52,8 @@ def answer_log(
 
     Args:
         model: The model.
-        log: Key and event, in order. None is a tombstone; an object with `start` or `end` and
-            nothing else is a bare mark.
+        log: Key and event, in order. None is a tombstone; an object with `start` or `end` whose
+            features are all absent or null is a bare mark.
         timestamps_ms: Event times; needed only for a session gap.
         offsets: Of the events in their partition, which decide what is drawn; by default 0, 1, ...
 
@@ -67,7 +67,7 @@ def answer_log(
     times = timestamps_ms if timestamps_ms is not None else [0] * len(log)
     numbers = offsets if offsets is not None else range(len(log))
     read = [
-        (key.encode(), _read_event(model, event, index, time, offset))
+        (key.encode(), read_event(model, event, index, time, offset))
         for index, ((key, event), time, offset) in enumerate(zip(log, times, numbers, strict=True))
     ]
     return [
@@ -76,14 +76,25 @@ def answer_log(
     ]
 
 
-def _read_event(
+def read_event(
     model: LoadedModel,
     event: Mapping[str, Any] | None,
-    index: int,
-    timestamp_ms: int,
-    offset: int,
+    index: int = 0,
+    timestamp_ms: int = 0,
+    offset: int = 0,
 ) -> OfflineEvent:
-    """Part an event's marks from its features."""
+    """Part an event's marks from its features.
+
+    Args:
+        model: The model.
+        event: As in `answer_log`.
+        index: Its position in the call, for errors.
+        timestamp_ms: Event time.
+        offset: In its partition.
+
+    Raises:
+        FieldError: If it doesn't fit the inputs, or a mark isn't what it has to be.
+    """
     if event is None:
         return OfflineEvent(None, is_tombstone=True, timestamp_ms=timestamp_ms, offset=offset)
     if not isinstance(event, Mapping):

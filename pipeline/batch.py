@@ -182,7 +182,7 @@ def pack(
             if not key or len(key) > key_bytes_max:
                 raise _unusable_key(key, key_bytes_max)
             if value and len(value) <= value_bytes_max:
-                rows.append(decode(value))
+                rows.append(decode(value, bits))
             else:
                 bits = _mark_without_value(value, bits, value_bytes_max)
                 rows.append(None)

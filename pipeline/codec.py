@@ -69,8 +69,13 @@ class Codec(ABC):
         self.steps_limit = rules.generation.steps_max if rules.generation else 0
 
     @abstractmethod
-    def decode(self, value: bytes) -> Any:
+    def decode(self, value: bytes, header_marks: int = 0) -> Any:
         """Read one value into a row that `to_arrays` takes.
+
+        Args:
+            value: Not empty.
+            header_marks: START and END, as the record's headers set them. They mean what marks
+                among the members mean: with one of them, an event without a feature is bare.
 
         Raises:
             DecodeError: If the value isn't an event of this model; says why.
@@ -81,7 +86,7 @@ class Codec(ABC):
         """Turn rows into model inputs and marks.
 
         Args:
-            rows: As from `decode`; None for an event without a value.
+            rows: As from `decode`; None for an event without a value, which is bare.
 
         Returns:
             inputs: (n, H_in) float32; may hold infinity where a number is beyond float32, and holds
@@ -124,9 +129,11 @@ def codec_for(model: LoadedModel | ModelFile) -> Codec:
 class Float32Codec(Codec):
     """Raw little-endian float32: an event is H_in numbers, a prediction H_out."""
 
-    def decode(self, value: bytes) -> bytes:
+    def decode(self, value: bytes, header_marks: int = 0) -> bytes | None:
         """Check the length; the numbers are read all at once later."""
         if len(value) == 4 * self._width:
+            if header_marks and self._has_no_feature(value):
+                return None
             return value
         if len(value) % 4:
             raise DecodeError("not-float32", f"{len(value)} bytes are no multiple of four")
@@ -137,7 +144,13 @@ class Float32Codec(Codec):
         zeros = bytes(4 * self._width)
         whole = b"".join(zeros if row is None else row for row in rows)
         inputs = np.frombuffer(whole, dtype="<f4").reshape(len(rows), self._width)
-        return inputs, np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.int64)
+        bits = np.array([BARE if row is None else 0 for row in rows], np.uint8)
+        return inputs, bits, np.zeros(len(rows), np.int64)
+
+    def _has_no_feature(self, value: bytes) -> bool:
+        """Whether all columns are left to the feedback; only those may be absent."""
+        fed_width = sum(columns.stop - columns.start for columns in self.feedback_columns)
+        return fed_width == self._width and bool(np.isnan(np.frombuffer(value, "<f4")).all())
 
     def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
         """Write numbers, and probabilities for a category."""
@@ -164,7 +177,9 @@ class JsonCodec(Codec):
         event_type = _event_type(self._inputs, self.steps_limit)
         self._decode = msgspec.json.Decoder(event_type).decode
         # An event of marks alone is read apart, since one may lack features that are required.
-        self._bare_type = _event_type((), self.steps_limit)
+        optional = tuple(field for field in self._inputs if field.optional)
+        self._optional = frozenset(field.name for field in optional)
+        self._bare_type = _event_type(optional, self.steps_limit)
         self._decode_bare = msgspec.json.Decoder(self._bare_type).decode
         self._getters = [operator.attrgetter(f"f{i}") for i in range(len(self._inputs))]
         self._template = b"{" + b",".join(_template(field) for field in self._outputs) + b"}"
@@ -173,12 +188,17 @@ class JsonCodec(Codec):
             for field in self._outputs
         ]
 
-    def decode(self, value: bytes) -> Any:
+    def decode(self, value: bytes, header_marks: int = 0) -> Any:
         """Read one object; kinds, lengths, names and categories are checked by msgspec, in C."""
+        row: Any
         try:
-            return self._decode(value)
+            row = self._decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            return self._bare_or_explain(value, error)
+            row = self._bare_or_explain(value, header_marks, error)
+        if header_marks:
+            row.start = row.start or bool(header_marks & START)
+            row.end = row.end or bool(header_marks & END)
+        return row
 
     def to_arrays(self, rows: Sequence[Any]) -> Arrays:
         """Turn columns into arrays: one numpy call a field."""
@@ -221,7 +241,7 @@ class JsonCodec(Codec):
         return [template % row for row in zip(*columns, strict=True)]
 
     def _marks(self, rows: Sequence[Any]) -> tuple[MarkArray, IntArray]:
-        """Read the marks of rows; a row without a single feature, or without a value, is bare."""
+        """Read the marks of rows; one whose features are all absent or null is bare."""
         bits = np.zeros(len(rows), np.uint8)
         steps_max = np.zeros(len(rows), np.int64)
         # One pass over all rows, and the work on the few that are marked.
@@ -237,7 +257,7 @@ class JsonCodec(Codec):
             steps_max[:] = [0 if row is None else row.steps_max or 0 for row in rows]
         return bits, steps_max
 
-    def _bare_or_explain(self, value: bytes, error: Exception) -> Any:
+    def _bare_or_explain(self, value: bytes, header_marks: int, error: Exception) -> Any:
         """Read a bare mark, or name the reason why a value was refused; for few values only.
 
         Raises:
@@ -254,7 +274,10 @@ class JsonCodec(Codec):
             raise DecodeError("not-an-object", f"a JSON {type(event).__name__}, not an object")
         marks = {name: event.pop(name) for name in MARKS if name in event}
         self._check_marks(marks)
-        if not event and (marks.get("start") or marks.get("end")):
+        is_marked = header_marks or marks.get("start") or marks.get("end")
+        if is_marked and all(
+            member is None and name in self._optional for name, member in event.items()
+        ):
             try:
                 return self._decode_bare(value)
             except msgspec.ValidationError as cause:

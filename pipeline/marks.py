@@ -1,7 +1,8 @@
 """Marks: what an event says of its key's sequence, beside its features.
 
 They stand in JSON members (`start`, `end`, `steps_max`) or in the record's headers (`sequence`,
-`steps-max`), which work with any codec.  A bare mark has no features and is not stepped.
+`steps-max`), which work with any codec.  An event with `start` or `end` whose features are all
+absent or null is a bare mark, which is not stepped, whichever way the mark is written.
 """
 
 from __future__ import annotations

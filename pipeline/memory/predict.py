@@ -7,9 +7,11 @@ from typing import Any
 
 import orjson
 
-from models import FieldError, LoadedModel, encode
+from models import FieldError, LoadedModel
+from models.offline_log import read_event
 from pipeline.client import decode_float32, decode_json
 from pipeline.errors import DecodeError
+from pipeline.log import Headers
 from pipeline.memory.broker import MemoryRecord
 from pipeline.memory.store import MemoryStore
 from pipeline.memory.workers import (
@@ -20,6 +22,7 @@ from pipeline.memory.workers import (
     run_to_end,
     start_worker,
 )
+from pipeline.publisher import mark_headers
 from pipeline.records import (
     Prediction,
     key_bytes,
@@ -45,8 +48,8 @@ def predict_in_memory(
 
     Args:
         model: Any model, also one made by hand: `LoadedModel(net=..., ...)`.
-        events: Key and event, as a publisher sends them: a mapping, the record's bytes, or None
-            for a tombstone.
+        events: Key and event, as a publisher sends them: a mapping with its marks as members (in
+            either codec), the record's bytes, or None for a tombstone.
         partitions: Of the topics in memory.
         batch_events_max: Events of one batch; the predictions are the same whatever it is.
 
@@ -69,7 +72,9 @@ def predict_in_memory(
     """
     broker = memory_broker(partitions)
     places = [
-        broker.publish(INPUT_TOPIC, key_bytes(key), _value(model, event)) for key, event in events
+        broker.publish(INPUT_TOPIC, key_bytes(key), value, headers=headers)
+        for key, event in events
+        for value, headers in [_record(model, event)]
     ]
     engine = start_worker(model, broker, MemoryStore(), batch_events_max=batch_events_max)
     run_to_end(engine)
@@ -85,16 +90,18 @@ def predict_in_memory(
     return sorted(answers, key=lambda one: order[one.source])  # the answers to one event stay so
 
 
-def _value(model: LoadedModel, event: Event | None) -> bytes | None:
-    """Write an event by the model's codec."""
+def _record(model: LoadedModel, event: Event | None) -> tuple[bytes | None, Headers]:
+    """Write an event by the model's codec: its value, and its headers."""
     if event is None or isinstance(event, bytes):
-        return event
+        return event, []
     if model.codec == "json":
-        return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY), []
     try:
-        return encode(model.inputs, [event]).astype("<f4").tobytes()
+        read = read_event(model, event)
     except FieldError as error:
         raise DecodeError(error.reason, error.detail) from error
+    headers: Headers = [*mark_headers(start=read.start, end=read.end, steps_max=read.steps_max)]
+    return b"" if read.inputs is None else read.inputs.astype("<f4").tobytes(), headers
 
 
 def _prediction(model: LoadedModel, record: MemoryRecord) -> Prediction:

@@ -2,11 +2,13 @@
 
 import random
 
+import numpy as np
 import orjson
 import pytest
 
+from deploy.events import read_events
 from deploy.unrolled import unroll_log
-from models import Generation, Number, SequenceRules
+from models import GRU, Feedback, Generation, Number, SequenceRules
 from models.offline import Choice, KeyReader, OfflineEvent, answers_to_log, with_gaps
 from tests.judged import LETTER, Told, event, faults, judged, letter, offline, told, written
 from tests.shaped import SHAPES, ShapedEvents, shaped_model
@@ -60,6 +62,32 @@ def test_a_generated_sequence_passes(spelling):
 def test_faults_in_a_generated_sequence_are_found(spelling, change, expected):
     model, records, answers = spelling
     assert faults(judged(model, records, change(answers))) == expected
+
+
+END = [("sequence", b"end")]
+
+
+def test_the_judge_takes_an_event_without_features_for_a_bare_mark_however_it_is_written():
+    net = GRU(1, 2, 1)
+    model = loaded(net, inputs=(Number("x", optional=True),))
+    values = [b'{"end":true}', b'{"x":null,"end":true}', b"{}", b'{"x":null}', b""]
+    records = [
+        event(offset, headers=[] if b"end" in value else END, value=value)
+        for offset, value in enumerate(values)
+    ]
+    read = read_events(records, model, {})
+    assert [one.marks.is_bare for one in read.events.values()] == [True] * len(values)
+    assert len(read.inputs) == 0
+    # And so with raw numbers that are all left to the feedback
+    fed = loaded(
+        net,
+        inputs=model.inputs,
+        codec="float32",
+        rules=SequenceRules(feedback=(Feedback("y", "x"),)),
+    )
+    nothing = np.full(1, np.nan, "<f4").tobytes()
+    events = [event(0, headers=END, value=nothing), event(1, value=nothing)]
+    assert [one.row for one in read_events(events, fed, {}).events.values()] == [None, 0]
 
 
 @pytest.mark.parametrize(

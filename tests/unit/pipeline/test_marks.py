@@ -102,10 +102,55 @@ def test_a_null_value_forgets_whatever_its_headers_say():
             assert batch.marks.tolist()[0] & (FORGET | END | START) == FORGET
 
 
-def test_an_event_of_absent_inputs_only_is_bare_if_it_has_a_mark():
+END_HEADER = [("sequence", b"end")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"end": true}',
+        b'{"x": null, "end": true}',
+        (b'{"x": null}', END_HEADER),
+        (b'{"x": null, "end": false}', END_HEADER),
+        (b"{}", END_HEADER),
+        (b"", END_HEADER),
+    ],
+)
+@pytest.mark.parametrize("required", [[], [Number("must")]], ids=["all optional", "one required"])
+def test_an_event_whose_features_are_absent_or_null_is_a_bare_mark_however_it_is_written(
+    required, value
+):
+    codec = JsonCodec([*required, Number("x", optional=True)], [Number("y")])
+    batch = packed([value, b'{"x": 1, "must": 1}' if required else b'{"x": 1}'], codec)
+    assert batch.dead == []
+    assert batch.marks.tolist() == [END | BARE, 0]
+
+
+def test_a_start_in_the_headers_and_an_end_among_the_members_are_both_kept():
     codec = JsonCodec([Number("x", optional=True)], [Number("y")])
-    batch = packed([b'{"x": null, "end": true}', b"{}", b'{"end": false}'], codec)
-    assert batch.marks.tolist() == [END | BARE, 0, 0]
+    start = [("sequence", b"start")]
+    batch = packed([(b'{"end": true}', start), (b'{"x": 2, "end": true}', start)], codec)
+    assert batch.marks.tolist() == [START | END | BARE, START | END]
+
+
+def test_an_event_of_absent_inputs_without_a_start_or_an_end_is_stepped():
+    codec = JsonCodec([Number("x", optional=True)], [Number("y")])
+    batch = packed([b"{}", b'{"x": null, "end": false}'], codec)
+    assert batch.marks.tolist() == [0, 0]
+
+
+def test_a_null_of_an_input_that_is_not_optional_is_a_dead_letter_with_a_mark_too():
+    codec = JsonCodec([Number("must"), Number("x", optional=True)], [Number("y")])
+    batch = packed([b'{"must": null, "end": true}', (b'{"must": null}', END_HEADER)], codec)
+    assert [letter.reason for letter in batch.dead] == ["wrong-kind"] * 2
+
+
+def test_raw_numbers_that_are_all_left_to_the_feedback_are_bare_with_a_mark():
+    rules = SequenceRules(feedback=(Feedback("y", "x"),))
+    nothing = np.full(1, np.nan, "<f4").tobytes()
+    codec = Float32Codec([Number("x", optional=True)], [Number("y")], rules)
+    batch = packed([(nothing, END_HEADER), (b"", END_HEADER), nothing], codec)
+    assert batch.marks.tolist() == [END | BARE, END | BARE, 0]
 
 
 @pytest.mark.parametrize(

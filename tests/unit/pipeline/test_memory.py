@@ -5,7 +5,7 @@ import orjson
 import pytest
 import torch
 
-from models import GRU, Number, encode
+from models import GRU, Number, SequenceRules, encode
 from pipeline.errors import DecodeError, FencedError
 from pipeline.log import AbortedError
 from pipeline.memory import MemoryBroker, MemoryGroup, predict_in_memory
@@ -117,6 +117,29 @@ def test_events_may_be_bytes_and_raw_float32():
     )
     assert as_bytes.value == as_mapping.value == pytest.approx(model.unroll_rows(row)[0], abs=1e-6)
     assert as_bytes.model == model.fingerprint
+
+
+@pytest.mark.parametrize("codec", ["json", "float32"])
+def test_marks_among_the_members_are_answered_as_offline_in_either_codec(codec):
+    # Given sequences that end with an event, with a bare mark, and with nulls beside the mark
+    fields = (Number("x", 2, optional=True),)
+    model = small_model(codec=codec, inputs=fields, rules=SequenceRules("many-to-one"))
+    events = [
+        {"x": [1, 2]},
+        {"x": [0.5, -1], "end": True},
+        {"x": [3, 1], "start": True},
+        {"x": None, "end": True},
+        {"x": [0.1, 0.2]},
+        {"end": True},
+    ]
+    # When the engine answers them
+    found = predict_in_memory(model, [("k", event) for event in events])
+    # Then each mark means what it means offline: nulls are not stepped
+    expected = model.answer_events(events, "k")
+    assert [(p.source.offset, p.timestep) for p in found] == [(1, 1), (3, 0), (5, 0)]
+    assert [(a["event"], a["timestep"]) for a in expected] == [(1, 1), (3, 0), (5, 0)]
+    values = [p.value["y"] if codec == "json" else p.value[0] for p in found]
+    assert values == pytest.approx([a["value"]["y"] for a in expected], abs=1e-6)
 
 
 def test_no_events_are_no_predictions():
