@@ -27,6 +27,7 @@ fields, rules and `model.json` can be had without torch.
     archive_checks.py  opening an exported program and running nothing that stands in it
     devices.py       the CPU or a CUDA device
     checks.py        what every model has to hold
+    trials.py        all checks in the order of cause and effect: check_model
     check_data.py    what checks are made of: the tolerance, random inputs and states
     check_report.py  all checks as a table, and the speed
     package_data.py  data that a package carries
@@ -43,7 +44,7 @@ from models.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from models.cells import GRU, LSTM, LSTMState, VanillaRNN
-    from models.checks import TOLERANCE, check_model
+    from models.checks import TOLERANCE
     from models.contract import State, StepModel, like_state, state_tensors
     from models.devices import choose_device
     from models.disk import LoadedModel, load_model, save_model, save_program
@@ -57,12 +58,13 @@ if TYPE_CHECKING:
     from models.offline import OfflineAnswer, OfflineEvent, answers_offline, answers_to_log
     from models.offline_log import answer_events, answer_log
     from models.rules import Feedback, Generation, SequenceRules, check_rules
+    from models.trials import check_model
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "models.cells": ("GRU", "LSTM", "LSTMState", "VanillaRNN"),
-            "models.checks": ("TOLERANCE", "check_model"),
+            "models.checks": ("TOLERANCE",),
             "models.contract": ("State", "StepModel", "like_state", "state_tensors"),
             "models.devices": ("choose_device",),
             "models.disk": ("LoadedModel", "load_model", "save_model", "save_program"),
@@ -88,6 +90,7 @@ else:
             ),
             "models.offline_log": ("answer_events", "answer_log"),
             "models.rules": ("Feedback", "Generation", "SequenceRules", "check_rules"),
+            "models.trials": ("check_model",),
         },
     )
 

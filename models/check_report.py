@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from models.check_data import random_rows, tolerance_of
-from models.checks import trials
 from models.contract import StepModel
 from models.errors import ModelError
 from models.field_types import Field
+from models.trials import trials
 
 #: Numbers of keys at which the speed is measured.
 SPEED_BATCH_SIZES = (1, 64, 1024)
@@ -26,15 +26,15 @@ class CheckResult(NamedTuple):
 
     Attributes:
         name: Of the check.
-        is_good: Whether the model holds it.
+        verdict: "ok", "failed", or "not checked" if a check that it builds on has failed.
         result: What was found.
-        advice: What to do; empty if it holds.
+        advice: What to do; empty unless it failed.
     """
 
     name: str
-    is_good: bool
+    verdict: Literal["ok", "failed", "not checked"]
     result: str
-    advice: str
+    advice: str = ""
 
 
 @torch.inference_mode()
@@ -44,7 +44,9 @@ def report(
     seed: int = 0,
     speed_s: float = SPEED_S,
 ) -> Iterator[CheckResult]:
-    """Run all checks, one after another, whether or not one fails.
+    """Run the checks in the order of cause and effect, and go on if one fails.
+
+    A check that builds on one that failed is not run: it would show the same defect again.
 
     Args:
         model: Any model.
@@ -55,33 +57,53 @@ def report(
     Example:
         >>> from models import GRU
         >>> results = list(report(GRU(input_size=3, hidden_size=8, output_size=2)))
-        >>> all(result.is_good for result in results), results[0].name
+        >>> all(result.verdict == "ok" for result in results), results[0].name
         (True, 'state is stable')
     """
     try:
         prepared = trials(model, seed, inputs)
     except Exception as error:  # whatever the model's code raises
-        yield CheckResult("model steps", False, _in_words(error), "let it step three times")
+        yield CheckResult("model steps", "failed", _in_words(error), "let it step three times")
         return
     limit = tolerance_of(model)
+    failed: list[str] = []
     for trial in prepared:
+        if causes := [name for name in failed if name in trial.needs]:
+            yield _not_checked(trial.name, causes[0])
+            continue
         try:
             measured = trial.run()
         except Exception as error:
-            yield CheckResult(trial.name, False, _in_words(error), trial.advice)
+            failed.append(trial.name)
+            yield CheckResult(trial.name, "failed", _in_words(error), trial.advice)
         else:
             result = "yes"
             if measured is not None:
                 result = f"within {measured:.1g}, allowed is {limit:g}" if measured else "exactly"
-            yield CheckResult(trial.name, True, result, "")
+            yield CheckResult(trial.name, "ok", result)
+    yield from _speeds(model, inputs, speed_s, failed)
+
+
+def _speeds(
+    model: StepModel, inputs: Sequence[Field] | None, speed_s: float, failed: Sequence[str]
+) -> Iterator[CheckResult]:
+    """Measure the speed at each number of keys."""
     for batch_size in SPEED_BATCH_SIZES:
+        name = f"speed at {batch_size:,}"
+        if "state is stable" in failed:
+            yield _not_checked(name, "state is stable")
+            continue
         try:
             step_s = measure_step_s(model, batch_size, inputs, speed_s)
-        except Exception as error:
-            yield CheckResult(f"speed at {batch_size:,}", False, _in_words(error), "let it step")
+        except Exception as error:  # whatever the model's code raises
+            yield CheckResult(name, "failed", _in_words(error), "let it step")
             return
         result = f"{batch_size / step_s:,.0f} events/s, {step_s * 1e6:,.0f} us a step"
-        yield CheckResult(f"speed at {batch_size:,}", True, result, "")
+        yield CheckResult(name, "ok", result)
+
+
+def _not_checked(name: str, cause: str) -> CheckResult:
+    return CheckResult(name, "not checked", f"not checked, because {cause!r} failed")
 
 
 def measure_step_s(

@@ -1,14 +1,13 @@
 """What every model has to hold, as checks that a test calls on any `StepModel`.
 
-`check_model` runs them all, `check_report.report` makes a table of them. Each raises AssertionError
-with the difference that it found, or returns the largest that it has seen; none uses the `assert`
-statement, so that they also work under `python -O`.
+`trials.check_model` runs them all, `check_report.report` makes a table of them. Each raises
+AssertionError with the difference that it found, or returns the largest that it has seen; none uses
+the `assert` statement, so that they also work under `python -O`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +17,6 @@ from models.check_data import (
     check_close,
     max_difference,
     pack,
-    random_rows,
     random_sequences,
     random_state,
     rows_of,
@@ -27,15 +25,11 @@ from models.check_data import (
     unpack,
 )
 from models.contract import State, StepModel, like_state, state_tensors
-from models.disk import LoadedModel
-from models.field_types import Field
 
 __all__ = [  # with what tests of a model use beside the checks
     "TOLERANCE",
-    "Trial",
     "check_close",
     "check_finite",
-    "check_model",
     "check_neighbours",
     "check_none_means_zeros",
     "check_packed_equals_unroll",
@@ -49,32 +43,8 @@ __all__ = [  # with what tests of a model use beside the checks
     "pack",
     "random_sequences",
     "random_state",
-    "trials",
     "unpack",
 ]
-
-#: Timesteps after which outputs still have to be finite.
-LONG = 300
-
-#: What to do if a check fails.
-ADVICE = {
-    "state is stable": "return a state of the same tensors, shapes and dtypes as initial_state "
-    "gives; make them from the weights: weight.new_zeros(batch_size, ...)",
-    "no state means zeros": "let step(inputs, None) begin with initial_state(len(inputs))",
-    "step is repeatable": "keep nothing on self, draw no random numbers, call eval()",
-    "step equals unroll": "let unroll begin with the state it is given, or leave unroll out",
-    "split anywhere": "return the state after each key's last timestep; keep all that matters "
-    "in it",
-    "packed equals unroll": "let step_packed return each key's own last state, or leave "
-    "step_packed out",
-    "neighbours don't mix": "no mean, norm or sum over axis 0, no use of a row's place: axis 0 "
-    "is the keys",
-    "state isn't written to": "make a new tensor: state * 0.5, not state.mul_(0.5); clone() "
-    "before writing",
-    "state saved and loaded": "keep nothing on self from step to step: only the state is saved",
-    "outputs are finite": "bound the state (tanh), guard divisions and logarithms; "
-    f"{LONG} timesteps are tried",
-}
 
 
 def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: State) -> float:
@@ -288,80 +258,3 @@ def check_prev_state_kept(model: StepModel, sequences: Sequence[Tensor], prev_st
     for tensor, copy in zip(state_tensors(prev_state), before, strict=True):
         if not torch.equal(tensor, copy):
             raise AssertionError("prev_state was written to")
-
-
-class Trial(NamedTuple):
-    """One check on the data that it needs.
-
-    Attributes:
-        name: Of the check.
-        run: Raises AssertionError, or returns the largest difference that it saw, if it measures.
-        advice: What to do if it fails.
-    """
-
-    name: str
-    run: Callable[[], float | None]
-    advice: str
-
-
-def trials(model: StepModel, seed: int = 0, inputs: Sequence[Field] | None = None) -> list[Trial]:
-    """Prepare all checks of a model, on random data.
-
-    Args:
-        model: Any model.
-        seed: Of the random sequences.
-        inputs: What its columns mean, so that an index is one; None for numbers.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 12, (7,), generator=generator).tolist()
-    count = len(lengths)
-    ragged = random_sequences(model, lengths, generator, inputs)
-    equal = random_sequences(model, [6] * count, generator, inputs)
-    others = torch.stack(random_sequences(model, [6] * 5, generator, inputs), dim=1)
-    state = random_state(model, count, generator, inputs)
-    sequence = torch.stack(equal, dim=1)  # (L, N, H_in)
-
-    def long() -> None:
-        rows = random_rows(model, LONG * 4, generator, inputs)
-        check_finite(model, rows.reshape(LONG, 4, -1), model.initial_state(4))
-
-    runs: dict[str, Callable[[], float | None]] = {
-        "state is stable": lambda: check_state_stable(model, sequence[0], state),
-        "no state means zeros": lambda: check_none_means_zeros(model, sequence[0]),
-        "step is repeatable": lambda: check_repeatable(model, sequence[0], state),
-        "step equals unroll": lambda: check_step_equals_unroll(model, sequence, state),
-        "split anywhere": lambda: check_split_anywhere(model, equal, state),
-        "packed equals unroll": lambda: check_packed_equals_unroll(model, ragged, state),
-        "neighbours don't mix": lambda: check_neighbours(model, sequence, state, others),
-        "state isn't written to": lambda: check_prev_state_kept(model, ragged, state),
-        "state saved and loaded": lambda: check_saved_state(model, sequence, state),
-        "outputs are finite": long,
-    }
-    return [Trial(name, run, ADVICE[name]) for name, run in runs.items()]
-
-
-@torch.inference_mode()
-def check_model(
-    model: StepModel | LoadedModel, seed: int = 0, inputs: Sequence[Field] | None = None
-) -> None:
-    """Check that a model keeps the contract of `StepModel`, on random data.
-
-    Call it on a model of your own before you give it to a worker.
-
-    Args:
-        model: Any model, or one that was loaded, with its inputs.
-        seed: Of the random sequences.
-        inputs: What its columns mean, so that an index is one; None for numbers.
-
-    Raises:
-        AssertionError: If a rule is broken; says which, and by how much.
-        ModelError: If a user's class gives what it may not, see `user_classes`.
-
-    Example:
-        >>> from models import GRU
-        >>> check_model(GRU(input_size=3, hidden_size=8, output_size=2))
-    """
-    net = model.net if isinstance(model, LoadedModel) else model
-    fields = model.inputs if isinstance(model, LoadedModel) else inputs
-    for trial in trials(net, seed, fields):
-        trial.run()

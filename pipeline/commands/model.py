@@ -88,15 +88,20 @@ def check_command(
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=_TABLE_WIDTH)
     table = Table("check", "result", "what to do", title=title, title_justify="left")
-    failed = 0
+    failed = unchecked = 0
     torch.set_num_threads(1)  # as a worker does by default: what is measured is what it will get
     for result in report(net, fields, seed):
-        failed += not result.is_good
-        style = "" if result.is_good else "red"
-        mark = "" if result.is_good else "NO: "
+        failed += result.verdict == "failed"
+        unchecked += result.verdict == "not checked"
+        style = {"ok": "", "failed": "red", "not checked": "dim"}[result.verdict]
+        mark = "NO: " if result.verdict == "failed" else ""
         table.add_row(result.name, f"{mark}{result.result}", result.advice, style=style)
     console.print(table)
-    console.print("It can be stepped live." if not failed else f"{failed} to mend.")
+    verdict = "It can be stepped live."
+    if failed:
+        rest = f"; {unchecked} not checked because of that" if unchecked else ""
+        verdict = f"{failed} to fix{rest}."
+    console.print(verdict)
     sys.exit(1 if failed else 0)
 
 

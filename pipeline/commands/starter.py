@@ -79,8 +79,7 @@ _TEST = '''\
 import json
 from pathlib import Path
 
-from models import load_model
-from models.checks import check_model
+from models import check_model, load_model
 
 HERE = Path(__file__).parent
 MODEL = load_model(HERE / "model", allowed_packages=["my_model"])

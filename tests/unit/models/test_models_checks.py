@@ -21,7 +21,8 @@ from models import (
 )
 from models.check_data import random_rows, tolerance_of
 from models.check_report import SPEED_BATCH_SIZES, measure_step_s, report
-from models.checks import TOLERANCE, check_close, check_neighbours, trials
+from models.checks import TOLERANCE, check_close, check_neighbours
+from models.trials import NEEDS, trials
 from models.user_classes import AdaptedModel
 from tests import user_models
 from tests.user_models import Letters, Plain, Sum, Window
@@ -34,7 +35,8 @@ def adapted(module: nn.Module, input_size: int = 1, output_size: int = 1) -> Ada
 
 
 def failures(model: StepModel) -> dict[str, str]:
-    return {one.name: one.result for one in report(model, speed_s=0.01) if not one.is_good}
+    rows = report(model, speed_s=0.01)
+    return {row.name: row.result for row in rows if row.verdict == "failed"}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_model_of_indices_is_checked_with_events_of_its_fields() -> None:
     ]
     net = AdaptedModel(Letters(), 3, 4, {}, is_casting=False)
     check_model(net, inputs=fields)
-    assert all(result.is_good for result in report(net, fields, speed_s=0.01))
+    assert all(result.verdict == "ok" for result in report(net, fields, speed_s=0.01))
     with pytest.raises(ModelError, match="step raised IndexError"):  # random numbers are no indices
         check_model(net)
 
@@ -112,13 +114,21 @@ class NotAlike(GRU):
             "step equals unroll",
             "step and unroll: they differ by",
         ),
-        (adapted(user_models.WrongPacked()), "split anywhere", "cut at 1 and whole: they differ"),
+        (
+            adapted(user_models.WrongEqualPacked()),
+            "split anywhere",
+            "cut at 1 and whole: they differ",
+        ),
         (adapted(user_models.WrongPacked()), "packed equals unroll", "its slow twin: they differ"),
         (adapted(user_models.RowsMix()), "neighbours don't mix", "alone and among others"),
         (adapted(user_models.RowsInOrder()), "neighbours don't mix", "they differ by"),
         (adapted(user_models.Writes()), "state isn't written to", "prev_state was written to"),
         (adapted(user_models.Remembers()), "step is repeatable", "something else the second time"),
-        (adapted(user_models.Remembers()), "state saved and loaded", "something is kept beside it"),
+        (
+            adapted(user_models.Recognizes()),
+            "state saved and loaded",
+            "something is kept beside it",
+        ),
         (adapted(user_models.Explodes()), "outputs are finite", "not finite at timestep 0"),
         (NoneIsOnes(1, 4, 1), "no state means zeros", "from None and from zeros"),
         (NotAlike(1, 4, 1), "state is stable", "keys that have seen nothing differ"),
@@ -130,6 +140,45 @@ def test_a_wrong_model_fails_its_check(model: StepModel, check: str, found: str)
     assert found in failures(model)[check]
     with pytest.raises(AssertionError):
         check_model(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("WrongUnroll", "step equals unroll"),
+        ("WrongPacked", "packed equals unroll"),
+        ("WrongEqualPacked", "split anywhere"),
+        ("RowsMix", "neighbours don't mix"),
+        ("RowsInOrder", "neighbours don't mix"),
+        ("Writes", "state isn't written to"),
+        ("Remembers", "step is repeatable"),
+        ("Recognizes", "state saved and loaded"),
+        ("Explodes", "outputs are finite"),
+    ],
+)
+def test_one_defect_is_one_failure_and_comes_before_what_builds_on_it(
+    name: str, cause: str
+) -> None:
+    rows = list(report(adapted(getattr(user_models, name)()), speed_s=0.01))
+    assert [row.name for row in rows if row.verdict == "failed"] == [cause]
+    place = [row.name for row in rows].index(cause)
+    assert all(row.verdict == "ok" for row in rows[:place])
+    unchecked = {row.name: row for row in rows if row.verdict == "not checked"}
+    assert set(unchecked) == {one for one, needed in NEEDS.items() if cause in needed}
+    for row in unchecked.values():
+        assert (row.result, row.advice) == (f"not checked, because {cause!r} failed", "")
+
+
+def test_a_state_that_is_not_stable_leaves_nothing_else_to_check() -> None:
+    rows = list(report(NotAlike(1, 4, 1).requires_grad_(False), speed_s=0.01))
+    assert [row.verdict for row in rows] == ["failed"] + ["not checked"] * (len(rows) - 1)
+
+
+def test_every_check_comes_after_those_that_it_needs() -> None:
+    seen: set[str] = set()
+    for trial in trials(adapted(Sum())):
+        assert seen.issuperset(trial.needs)
+        seen.add(trial.name)
 
 
 class OtherAt(GRU):
@@ -197,13 +246,13 @@ def test_a_state_that_changes_its_dtype_is_found_in_a_step_model_too() -> None:
 )
 def test_a_model_that_cannot_step_is_one_row_of_the_table(name: str) -> None:
     rows = list(report(adapted(getattr(user_models, name)()), speed_s=0.01))
-    assert [(row.name, row.is_good) for row in rows] == [("model steps", False)]
+    assert [(row.name, row.verdict) for row in rows] == [("model steps", "failed")]
 
 
 def test_the_table_tells_what_was_measured_and_what_to_do() -> None:
     rows = {row.name: row for row in report(adapted(user_models.RowsMix()), speed_s=0.01)}
     assert rows["neighbours don't mix"].advice.startswith("no mean, norm or sum over axis 0")
-    assert rows["state isn't written to"] == ("state isn't written to", True, "yes", "")
+    assert rows["state isn't written to"] == ("state isn't written to", "ok", "yes", "")
     assert rows["step equals unroll"].result in ("exactly", "within 6e-08, allowed is 1e-05")
     for batch_size in SPEED_BATCH_SIZES:
         assert "events/s" in rows[f"speed at {batch_size:,}"].result

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import ModelError, VanillaRNN, encode, load_model, save_model
-from models.checks import check_model
+from models import ModelError, VanillaRNN, check_model, encode, load_model, save_model
 from models.cook import (
     DISHES,
     Flat,

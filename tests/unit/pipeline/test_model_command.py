@@ -108,7 +108,9 @@ def test_a_wrong_model_is_named_with_what_to_do(wrong: Path) -> None:
     assert done.exit_code == 1
     assert re.search(r"neighbours don't mix +│ NO: .*they differ by", done.output)
     assert "no mean, norm or sum over axis 0" in done.output
-    assert "to mend." in done.output
+    unchecked = r"packed equals unroll +│ not checked, because .neighbours don.t mix. failed"
+    assert re.search(unchecked, done.output)
+    assert "1 to fix; 1 not checked because of that.\n" in done.output
 
 
 def test_a_package_that_is_not_allowed_is_not_imported_by_a_check(wrong: Path) -> None:
