@@ -17,6 +17,7 @@ from pipeline.cycle import Cycle, Owned, StoreBehindError
 from pipeline.damages import Damages
 from pipeline.errors import EngineError, StateError
 from pipeline.log import Log, Replay, StartAt
+from pipeline.open_sequences import read_open_sequences
 from pipeline.pool import Pool
 from pipeline.recovery import CommitMark, Decision, Situation, check_partitions, decide
 from pipeline.saver import Save, Saver
@@ -24,7 +25,7 @@ from pipeline.sessions import Sessions
 from pipeline.settings import Settings
 from pipeline.state_records import DamagedStateError
 from pipeline.status import Meter
-from pipeline.store import CLOCK_KEY, SaveRefusedError, Store
+from pipeline.store import SaveRefusedError, Store
 from pipeline.stored_partition import DamagedPartition, StoredPartition
 
 _log = logging.getLogger("livestep.engine")
@@ -298,7 +299,10 @@ class Engine:
             self._begin_states(situation, decision)
         epoch = self._saver.begin(partition, decision.applied)
         if self._sessions is not None:
-            self._begin_sessions(self._sessions, partition, decision.applied)
+            clock, times = read_open_sequences(
+                self._store, self._cycle.records, partition, decision.applied
+            )
+            self._sessions.begin(partition, clock, times)
         self._cycle.owned[partition] = Owned(
             decision.position, decision.start, decision.applied, epoch
         )
@@ -306,10 +310,15 @@ class Engine:
         if (situation.committed, situation.mark) != (decision.position, mark):
             self._uncommitted.add(partition)
         _log.info("%s: %s, position %d", situation.name, decision.reason, decision.position)
-        if decision.is_replay:
-            first = max(decision.applied, situation.log_start)
+        if not decision.is_replay:
+            return
+        first = max(decision.applied, situation.log_start)
+        if first < decision.position:
             _log.info("%s: replay from %d to %d", situation.name, first, decision.position)
             self._replays[partition] = self._log.replay(partition, first, decision.position)
+        else:
+            # The log holds none of the events: the next save has to find `applied` behind them.
+            self._save_position(partition)
 
     def _begin_states(self, situation: Situation, decision: Decision) -> None:
         """Begin a partition's states in the store.
@@ -333,31 +342,6 @@ class Engine:
             )
         self._damages.is_healed(partition)
 
-    def _begin_sessions(self, sessions: Sessions, partition: int, applied: Offset) -> None:
-        """Read which sequences are open at `applied`, and the clock there.
-
-        Raises:
-            SaveRefusedError: If a save has come in between: what was read may be of two moments.
-            DamagedStateError: If any of it is not what was saved.
-        """
-        records = self._cycle.records
-        opened: dict[bytes, tuple[int, int, bytes]] = {}
-        for found in self._store.scan(partition):
-            opened.update((one[2], one) for one in records.times(partition, found))
-        now_applied, (clock,) = self._store.load(partition, [CLOCK_KEY])
-        if now_applied != applied:
-            raise SaveRefusedError(partition, now_applied)
-        # States, clock and `applied` are saved in one call.
-        newest = max(opened.values(), default=None)
-        if newest is not None and newest[0] >= applied:
-            what = (
-                f"the state of key {newest[2]!r}: it has seen {newest[0]}, `applied` is {applied}"
-            )
-            raise DamagedStateError(partition, what)
-        if newest is not None and clock is None:
-            raise DamagedStateError(partition, "there are open sequences, and no clock")
-        sessions.begin(partition, records.read_clock(partition, clock, applied), opened.values())
-
     def _commit_starts(self) -> None:
         """Commit where partitions begin that no commit of this model names, before any event.
 
@@ -380,15 +364,20 @@ class Engine:
         return None
 
     def _finish_replay(self, partition: int) -> None:
+        # The last offsets of the part may be transaction markers, or compacted away.
+        self._save_position(partition)
+        self._stop_replay(partition)
+        self._log.resume(partition)
+        position = self._cycle.owned[partition].position
+        _log.info("partition %d: replay done, at %d", partition, position)
+
+    def _save_position(self, partition: int) -> None:
+        """Move `applied` up to the position, if no event before it is left to replay."""
         owned = self._cycle.owned[partition]
         if owned.queued < owned.position:
-            # The last offsets of the part are transaction markers, or compacted away.
             save = Save(partition, owned.epoch, owned.queued, owned.position, [], [])
             owned.queued = owned.position
             self._saver.put(lambda: [save])
-        self._stop_replay(partition)
-        self._log.resume(partition)
-        _log.info("partition %d: replay done, at %d", partition, owned.position)
 
     def _stop_replay(self, partition: int) -> None:
         replay = self._replays.pop(partition, None)

@@ -325,12 +325,15 @@ def _check_history(
             "with states that have not seen them"
         )
     first = situation.log_start
+    reason = f"{decision.reason}, history before {first} accepted as missing"
+    if situation.is_stateless:
+        return Decision(first, first, first, is_begun=True, reason=reason)
     return replace(
         decision,
         position=max(decision.position, first),
         start=decision.start if decision.is_begun else first,
         applied=first if not decision.is_begun else decision.applied,
-        reason=f"{decision.reason}, history before {first} accepted as missing",
+        reason=reason,
     )
 
 

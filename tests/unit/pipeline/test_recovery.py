@@ -315,3 +315,5 @@ class TestAModelWithoutStates:
 
     def test_events_that_were_deleted_before_their_prediction_are_not_passed_over(self):
         refused(HistoryMissingError, is_stateless=True, committed=50, log_start=60)
+        gone = decided(is_stateless=True, committed=50, log_start=60, accept_missing_history=True)
+        assert gone == (60, 60, 60, True)

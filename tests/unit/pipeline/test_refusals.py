@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from models import FullyConnected, SequenceRules
 from pipeline.batch import Offset
 from pipeline.errors import (
     HistoryMissingError,
@@ -12,8 +13,8 @@ from pipeline.errors import (
     OtherModelError,
     PartitionsChangedError,
 )
-from pipeline.memory import MemoryLog, MemoryStore
-from tests.world import World, small_model
+from pipeline.memory import MemoryLog, MemoryStore, run_to_end
+from tests.world import World, loaded, small_model
 
 
 def old_world(partitions):
@@ -79,6 +80,64 @@ def test_history_that_the_log_no_longer_holds_is_refused_or_accepted(world):
     world.publish_random(random.Random(8), 10)
     world.run_to_end()
     assert outputs(world) == 60
+
+
+class LogWithoutReplays(MemoryLog):
+    """A log whose reader has no right to a second consumer."""
+
+    def replay(self, partition, start, end):
+        raise AssertionError(f"a replay of partition {partition} from {start} to {end}")
+
+
+def without_replays(world, **changes):
+    """Run a worker to the end of the log, which must not ask for a replay."""
+    engine = world.start(LogWithoutReplays(world.broker, world.settings(**changes)), **changes)
+    run_to_end(engine)
+    engine.drain()
+
+
+def shorten_log(world):
+    """Publish events, and delete the first few unanswered ones of each partition with all before.
+
+    Returns:
+        How many are left.
+    """
+    world.publish_random(random.Random(9), 60)
+    kept = 0
+    for partition in range(2):
+        committed, _ = world.broker.group.offsets[partition]
+        world.broker.delete_records("events", partition, before=committed + 3)
+        start, end = world.broker.bounds("events", partition)
+        kept += end - start
+    return kept
+
+
+def test_a_model_without_states_replays_nothing_when_missing_history_is_accepted():
+    net = FullyConnected(input_size=2, hidden_size=4, output_size=1)
+    world = World(loaded(net, rules=SequenceRules("one-to-one")))
+    world.publish_random(random.Random(0), 40)
+    without_replays(world)
+    kept = shorten_log(world)
+    with pytest.raises(HistoryMissingError, match="have no prediction"):
+        without_replays(world)
+    without_replays(world, accept_missing_history=True)
+    assert outputs(world) == 40 + kept
+    without_replays(world)
+
+
+def test_states_without_an_event_left_to_replay_go_on_without_a_replay(world):
+    # Given events that the log no longer has, and states that have seen all before them
+    kept = shorten_log(world)
+    with pytest.raises(HistoryMissingError, match="are no longer in the log"):
+        without_replays(world)
+    # When the operator accepts it, then nothing is replayed, and what is left is predicted
+    without_replays(world, accept_missing_history=True)
+    assert outputs(world) == 40 + kept
+    # And the states go on from there, without being asked again
+    without_replays(world)
+    world.publish_random(random.Random(8), 10)
+    without_replays(world)
+    assert outputs(world) == 50 + kept
 
 
 class TestAnotherModel:
