@@ -1,8 +1,4 @@
-"""The command `livestep`.
-
-Exit codes: 0 done, 1 `check` has found something, 2 wrong usage, 3 a setting or topic, 4 Kafka,
-5 Redis, 6 the model, 7 log and states disagree, 8 fenced by another worker.
-"""
+"""The command `livestep`; its exit codes are in `exit_codes.py`."""
 
 from __future__ import annotations
 
@@ -16,11 +12,10 @@ from typing import Any
 import click
 
 from models.errors import ModelError
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, ReaderGoneError
+from pipeline.exit_codes import ExitCode, exit_codes_help
 from pipeline.settings import Settings
-
-#: Exit code for a model directory that can't be used.
-EXIT_MODEL = 6
+from pipeline.standard_streams import guarded_streams
 
 #: Where each command is, but for the worker's: the module within `pipeline.commands`, and its name.
 _COMMANDS = {
@@ -80,7 +75,18 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@cli.command(short_help="Predict: events in, predictions out.")
+@cli.command(
+    short_help="Predict: events in, predictions out.",
+    epilog=exit_codes_help(
+        ExitCode.SETTING,
+        ExitCode.KAFKA,
+        ExitCode.REDIS,
+        ExitCode.MODEL,
+        ExitCode.STATES,
+        ExitCode.FENCED,
+        ExitCode.UNSAVED,
+    ),
+)
 @settings_options
 @click.option("--verbose", is_flag=True, help="Say what each part does.")
 def worker(verbose: bool, **flags: Any) -> None:
@@ -109,10 +115,13 @@ def set_up_logging(verbose: bool) -> None:
 def main() -> None:
     """Run the command line; an error of ours is one line and an exit code, never a stack trace."""
     try:
-        cli()
+        with guarded_streams():
+            cli()
     except ModelError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_MODEL)
+        sys.exit(ExitCode.MODEL)
+    except ReaderGoneError as error:
+        sys.exit(error.exit_code)
     except EngineError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -10,6 +10,8 @@
     │   ├── OtherModelError        the last commit was made by another model
     │   └── PartitionsChangedError the topic has another number of partitions now
     ├── FencedError            another worker has taken this one's place
+    ├── OutputError            a command can't write what it prints
+    ├── ReaderGoneError        the reader of what a command prints has closed the pipe
     └── DecodeError            one record can't be used: it goes to the dead-letter topic
 
 Errors of the client libraries are translated where they are called, and nowhere else.
@@ -17,17 +19,19 @@ Errors of the client libraries are translated where they are called, and nowhere
 
 from __future__ import annotations
 
+from pipeline.exit_codes import ExitCode
+
 
 class EngineError(Exception):
     """Base of all; the command line prints it as one line and exits with `exit_code`."""
 
-    exit_code = 1
+    exit_code = ExitCode.FOUND
 
 
 class ConfigError(EngineError):
     """Raised at start, before anything is read: the worker does not start."""
 
-    exit_code = 3
+    exit_code = ExitCode.SETTING
 
 
 class BrokerError(EngineError):
@@ -36,7 +40,7 @@ class BrokerError(EngineError):
     The open transaction is aborted by the broker; the worker leaves.
     """
 
-    exit_code = 4
+    exit_code = ExitCode.KAFKA
 
 
 class StoreError(EngineError):
@@ -45,13 +49,13 @@ class StoreError(EngineError):
     Nothing is lost: what was committed and not saved is replayed at the next start.
     """
 
-    exit_code = 5
+    exit_code = ExitCode.REDIS
 
 
 class StateError(EngineError):
     """Raised if log and store disagree and no replay can heal it: the worker refuses to go on."""
 
-    exit_code = 7
+    exit_code = ExitCode.STATES
 
 
 class OffsetsResetError(StateError):
@@ -73,7 +77,19 @@ class PartitionsChangedError(StateError):
 class FencedError(EngineError):
     """Raised if the broker has given this worker's place to another: leave, never retry."""
 
-    exit_code = 8
+    exit_code = ExitCode.FENCED
+
+
+class OutputError(EngineError):
+    """Raised if what a command prints can't be written: disk full, or standard output closed."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class ReaderGoneError(EngineError):
+    """Raised if the reader of what a command prints has closed the pipe: it ends quietly."""
+
+    exit_code = ExitCode.PIPE
 
 
 class DecodeError(EngineError):

@@ -12,10 +12,14 @@ from rich.text import Text
 
 from models.errors import ModelError
 from pipeline.errors import EngineError
+from pipeline.exit_codes import ExitCode, exit_codes_help
 from pipeline.settings import Settings
 
 
-@click.command(short_help="Test services, topics and model; exit 0 or 1.")
+@click.command(
+    short_help="Test services, topics and model; exit 0 or 1.",
+    epilog=exit_codes_help(ExitCode.FOUND, ExitCode.SETTING),
+)
 @click.option("--model", help="Directory of the model.")
 @click.option("--model-packages", help="Packages and kinds of programs that may be run.")
 @click.option("--input-topic", help="Topic of events.")
@@ -30,7 +34,7 @@ def check(**flags: Any) -> None:
     """
     settings = Settings.from_environment(**flags)
     failed = run_tests(_tests(settings), Console(highlight=False, soft_wrap=True))
-    sys.exit(1 if failed else 0)
+    sys.exit(ExitCode.FOUND if failed else ExitCode.DONE)
 
 
 def run_tests(tests: Sequence[tuple[str, Callable[[], str]]], console: Console) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.examples import SUMMARIES
+from pipeline.exit_codes import ExitCode, exit_codes_help
 
 if TYPE_CHECKING:
     from models.examples import ExampleEvent
@@ -33,7 +34,11 @@ aeon.
 """
 
 
-@click.command(help=_HELP, short_help="Train a model on real data, and write events to stream.")
+@click.command(
+    help=_HELP,
+    short_help="Train a model on real data, and write events to stream.",
+    epilog=exit_codes_help(ExitCode.MODEL),
+)
 @click.argument("name", type=click.Choice(list(SUMMARIES)), metavar="NAME")
 @click.option(
     "--model",

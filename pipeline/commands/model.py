@@ -16,6 +16,7 @@ from pipeline.commands.field_options import F, fields_options, read_fields
 from pipeline.commands.options import codec_option
 from pipeline.commands.starter import write_starter
 from pipeline.errors import ConfigError
+from pipeline.exit_codes import ExitCode, exit_codes_help
 from pipeline.settings import split_names
 
 # torch takes seconds that --help need not wait: models are imported by the commands that need them.
@@ -43,7 +44,11 @@ def model() -> None:
     """Check a model, import a program, begin a model of your own."""
 
 
-@model.command("check", short_help="Can it be stepped live? Exit 0 or 1.")
+@model.command(
+    "check",
+    short_help="Can it be stepped live? Exit 0 or 1.",
+    epilog=exit_codes_help(ExitCode.FOUND, ExitCode.MODEL),
+)
 @click.argument("target", metavar="DIR|package.module:Class")
 @packages_option(
     "Packages whose classes a directory may name, and torchscript or exported if it may hold a "
@@ -102,10 +107,14 @@ def check_command(
         rest = f"; {unchecked} not checked because of that" if unchecked else ""
         verdict = f"{failed} to fix{rest}."
     console.print(verdict)
-    sys.exit(1 if failed else 0)
+    sys.exit(ExitCode.FOUND if failed else ExitCode.DONE)
 
 
-@model.command("import", short_help="Make a model directory of a TorchScript or exported program.")
+@model.command(
+    "import",
+    short_help="Make a model directory of a TorchScript or exported program.",
+    epilog=exit_codes_help(ExitCode.MODEL),
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
@@ -187,7 +196,11 @@ def import_command(
     click.echo(f"written to {directory}; next: livestep model check {directory}")
 
 
-@model.command("init", short_help="Write a small working example of a model of your own.")
+@model.command(
+    "init",
+    short_help="Write a small working example of a model of your own.",
+    epilog=exit_codes_help(ExitCode.SETTING),
+)
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
 def init_command(directory: Path) -> None:
     """Write a model, its training, events and a test to DIR; its README makes it live."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +17,11 @@ from pipeline.client import (
     TopicReader,
 )
 from pipeline.commands.options import bootstrap_servers_option, codec_option
+from pipeline.errors import ReaderGoneError
+from pipeline.exit_codes import ExitCode, exit_codes_help
+from pipeline.standard_streams import discard_output
+
+_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,7 +51,7 @@ def _following_options(function: F) -> F:
     return function
 
 
-@click.command()
+@click.command(epilog=_EXIT_CODES)
 @click.option("--topic", required=True, help="Output topic of the worker.")
 @codec_option
 @_following_options
@@ -72,7 +76,7 @@ def predictions(
         _print_lines(reader, prediction_line, max_count, idle_timeout_s)
 
 
-@click.command("dead-letters")
+@click.command("dead-letters", epilog=_EXIT_CODES)
 @click.option("--topic", required=True, help="Input topic, whose dead-letter topic is read.")
 @_following_options
 def dead_letters(
@@ -154,10 +158,8 @@ def _quiet_end() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         return
-    except BrokenPipeError:
-        # Python flushes standard output once more at its end; that must not fail again.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, click.get_binary_stream("stdout").fileno())
+    except ReaderGoneError:
+        discard_output()
 
 
 def _line(members: dict[str, Any]) -> bytes:

@@ -23,6 +23,7 @@ from pipeline.commands.event_files import (
     read_json_lines,
 )
 from pipeline.commands.options import bootstrap_servers_option, codec_option
+from pipeline.exit_codes import ExitCode, exit_codes_help
 
 #: The progress bar moves after so many lines.
 _PROGRESS_LINES = 500
@@ -33,7 +34,7 @@ _STANDARD_INPUT = ("-", "<stdin>")
 _READERS = {"csv": read_csv, "jsonl": read_json_lines}
 
 
-@click.command()
+@click.command(epilog=exit_codes_help(ExitCode.FOUND, ExitCode.SETTING, ExitCode.KAFKA))
 @click.argument("file", type=click.File("rb"), metavar="FILE.csv|.jsonl|-")
 @click.option("--topic", required=True, help="Where to; must exist.")
 @click.option("--key", required=True, metavar="COLUMN", help="Column that says whose event it is.")

@@ -6,9 +6,12 @@ import click
 
 from pipeline.commands.options import bootstrap_servers_option
 from pipeline.errors import ConfigError
+from pipeline.exit_codes import ExitCode, exit_codes_help
 from pipeline.records import dead_letter_topic
 from pipeline.topic_copy import copy_topic
 from pipeline.topics import create_topics, describe_topics
+
+_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA)
 
 
 @click.group()
@@ -16,7 +19,7 @@ def topics() -> None:
     """Create, list and copy topics."""
 
 
-@topics.command()
+@topics.command(epilog=_EXIT_CODES)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
     "--partitions",
@@ -78,7 +81,7 @@ def _config(settings: tuple[str, ...]) -> dict[str, str]:
     return config
 
 
-@topics.command("list")
+@topics.command("list", epilog=_EXIT_CODES)
 @bootstrap_servers_option
 def list_topics(bootstrap_servers: str) -> None:
     """List topics with their partitions and replicas."""
@@ -89,7 +92,7 @@ def list_topics(bootstrap_servers: str) -> None:
         )
 
 
-@topics.command()
+@topics.command(epilog=_EXIT_CODES)
 @click.argument("source")
 @click.argument("target")
 @bootstrap_servers_option

@@ -1,6 +1,7 @@
 """`livestep publish`, `predictions`, `dead-letters` and `topics` on a real broker."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -191,8 +192,8 @@ def test_dead_letters_are_one_json_line_each(invoke, bootstrap_servers, topic, c
 def follower(bootstrap_servers, topic):
     """`livestep predictions` as a process of its own, which has printed one line."""
     put(bootstrap_servers, topic, 1)
-    program = "from pipeline.commands.predictions import predictions; predictions()"
-    command = [sys.executable, "-c", program, "--topic", topic, "--from-beginning"]
+    program = "from pipeline.cli import main; main()"
+    command = [sys.executable, "-c", program, "predictions", "--topic", topic, "--from-beginning"]
     command += ["--bootstrap-servers", bootstrap_servers]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -213,6 +214,74 @@ def test_a_closed_pipe_ends_following_quietly(follower, bootstrap_servers, topic
     put(bootstrap_servers, topic, 5)
     assert follower.wait(WAIT_S) == 0
     assert follower.stderr.read() == ""
+
+
+def run_livestep(bootstrap_servers, redirection, *arguments):
+    """Run the command line in a shell, its output redirected."""
+    command = f'"$0" -m pipeline.cli "$@" {redirection}\nexit ${{PIPESTATUS[0]}}'
+    return subprocess.run(
+        ["bash", "-c", command, sys.executable, *arguments],
+        env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S * 2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">/dev/full", "No space left on device"), (">&-", "it is closed")],
+)
+def test_predictions_that_cant_be_written_are_one_line_and_exit_code_11(
+    bootstrap_servers, topic, redirection, why
+):
+    put(bootstrap_servers, topic, 3)
+    for command in (["predictions", "--topic", topic, "--from-beginning"], ["topics", "list"]):
+        done = run_livestep(bootstrap_servers, redirection, *command)
+        assert done.returncode == 11, done.stderr
+        assert done.stderr == f"error: standard output can't be written: {why}\n"
+
+
+def test_the_first_lines_of_predictions_can_be_taken(bootstrap_servers, topic):
+    put(bootstrap_servers, topic, 20_000)
+    options = ["--topic", topic, "--from-beginning", "--max", "20000"]
+    done = run_livestep(bootstrap_servers, "| head -n 1", "predictions", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["timestep"] == 0
+
+
+def test_publishing_needs_no_standard_output(bootstrap_servers, topic, tmp_path):
+    file = tmp_path / "days.csv"
+    file.write_text("flat,a\nk,1\n")
+    for redirection in (">&-", ">/dev/full", "2>&-", "2>/dev/full"):
+        options = ["--topic", topic, "--key", "flat"]
+        done = run_livestep(bootstrap_servers, redirection, "publish", str(file), *options)
+        assert done.returncode == 0, done.stderr
+    assert len(published(bootstrap_servers, topic, 4)) == 4
+
+
+def test_a_client_that_speaks_to_a_broker_loads_no_torch(bootstrap_servers, topic, tmp_path):
+    put(bootstrap_servers, topic, 1)
+    file = tmp_path / "days.jsonl"
+    file.write_text('{"k": "a", "x": 1}\n')
+    for command in (
+        ["topics", "list"],
+        ["publish", str(file), "--topic", topic, "--key", "k"],
+        ["predictions", "--topic", topic, "--from-beginning", "--max", "1"],
+    ):
+        code = (
+            "import sys\nfrom pipeline.cli import cli\n"
+            f"cli({command!r}, standalone_mode=False)\n"
+            "assert not {'torch', 'faust', 'confluent_kafka'} & set(sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S * 2,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 # ---- topics
