@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +47,33 @@ def max_difference(left: Tensor, right: Tensor) -> float:
     return float((left - right).detach().abs().max())
 
 
-def check_close(left: State, right: State, what: str, limit: float = 0.0) -> float:
+class Agreement(NamedTuple):
+    """How well two roads agree.
+
+    Attributes:
+        difference: The largest.
+        allowed: What it may be: the tolerance, in proportion to values above 1.
+    """
+
+    difference: float
+    allowed: float
+
+
+#: Of what has nothing to compare.
+EXACT = Agreement(0.0, 0.0)
+
+
+def worse(*agreements: Agreement) -> Agreement:
+    """Return the agreement that comes closest to what is allowed; the first of equals.
+
+    Example:
+        >>> worse(Agreement(2e-6, 1e-5), Agreement(9e-5, 1e-3))
+        Agreement(difference=2e-06, allowed=1e-05)
+    """
+    return max(agreements, key=lambda one: one.difference / (one.allowed or 1.0))
+
+
+def check_close(left: State, right: State, what: str, limit: float = 0.0) -> Agreement:
     """Check that two tensors, or two states, agree.
 
     Args:
@@ -57,12 +84,12 @@ def check_close(left: State, right: State, what: str, limit: float = 0.0) -> flo
             have to be equal.
 
     Returns:
-        difference: The largest.
+        agreement: Of the pair of tensors that comes closest to what is allowed.
 
     Raises:
         AssertionError: If they don't agree.
     """
-    worst = 0.0
+    worst = EXACT
     pairs = zip(state_tensors(left), state_tensors(right), strict=True)
     for left_tensor, right_tensor in pairs:
         difference = max_difference(left_tensor, right_tensor)
@@ -75,7 +102,7 @@ def check_close(left: State, right: State, what: str, limit: float = 0.0) -> flo
             raise AssertionError(
                 f"{what}: they differ by {difference:.3g}, allowed is {allowed:.3g}"
             )
-        worst = max(worst, difference)
+        worst = worse(worst, Agreement(difference, allowed))
     return worst
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from models.check_data import random_rows, tolerance_of
+from models.check_data import random_rows
 from models.contract import StepModel
 from models.errors import ModelError
 from models.field_types import Field
@@ -65,7 +65,6 @@ def report(
     except Exception as error:  # whatever the model's code raises
         yield CheckResult("model steps", "failed", _in_words(error), "let it step three times")
         return
-    limit = tolerance_of(model)
     failed: list[str] = []
     for trial in prepared:
         if causes := [name for name in failed if name in trial.needs]:
@@ -79,7 +78,9 @@ def report(
         else:
             result = "yes"
             if measured is not None:
-                result = f"within {measured:.1g}, allowed is {limit:g}" if measured else "exactly"
+                result = "exactly"
+                if measured.difference:
+                    result = f"within {measured.difference:.2g}, allowed is {measured.allowed:.2g}"
             yield CheckResult(trial.name, "ok", result)
     yield from _speeds(model, inputs, speed_s, failed)
 

@@ -1,8 +1,8 @@
 """What every model has to hold, as checks that a test calls on any `StepModel`.
 
 `trials.check_model` runs them all, `check_report.report` makes a table of them. Each raises
-AssertionError with the difference that it found, or returns the largest that it has seen; none uses
-the `assert` statement, so that they also work under `python -O`.
+AssertionError with the difference that it found, or returns the largest that it has seen with what
+is allowed; none uses the `assert` statement, so that they also work under `python -O`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from models.check_data import (
+    EXACT,
     TOLERANCE,
+    Agreement,
     check_close,
     max_difference,
     pack,
@@ -23,6 +25,7 @@ from models.check_data import (
     step_through,
     tolerance_of,
     unpack,
+    worse,
 )
 from models.contract import State, StepModel, like_state, state_tensors
 
@@ -47,7 +50,7 @@ __all__ = [  # with what tests of a model use beside the checks
 ]
 
 
-def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: State) -> float:
+def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: State) -> Agreement:
     """Check that stepping L times gives the outputs of one unroll, from the same states.
 
     Args:
@@ -60,19 +63,21 @@ def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: Sta
     return check_close(outputs, unrolled, "step and unroll", tolerance_of(model))
 
 
-def check_none_means_zeros(model: StepModel, inputs: Tensor) -> float:
+def check_none_means_zeros(model: StepModel, inputs: Tensor) -> Agreement:
     """Check that `prev_state=None` is the same as `initial_state`, for inputs (N, H_in)."""
     limit = tolerance_of(model)
     zeros = model.initial_state(len(inputs))
     output, state = model.step(inputs)
     zeros_output, zeros_state = model.step(inputs, zeros)
-    return max(
+    return worse(
         check_close(output, zeros_output, "outputs from None and from zeros", limit),
         check_close(state, zeros_state, "states from None and from zeros", limit),
     )
 
 
-def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_state: State) -> float:
+def check_split_anywhere(
+    model: StepModel, sequences: Sequence[Tensor], prev_state: State
+) -> Agreement:
     """Check that cutting each sequence once, anywhere, changes nothing.
 
     Args:
@@ -80,7 +85,7 @@ def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_sta
         sequences: N tensors (L, H_in) of one length L.
         prev_state: (N, ...) each.
     """
-    limit, worst = tolerance_of(model), 0.0
+    limit, worst = tolerance_of(model), EXACT
     packed, _ = pack(sequences)
     whole_outputs, whole_state = model.step_packed(packed, prev_state)
     for cut in range(1, len(sequences[0])):
@@ -89,7 +94,7 @@ def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_sta
         head_outputs, state = model.step_packed(head, prev_state)
         tail_outputs, state = model.step_packed(tail, state)
         outputs = torch.cat([head_outputs, tail_outputs])
-        worst = max(
+        worst = worse(
             worst,
             check_close(outputs, whole_outputs, f"outputs cut at {cut} and whole", limit),
             check_close(state, whole_state, f"states cut at {cut} and whole", limit),
@@ -99,7 +104,7 @@ def check_split_anywhere(model: StepModel, sequences: Sequence[Tensor], prev_sta
 
 def check_packed_equals_unroll(
     model: StepModel, sequences: Sequence[Tensor], prev_state: State
-) -> float:
+) -> Agreement:
     """Check both packed roads against the unroll of each key alone, and against each other.
 
     Since each key is unrolled in a batch of one, this is also the check that neighbours don't mix.
@@ -114,20 +119,22 @@ def check_packed_equals_unroll(
     packed_state = rows_of(prev_state, order)
     outputs, state = model.step_packed(packed, packed_state)
     slow_outputs, slow_state = model.step_packed_by_rank(packed, packed_state)
-    worst = max(
+    worst = worse(
         check_close(outputs, slow_outputs, "outputs of step_packed and its slow twin", limit),
         check_close(state, slow_state, "states of step_packed and its slow twin", limit),
     )
     for key, streamed in enumerate(unpack(outputs, packed.batch_sizes, order)):
         own = rows_of(prev_state, [key])
         alone = model.unroll(sequences[key].unsqueeze(1), own).squeeze(1)  # (L_i, H_out)
-        worst = max(worst, check_close(streamed, alone, f"key {key} among others and alone", limit))
+        worst = worse(
+            worst, check_close(streamed, alone, f"key {key} among others and alone", limit)
+        )
     return worst
 
 
 def check_neighbours(
     model: StepModel, sequence: Tensor, prev_state: State, others: Tensor
-) -> float:
+) -> Agreement:
     """Check that a row doesn't depend on the others: alone, in another order, among strangers.
 
     Args:
@@ -139,13 +146,13 @@ def check_neighbours(
     limit = tolerance_of(model)
     count, other_count = sequence.shape[1], others.shape[1]
     outputs, state = step_through(model, sequence, prev_state)
-    worst = 0.0
+    worst = EXACT
 
     def compare(rows: list[int], among: Tensor, start: State, first: int, how: str) -> None:
         nonlocal worst
         found_outputs, found_state = step_through(model, among, start)
         block = range(first, first + len(rows))
-        worst = max(
+        worst = worse(
             worst,
             check_close(found_outputs[:, list(block)], outputs[:, rows], f"outputs {how}", limit),
             check_close(rows_of(found_state, block), rows_of(state, rows), f"states {how}", limit),

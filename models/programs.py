@@ -172,6 +172,7 @@ class ProgramModel(StepAdapter):
 
     Attributes:
         program: The module that runs it.
+        inputs_at: Place of the inputs among the arguments.
         device_mark: Says where states are made, also for a program without weights.
 
     Args:
@@ -207,7 +208,7 @@ class ProgramModel(StepAdapter):
             )
         self.program = program.module
         self._state = tuple(state)
-        self._inputs_at = program.arguments.index(rest[0])
+        self.inputs_at = program.arguments.index(rest[0])
         self.register_buffer("device_mark", torch.empty(0, device=device), persistent=False)
         self._is_casting = is_casting
 
@@ -229,7 +230,7 @@ class ProgramModel(StepAdapter):
             tensor.movedim(0, one.axis)
             for tensor, one in zip(state_tensors(state), self._state, strict=True)
         ]
-        arguments.insert(self._inputs_at, inputs)
+        arguments.insert(self.inputs_at, inputs)
         outputs, *following = _flattened(self.program(*arguments))
         if len(following) != len(self._state):
             raise ModelError(

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import torch
 
-from models.check_data import random_rows, random_sequences, random_state
+from models.check_data import Agreement, random_rows, random_sequences, random_state
 from models.checks import (
     check_finite,
     check_neighbours,
@@ -27,6 +27,7 @@ from models.checks import (
 from models.contract import StepModel
 from models.disk import LoadedModel
 from models.field_types import Field
+from models.look_ahead import check_no_look_ahead
 
 #: Timesteps after which outputs still have to be finite.
 LONG = 300
@@ -42,7 +43,10 @@ ADVICE: Final = {
     f"{LONG} timesteps are tried",
     "state saved and loaded": "keep nothing on self from step to step: only the state is saved",
     "no state means zeros": "let step(inputs, None) begin with initial_state(len(inputs))",
-    "step equals unroll": "let unroll begin with the state it is given, or leave unroll out",
+    "no look-ahead": "live, a prediction has only the events so far: train a net without "
+    "bidirectional=True, without a mean or norm along time, with a causal padding or mask",
+    "step equals unroll": "let unroll begin with the state it is given and compute what step "
+    "computes: the net is trained with the one and served with the other",
     "neighbours don't mix": "no mean, norm or sum over axis 0, no use of a row's place: axis 0 "
     "is the keys",
     "packed equals unroll": "let step_packed return each key's own last state, or leave "
@@ -62,7 +66,8 @@ NEEDS: Final = {
     "outputs are finite": _WRITTEN,
     "state saved and loaded": _SOUND[:-1],
     "no state means zeros": _SOUND,
-    "step equals unroll": _SOUND,
+    "no look-ahead": _SOUND,
+    "step equals unroll": (*_SOUND, "no look-ahead"),
     "neighbours don't mix": _SOUND,
     "packed equals unroll": (*_SOUND, "step equals unroll", "neighbours don't mix"),
     "split anywhere": (*_SOUND, "packed equals unroll"),
@@ -74,13 +79,13 @@ class Trial(NamedTuple):
 
     Attributes:
         name: Of the check.
-        run: Raises AssertionError, or returns the largest difference that it saw, if it measures.
+        run: Raises AssertionError, or returns how well what it has measured agrees, if it measures.
         advice: What to do if it fails.
         needs: The checks that it builds on, which come before it.
     """
 
     name: str
-    run: Callable[[], float | None]
+    run: Callable[[], Agreement | None]
     advice: str
     needs: tuple[str, ...] = ()
 
@@ -109,10 +114,11 @@ def trials(model: StepModel, seed: int = 0, inputs: Sequence[Field] | None = Non
         rows = random_rows(model, LONG * 4, generator, inputs)
         check_finite(model, rows.reshape(LONG, 4, -1), model.initial_state(4))
 
-    runs: dict[str, Callable[[], float | None]] = {
+    runs: dict[str, Callable[[], Agreement | None]] = {
         "state is stable": lambda: check_state_stable(model, sequence[0], state),
         "no state means zeros": lambda: check_none_means_zeros(model, sequence[0]),
         "step is repeatable": lambda: check_repeatable(model, sequence[0], state),
+        "no look-ahead": lambda: check_no_look_ahead(model, sequence, state),
         "step equals unroll": lambda: check_step_equals_unroll(model, sequence, state),
         "split anywhere": lambda: check_split_anywhere(model, equal, state),
         "packed equals unroll": lambda: check_packed_equals_unroll(model, ragged, state),

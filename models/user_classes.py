@@ -146,7 +146,7 @@ class AdaptedModel(StepAdapter):
         check_sequence(sequence, self.input_size)
         state = self.initial_state(sequence.shape[1]) if prev_state is None else prev_state
         with Naming("unroll"):
-            outputs = own(self._cast(sequence), state)
+            outputs = own(self.cast(sequence), state)
         _check_outputs(outputs, (*sequence.shape[:2], self.output_size), "unroll")
         return outputs.float()  # type: ignore[no-any-return]
 
@@ -160,7 +160,7 @@ class AdaptedModel(StepAdapter):
         check_packed(sequence, self.input_size)
         key_count = int(sequence.batch_sizes[0])
         state = self.initial_state(key_count) if prev_state is None else prev_state
-        packed = PackedSequence(self._cast(sequence.data), sequence.batch_sizes)
+        packed = PackedSequence(self.cast(sequence.data), sequence.batch_sizes)
         with Naming("step_packed"):
             result = own(packed, state)
         shape = (len(sequence.data), self.output_size)
@@ -170,9 +170,10 @@ class AdaptedModel(StepAdapter):
         return self.module.initial_state(batch_size)  # type: ignore[operator]
 
     def _inner_step(self, inputs: Tensor, state: State) -> Any:
-        return self.module.step(self._cast(inputs), state)  # type: ignore[operator]
+        return self.module.step(self.cast(inputs), state)  # type: ignore[operator]
 
-    def _cast(self, inputs: Tensor) -> Tensor:
+    def cast(self, inputs: Tensor) -> Tensor:
+        """Cast inputs to what the module takes."""
         return inputs.to(weights_dtype(self.module)) if self._is_casting else inputs
 
 

@@ -35,6 +35,7 @@ def script(module: nn.Module) -> bytes:
 def trace(module: nn.Module, *examples: Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return torch.jit.trace(module, examples).save_to_buffer()  # type: ignore[no-any-return]
 
 
@@ -43,5 +44,8 @@ def export(module: nn.Module, *examples: Tensor, axes: tuple[int, ...] | None = 
     count = torch.export.Dim("N")
     shapes = None if axes is None else tuple({axis: count} for axis in axes)
     buffer = io.BytesIO()
-    torch.export.save(torch.export.export(module, examples, dynamic_shapes=shapes), buffer)
+    with warnings.catch_warnings():
+        # torch takes the flat weights of its own RNNs for attributes that the module sets.
+        warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
+        torch.export.save(torch.export.export(module, examples, dynamic_shapes=shapes), buffer)
     return buffer.getvalue()

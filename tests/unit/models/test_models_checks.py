@@ -106,6 +106,13 @@ class NotAlike(GRU):
         return torch.arange(batch_size).reshape(-1, 1, 1).expand(-1, 1, 4) / 100.0
 
 
+class LooksAhead(GRU):
+    """Which takes the mean along time away, as a norm over a whole sequence does."""
+
+    def unroll(self, sequence: Tensor, prev_state: Any = None) -> Tensor:
+        return super().unroll(sequence - sequence.mean(dim=0, keepdim=True), prev_state)
+
+
 @pytest.mark.parametrize(
     ("model", "check", "found"),
     [
@@ -114,6 +121,7 @@ class NotAlike(GRU):
             "step equals unroll",
             "step and unroll: they differ by",
         ),
+        (LooksAhead(1, 4, 1), "no look-ahead", "before timestep 1 when only later inputs change"),
         (
             adapted(user_models.WrongEqualPacked()),
             "split anywhere",
@@ -272,9 +280,32 @@ def test_whole_numbers_have_to_be_equal_and_floats_within_the_tolerance() -> Non
     with pytest.raises(AssertionError, match="differ by nan"):
         check_close(torch.tensor([float("nan")]), torch.tensor([1.0]), "outputs")
     large = torch.tensor([1e6])
-    assert check_close(large, large + 1, "large values, in proportion") == 1.0
+    agreement = check_close(large, large + 1, "large values, in proportion")
+    assert agreement == (1.0, pytest.approx(10.0, rel=1e-5))
     with pytest.raises(AssertionError):
         check_close(torch.tensor([1.0]), torch.tensor([1.0001]), "small values")
+
+
+def test_the_table_shows_the_limit_that_was_applied() -> None:
+    class Large(GRU):
+        """Whose outputs are in the thousands; its unroll is off by less than their tolerance."""
+
+        def step(self, inputs: Tensor, prev_state: Any = None) -> Any:
+            output, state = super().step(inputs, prev_state)
+            return 1e4 + output, state
+
+        def unroll(self, sequence: Tensor, prev_state: Any = None) -> Tensor:
+            return 1e4 + 0.02 + super().unroll(sequence, prev_state)
+
+    torch.manual_seed(0)
+    rows = {row.name: row for row in report(Large(1, 4, 1).requires_grad_(False), speed_s=0.01)}
+    assert rows["step equals unroll"].result == "within 0.02, allowed is 0.1"
+
+
+def test_of_several_pairs_the_one_closest_to_its_limit_is_shown() -> None:
+    large, small = torch.tensor([1e4]), torch.tensor([0.5])
+    found = check_close((large + 0.01, small + 9e-6), (large, small), "two tensors")
+    assert found.allowed == 1e-5 and found.difference == pytest.approx(9e-6, rel=1e-2)
 
 
 def test_the_tolerance_is_that_of_the_coarsest_dtype() -> None:
