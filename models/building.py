@@ -14,7 +14,7 @@ from models.description import ModelFile, check_description, check_widths
 from models.devices import device_of
 from models.errors import ModelError
 from models.field_types import is_index, total_width
-from models.programs import PROGRAM_FILES, TRIED_BATCH_SIZES, how_to_export, program_model
+from models.programs import PROGRAM_FILES, how_to_export, program_model
 from models.reading import DESCRIPTION_FILE
 from models.user_classes import AdaptedModel, StepAdapter, try_step
 from models.weights import CELLS, check_dtype, check_weights, empty_cell, fingerprint_of
@@ -81,10 +81,8 @@ def build_net(
     net.to(device)
     where = device_of(net)  # without weights to say where, states are made on the CPU
     try:
-        if isinstance(net, AdaptedModel):
-            try_step(net, where)
-        elif isinstance(net, StepAdapter):
-            _try_program(net, where)
+        if isinstance(net, StepAdapter):
+            try_step(net, where, how_to_export if module is None else None)
     except ModelError as error:
         raise error.in_file(file) from error
     return net
@@ -101,16 +99,6 @@ def _program(
         _is_casting(description),
         device,
     )
-
-
-def _try_program(net: StepAdapter, device: torch.device) -> None:
-    """Try a program with several numbers of keys: it may have been made for one of them."""
-    first, *others = TRIED_BATCH_SIZES
-    try_step(net, device, (first,))
-    try:
-        try_step(net, device, tuple(others))
-    except ModelError as error:
-        raise how_to_export(error) from error
 
 
 def _is_casting(description: ModelFile) -> bool:

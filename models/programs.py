@@ -35,9 +35,6 @@ Kind = Literal["torchscript", "exported"]
 #: What `model.json` names as the class, and the file that lies beside it.
 PROGRAM_FILES: Final[Mapping[str, str]] = {"torchscript": "model.pt", "exported": "model.pt2"}
 
-#: Numbers of keys with which a program is tried: it has to take any number.
-TRIED_BATCH_SIZES = (2, 1, 5)
-
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STATE_DTYPES}
 
 _HOW_TO_EXPORT = (

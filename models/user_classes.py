@@ -12,8 +12,9 @@ where a state is one tensor or a tuple of tensors, of `STATE_DTYPES` and shapes 
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -188,7 +189,15 @@ class Naming:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, FOREIGN_ERRORS) and not isinstance(error, ModelError):
-            raise ModelError(f"{self._method} raised {type(error).__name__}: {error}") from error
+            raise ModelError(f"{self._method} raised {_error_in_words(error)}") from error
+
+
+def _error_in_words(error: BaseException) -> str:
+    """Name an error; one of TorchScript by its last line, which follows the source code."""
+    text = str(error)
+    if text.startswith("The following operation failed in the TorchScript interpreter"):
+        text = text.strip().splitlines()[-1].removeprefix("RuntimeError: ")
+    return f"{type(error).__name__}: {text}"
 
 
 def weights_dtype(module: nn.Module) -> torch.dtype:
@@ -200,29 +209,71 @@ def weights_dtype(module: nn.Module) -> torch.dtype:
 
 
 @torch.inference_mode()
-def try_step(net: StepAdapter, device: torch.device, batch_sizes: tuple[int, ...] = (2,)) -> None:
-    """Step once from zeros, so that what contradicts itself is found before the first event.
+def try_step(
+    net: StepAdapter,
+    device: torch.device,
+    explain: Callable[[ModelError], ModelError] | None = None,
+) -> None:
+    """Step once from zeros in batches of several sizes, to find what contradicts itself.
+
+    A size that equals another dimension proves nothing: (2 layers, N, H) has a row for each of two
+    keys. So two of the sizes are such that no state tensor has them.
 
     Args:
         net: On its device.
         device: That device.
-        batch_sizes: The numbers of keys with which to try.
+        explain: Adds to an error that the first size did not show.
 
     Raises:
-        ModelError: If it does.
+        ModelError: If a state has no row for each key, changes in a step, or is not the same for
+            all new keys; or if an output has no row for each key.
     """
-    for batch_size in batch_sizes:
-        with Naming("inputs"):
-            inputs = torch.zeros(batch_size, net.input_size, device=device)
-        state = net.initial_state(batch_size)
-        for tensor in flat(state):
-            if tensor.device.type != device.type:
-                raise ModelError(
-                    "initial_state: the state has to be made on the device of the weights",
-                    expected=device,
-                    found=tensor.device,
-                )
-        net.step(inputs, state)
+    first = _try_size(net, device, 2)
+    dims = {size for tensor in first for size in tensor.shape[1:]}
+    unlike_others = itertools.islice((size for size in itertools.count(3) if size not in dims), 2)
+    try:
+        for batch_size in (*unlike_others, 1):
+            _check_alike(first, _try_size(net, device, batch_size))
+    except ModelError as error:
+        raise explain(error) if explain else error from error.__cause__
+
+
+def _try_size(net: StepAdapter, device: torch.device, batch_size: int) -> tuple[Tensor, ...]:
+    """Step once from zeros with a number of keys; give the state that these begin with."""
+    with Naming("inputs"):
+        inputs = torch.zeros(batch_size, net.input_size, device=device)
+    state = net.initial_state(batch_size)
+    for tensor in flat(state):
+        if tensor.device.type != device.type:
+            raise ModelError(
+                "initial_state: the state has to be made on the device of the weights",
+                expected=device,
+                found=tensor.device,
+            )
+    kept = tuple(tensor.clone() for tensor in flat(state))  # a step may write to what it is given
+    net.step(inputs, state)
+    return kept
+
+
+def _check_alike(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> None:
+    """Check that new keys begin alike, however many there are: one of them stands for all."""
+    if len(some) != len(others):
+        raise ModelError(
+            "initial_state: the number of tensors depends on the number of keys",
+            expected=len(some),
+            found=len(others),
+        )
+    for one, other in zip(some, others, strict=True):
+        if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
+            raise ModelError(
+                "initial_state: what a key begins with depends on how many keys there are",
+                expected=f"{_dtype_name(one.dtype)} {('N', *one.shape[1:])}",
+                found=f"{_dtype_name(other.dtype)} {tuple(other.shape)} for {len(other)} keys",
+            )
+        rows = torch.cat([one, other])
+        if rows.numel() and not torch.equal(rows[:1].expand_as(rows), rows):
+            problem = "initial_state: new keys have to begin alike, with zeros or what was learned"
+            raise ModelError(problem, found="rows that differ")
 
 
 def _check_outputs(outputs: Any, shape: tuple[int, ...], method: str) -> None:

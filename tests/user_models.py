@@ -227,6 +227,51 @@ class KeyLast(Sum):
         return self.weight.new_zeros(1, batch_size)
 
 
+class LayersFirst(Sum):
+    """Whose state is torch's (layers, N, H), of two layers: two keys don't show it."""
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight.new_zeros(2, batch_size, 1)
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.stack([torch.tanh(state[0] + inputs), state[1]])
+        return state[0] * self.weight, state
+
+
+class LayersFirstLater(LayersFirst):
+    """Whose state has the key first at the start, and second after a step."""
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight.new_zeros(batch_size, 2, 1)
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return super().step(inputs, state if len(state) == 2 else state.transpose(0, 1))
+
+
+class AsManyColumns(Sum):
+    """Whose state has a column for each key."""
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight.new_zeros(batch_size, batch_size)
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs * self.weight, state + 1
+
+
+class BeginsDrawn(Sum):
+    """In which each new key begins elsewhere."""
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.randn(batch_size, 1)
+
+
+class TwoRowsOut(Sum):
+    """Which always gives two rows."""
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.weight.expand(2, 1), state
+
+
 class NotAPair(Sum):
     """Which forgets to return its state."""
 

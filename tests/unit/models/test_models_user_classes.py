@@ -215,6 +215,17 @@ def test_a_package_may_lie_in_the_current_folder_only_while_it_is_imported(
         ("Grows", r"step: the state changes.*\(2, 1\) on cpu, found float32 \(2, 2\) on cpu"),
         ("ChangesDtype", "step: the state changes.*found float64"),
         ("KeyLast", r"initial_state: axis 0 .*expected \(2, \.\.\.\), found \(1, 2\)"),
+        ("LayersFirst", r"initial_state: axis 0 .*expected \(3, \.\.\.\), found \(2, 3, 1\)"),
+        (
+            "LayersFirstLater",
+            r"the state changes.*expected .*\(3, 2, 1\).*found .*\(2, 3, 1\)",
+        ),
+        (
+            "AsManyColumns",
+            r"depends on how many keys .*'N', 2\), found .*\(3, 3\) for 3 keys",
+        ),
+        ("BeginsDrawn", "initial_state: new keys have to begin alike"),
+        ("TwoRowsOut", r"the outputs have not the shape .*expected \(3, 1\), found \(2, 1\)"),
         ("NotAPair", "step: it has to return a pair .*found a Tensor"),
         ("DictState", "initial_state: a state is one tensor, or a tuple of tensors .*a dict"),
         ("TwoOutputs", r"step: the outputs have not the shape .*expected \(2, 1\), found \(2, 2\)"),
