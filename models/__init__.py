@@ -20,6 +20,9 @@ fields, rules and `model.json` can be had without torch.
     description.py   what model.json says, and its checks
     reading.py       reading a directory's files; read_description needs no torch
     weights.py       the classes that take weights, the checks of weights, and the fingerprint
+    storable.py      what save_model takes, and what to give it instead of anything else
+    stored_weights.py  weights between a module and the bytes of model.safetensors
+    writing.py       writing a directory's files, all or none
     building.py      from what model.json says to a net that steps
     user_classes.py  what classes of the user's own have to be, and the adapter around them
     class_imports.py finding them by name, if their package is allowed

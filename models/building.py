@@ -16,6 +16,7 @@ from models.errors import ModelError
 from models.field_types import is_index, total_width
 from models.programs import PROGRAM_FILES, how_to_export, program_model
 from models.reading import DESCRIPTION_FILE
+from models.stored_weights import module_weights
 from models.user_classes import AdaptedModel, StepAdapter, try_step
 from models.weights import CELLS, check_dtype, check_weights, empty_cell, fingerprint_of
 
@@ -72,11 +73,12 @@ def build_net(
             raise error.in_file(file) from error
     check_description(description, net, file)
     if module is not None:
-        check_weights(contents, module, weights_file, is_own=net is module)
+        weights = module_weights(contents, module)
+        check_weights(weights, module, weights_file, is_own=net is module)
         check_dtype(description, contents, file)
     _check_fingerprint(description, contents, file)
     if module is not None:
-        module.load_state_dict(contents, assign=True)
+        module.load_state_dict(weights, assign=True)
     net.eval().requires_grad_(False)
     net.to(device)
     where = device_of(net)  # without weights to say where, states are made on the CPU

@@ -10,7 +10,6 @@ and description which don't belong together (an interrupted save, a mixed-up cop
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from models.building import WEIGHTS_FILE, build_net, contents_file
 from models.class_imports import class_path, import_class
@@ -37,8 +33,11 @@ from models.offline_log import answer_events
 from models.programs import PROGRAM_FILES, Program, StateTensor, check_program_allowed
 from models.reading import DESCRIPTION_FILE, read_description, read_file
 from models.rules import SequenceRules
+from models.storable import storable_model
+from models.stored_weights import read_weights, weights_of, write_weights
 from models.user_classes import AdaptedModel, Naming, kind_of
 from models.weights import CELLS, fingerprint_of
+from models.writing import write_files
 
 #: One output for each event of each key, for good.
 DEFAULT_RULES = SequenceRules()
@@ -135,7 +134,7 @@ def save_model(
 
     Args:
         model: A model of this package, float32; or any module with `initial_state` and `step` whose
-            class can be imported, see `user_classes`. On any device.
+            class can be imported, see `user_classes`. On any device; compiled by torch or not.
         directory: Where to write.
         inputs: What the H_in columns mean; by default `Number("x", input_size)`.
         outputs: What the H_out columns mean; by default `Number("y", output_size)`.
@@ -158,6 +157,7 @@ def save_model(
         >>> loaded.inputs[0].name, loaded.outputs[0].name, len(loaded.fingerprint)
         ('wind', 'y', 16)
     """
+    model = storable_model(model)
     is_own = type(model) in CELLS.values()
     module = model.module if isinstance(model, AdaptedModel) else model
     if sizes is None or is_own:
@@ -165,7 +165,7 @@ def save_model(
     if not isinstance(sizes, Mapping):
         problem = "the arguments of the class, by name"
         raise ModelError(problem, field="sizes", expected="a dict", found=kind_of(sizes))
-    weights = _weights(module)
+    weights = weights_of(module)
     is_float32 = all(tensor.dtype == torch.float32 for tensor in weights.values())
     if inputs is None:
         inputs = [_default_field("x", model, "input_size")]
@@ -179,7 +179,8 @@ def save_model(
     text = _describe(description, weights)
     # What can't be loaded is not written.
     build_net(decode_description(text, None), weights, type(module), torch.device("cpu"), None)
-    _write(Path(directory), {WEIGHTS_FILE: safetensors.torch.save(weights), DESCRIPTION_FILE: text})
+    files = {WEIGHTS_FILE: write_weights(weights), DESCRIPTION_FILE: text}
+    write_files(Path(directory), files)
 
 
 def save_program(
@@ -214,7 +215,7 @@ def save_program(
     description.sizes = {"state": msgspec.to_builtins(tuple(state))}
     text = _describe(description, contents)
     build_net(decode_description(text, None), contents, None, torch.device("cpu"), None)
-    _write(Path(directory), {PROGRAM_FILES[kind]: program, DESCRIPTION_FILE: text})
+    write_files(Path(directory), {PROGRAM_FILES[kind]: program, DESCRIPTION_FILE: text})
 
 
 def load_model(
@@ -309,31 +310,11 @@ def _describe(description: ModelFile, contents: Mapping[str, Tensor]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"
 
 
-def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace_files({folder / name: content for name, content in contents.items()})
-    except OSError as error:
-        raise ModelError(f"can't be written: {error.strerror}", file=folder) from error
-
-
 def _sizes(model: nn.Module) -> Any:
     """Ask a model for the arguments that make an equal one; none if it has no method `sizes`."""
     with Naming("sizes"):
         made_with = getattr(model, "sizes", None)
         return made_with() if callable(made_with) else {}
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """Copy a module's weights to the CPU, each with memory of its own."""
-    weights = {}
-    for name, tensor in module.state_dict().items():
-        if not isinstance(tensor, Tensor):
-            raise ModelError("only tensors can be saved", field=name, found=type(tensor).__name__)
-        if is_lazy(tensor):
-            raise ModelError("a lazy weight has no values yet: step the model once", field=name)
-        weights[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return weights
 
 
 def _read_contents(file: Path) -> dict[str, Tensor]:
@@ -342,25 +323,6 @@ def _read_contents(file: Path) -> dict[str, Tensor]:
     if file.name != WEIGHTS_FILE:
         return {file.name: torch.frombuffer(bytearray(content), dtype=torch.uint8)}
     try:
-        return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        problem = f"not a whole safetensors file: {error}"
-        raise ModelError(problem, file=file) from error
-
-
-def _replace_files(contents: Mapping[Path, bytes]) -> None:
-    """Write all files beside their places, then rename them one after the other."""
-    written: list[tuple[Path, Path]] = []
-    try:
-        for file, content in contents.items():
-            beside = file.with_name(f".{file.name}.{os.getpid()}.part")
-            written.append((beside, file))
-            with beside.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())  # a rename must not reach the disk before the bytes
-        for beside, file in written:
-            beside.replace(file)
-    finally:
-        for beside, _ in written:
-            beside.unlink(missing_ok=True)
+        return read_weights(content)
+    except ModelError as error:
+        raise error.in_file(file) from error.__cause__

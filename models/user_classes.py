@@ -201,11 +201,17 @@ def _error_in_words(error: BaseException) -> str:
 
 
 def weights_dtype(module: nn.Module) -> torch.dtype:
-    """Return the dtype of a module's first floating tensor; float32 if it has none."""
+    """Return the dtype of a module's first floating tensor, else of its first complex one's parts.
+
+    float32 if it has neither.
+    """
+    dtype = None
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             return tensor.dtype
-    return torch.float32
+        if tensor.is_complex() and dtype is None:
+            dtype = tensor.dtype.to_real()
+    return dtype or torch.float32
 
 
 @torch.inference_mode()

@@ -43,6 +43,8 @@ DTYPES = (
     torch.int8,
     torch.uint8,
     torch.bool,
+    torch.complex64,
+    torch.complex128,
 )
 
 
@@ -161,8 +163,8 @@ def check_weights(
                 "wrong shape", file=file, field=name, expected=expected_shape, found=found_shape
             )
         dtype = torch.float32 if is_own else wanted[name].dtype
-        is_other_float = not is_own and dtype.is_floating_point and tensor.is_floating_point()
-        if (tensor.dtype != dtype and not is_other_float) or tensor.dtype not in DTYPES:
+        is_other_size = not is_own and _is_other_size(dtype, tensor.dtype)
+        if (tensor.dtype != dtype and not is_other_size) or tensor.dtype not in DTYPES:
             raise ModelError(
                 "wrong dtype", file=file, field=name, expected=dtype, found=tensor.dtype
             )
@@ -170,3 +172,9 @@ def check_weights(
         if name in parameters and not bool(torch.isfinite(tensor).all()):
             problem = "a weight is not finite"
             raise ModelError(problem, file=file, field=name, found="NaN or infinity")
+
+
+def _is_other_size(one: torch.dtype, other: torch.dtype) -> bool:
+    """Whether both are floats, or both are complex."""
+    are_floats = one.is_floating_point and other.is_floating_point
+    return are_floats or (one.is_complex and other.is_complex)

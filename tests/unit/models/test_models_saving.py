@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from models import (
     GRU,
     Category,
+    FedBack,
     Feedback,
     ModelError,
     Number,
@@ -19,7 +23,9 @@ from models import (
     load_model,
     save_model,
 )
-from tests.user_models import Sum
+from models.programs import Program
+from tests.programs import script
+from tests.user_models import NoStep, Sum
 
 INPUTS = [Number("wind"), Category("yesterday", ("1", "2"), optional=True)]
 OUTPUTS = [Category("dish", ("1", "2"))]
@@ -29,6 +35,62 @@ OUTPUTS = [Category("dish", ("1", "2"))]
 def saved(tmp_path: Path) -> Path:
     save_model(GRU(3, 4, 2), tmp_path / "cook", INPUTS, OUTPUTS)
     return tmp_path / "cook"
+
+
+def test_a_compiled_model_is_saved_as_the_model_that_it_is(tmp_path: Path) -> None:
+    for name, model in (("own", GRU(1, 4, 1)), ("user's", Sum())):
+        fields = ([Number("x")], [Number("y")])
+        save_model(model, tmp_path / name, *fields)
+        save_model(torch.compile(model), tmp_path / "compiled", *fields)
+        one, other = (
+            load_model(tmp_path / folder, allowed_packages=["tests"])
+            for folder in (name, "compiled")
+        )
+        assert one.fingerprint == other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            nn.GRU(3, 2),
+            "class: GRU has no method initial_state and no method step: torch's GRU can't be "
+            r"stepped as it is: use models.GRU\(input_size, hidden_size, output_size\)",
+        ),
+        (nn.LSTMCell(3, 2), r"torch's LSTMCell can't be stepped as it is: use models.LSTM\("),
+        (nn.Sequential(nn.Linear(3, 2)), "Sequential has no method .*write a class with initial"),
+        (NoStep(), r"class: NoStep has no method step: a class needs initial_state\(batch_size\)"),
+        (nn.DataParallel(Sum()), r"DataParallel has no .*save_model\(model.module\), a Sum"),
+        (torch.fx.symbolic_trace(nn.Linear(3, 2)), "model: a program, whose class is gone"),
+        (Sum().state_dict(), "model: weights alone don't say .*load_state_dict.*found a OrderedD"),
+        (Sum, r"model: a class, not a model: make one, Sum\(...\)"),
+        (Sum().step, "model: a function has no state .*write a class with initial_state"),
+        ("model.pt", r"model: not a model .*expected a torch.nn.Module, found a str"),
+        (None, "model: not a model .*found a NoneType"),
+        (
+            FedBack(
+                GRU(2, 4, 1), [Number("x"), Number("was")], [Number("y")], [Feedback("y", "was")]
+            ),
+            r"model: the feedback is not part .*save_model\(model.net, ..., rules=",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_model_is_told_what_to_save_instead(
+    model: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        save_model(model, tmp_path / "new", [Number("x", 3)], [Number("y", 2)])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_program_is_told_the_way_of_programs(tmp_path: Path) -> None:
+    exported = torch.export.export(nn.Linear(3, 2), (torch.zeros(2, 3),))
+    scripted = Program(script(nn.Linear(3, 2))).module
+    for program, kind in ((exported, "ExportedProgram"), (scripted, "RecursiveScriptModule")):
+        message = f"model: a program, .*`livestep model import FILE DIR`.*found a {kind}"
+        with pytest.raises(ModelError, match=message):
+            save_model(program, tmp_path / "new")
 
 
 def test_an_integer_where_a_float_is_meant_is_the_same_model(tmp_path: Path) -> None:
