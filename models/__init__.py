@@ -27,6 +27,7 @@ fields, rules and `model.json` can be had without torch.
     user_classes.py  what classes of the user's own have to be, and the adapter around them
     class_imports.py finding them by name, if their package is allowed
     programs.py      TorchScript and exported programs
+    batch_sizes.py   how many keys a program takes in one call; other numbers in pieces
     archive_checks.py  opening an exported program and running nothing that stands in it
     devices.py       the CPU or a CUDA device
     checks.py        what every model has to hold

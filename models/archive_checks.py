@@ -56,6 +56,9 @@ _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 #: Names of members that the file itself chooses: of tensors, sizes, weights.
 _PATH = re.compile(r"\w+(\.\w+)*")
 
+#: A size that has a range, which torch only looks up: a symbol, or a multiple of one and a number.
+_SIZE = re.compile(r"(\d+\*)?\w+( [+-] \d+)?")
+
 #: What a text may be, by the name of its member; one with another name is refused.
 _TEXTS: Final = {
     **dict.fromkeys(("parameter_name", "buffer_name", "tensor_constant_name"), _PATH),
@@ -120,8 +123,9 @@ def _read_members(content: bytes) -> dict[str, bytes]:
 def _checked(value: Any, key: str = "") -> Any:
     """Copy a JSON value without its remarks; ModelError if there is more than a program needs."""
     if isinstance(value, dict):
+        allowed = _SIZE if key == "range_constraints" else _PATH
         for name in value:
-            if not _PATH.fullmatch(name):
+            if not allowed.fullmatch(name):
                 raise _refused(f"a name {name!r}")
         return {
             name: type(inner)() if _is_remark(name, inner) else _checked(inner, name)

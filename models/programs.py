@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
 from models.archive_checks import checked_archive
+from models.batch_sizes import batch_sizes, step_in_pieces
 from models.class_imports import SETTING
 from models.contract import State, state_tensors
 from models.errors import ModelError
@@ -107,6 +108,7 @@ class Program:
         module: Runs it.
         arguments: Names of the arguments of its forward.
         examples: What the file says of the arguments, by name; nothing in TorchScript.
+        bounds: The ranges of sizes in the examples.
     """
 
     def __init__(self, content: bytes, device: torch.device | None = None) -> None:
@@ -120,6 +122,7 @@ class Program:
             ModelError: If it is neither kind of program, or has something that isn't opened.
         """
         self.examples: dict[str, Any] = {}
+        self.bounds: Mapping[Any, Any] = {}
         self.module: nn.Module
         self.kind = program_kind(content)
         if self.kind == "exported":
@@ -155,6 +158,7 @@ class Program:
             raise ModelError(
                 f"no exported program of this version of torch: {first_line}"
             ) from error
+        self.bounds = program.range_constraints
         names = set(program.graph_signature.user_inputs)
         self.examples = {
             node.name: node.meta["val"]
@@ -169,6 +173,7 @@ class ProgramModel(StepAdapter):
 
     Attributes:
         program: The module that runs it.
+        batch_sizes: How many keys it takes in one call.
         inputs_at: Place of the inputs among the arguments.
         device_mark: Says where states are made, also for a program without weights.
 
@@ -204,6 +209,8 @@ class ProgramModel(StepAdapter):
                 found=", ".join(names) or "none",
             )
         self.program = program.module
+        axes = {tensor.name: tensor.axis for tensor in state}
+        self.batch_sizes = batch_sizes(program.examples, axes, program.bounds)
         self._state = tuple(state)
         self.inputs_at = program.arguments.index(rest[0])
         self.register_buffer("device_mark", torch.empty(0, device=device), persistent=False)
@@ -223,6 +230,16 @@ class ProgramModel(StepAdapter):
     def _inner_step(self, inputs: Tensor, state: State) -> Any:
         if self._is_casting:
             inputs = inputs.to(weights_dtype(self.program))
+        if len(inputs) in self.batch_sizes:
+            return self._call(inputs, state)
+        return step_in_pieces(self._piece, inputs, state_tensors(state), self.batch_sizes)
+
+    def _piece(self, inputs: Tensor, state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+        shape = (len(inputs), self.output_size)
+        outputs, following = self._checked(self._call(inputs, state), state, shape, "step")
+        return outputs, state_tensors(following)
+
+    def _call(self, inputs: Tensor, state: State) -> Any:
         arguments = [
             tensor.movedim(0, one.axis)
             for tensor, one in zip(state_tensors(state), self._state, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,13 @@ def trace(module: nn.Module, *examples: Tensor) -> bytes:
         return torch.jit.trace(module, examples).save_to_buffer()  # type: ignore[no-any-return]
 
 
-def export(module: nn.Module, *examples: Tensor, axes: tuple[int, ...] | None = None) -> bytes:
+def export(
+    module: nn.Module,
+    *examples: Tensor,
+    axes: tuple[int, ...] | None = None,
+    count: Any = torch.export.Dim("N"),  # noqa: B008
+) -> bytes:
     """Export for any number of keys, whose axis in each example is given; None for this number."""
-    count = torch.export.Dim("N")
     shapes = None if axes is None else tuple({axis: count} for axis in axes)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

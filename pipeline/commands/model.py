@@ -159,6 +159,7 @@ def import_command(
     import msgspec
 
     from models import ModelError, SequenceRules, save_program
+    from models.batch_sizes import batch_sizes
     from models.programs import (
         Program,
         check_program_allowed,
@@ -182,6 +183,9 @@ def import_command(
             sizes = list(map(str, one.shape))
             sizes.insert(one.axis, "N")
             click.echo(f"state {one.name}: {one.dtype} ({', '.join(sizes)})")
+        axes = {one.name: one.axis for one in states}
+        if bounds := str(batch_sizes(program.examples, axes, program.bounds)):
+            click.echo(f"keys in one call: {bounds}; other batches are stepped in pieces")
         save_program(
             content,
             directory,
