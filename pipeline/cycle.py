@@ -137,7 +137,6 @@ class Cycle:
             model=model,
             codec=codec,
             input_topic=settings.input_topic,
-            partitions=log.partitions,
             output_partitions=output_partitions[settings.output_topic],
             dead_letter_partitions=output_partitions[settings.dead_letter_topic],
         )
@@ -294,7 +293,8 @@ class Cycle:
         marked = {}
         for partition, offset in offsets.items():
             start = self.owned[partition].start
-            mark = CommitMark(self._fingerprint, self._log.partitions, start)
+            log = self._log
+            mark = CommitMark(self._fingerprint, log.partitions, start, log.topic_id)
             marked[partition] = (offset, mark.to_text())
         return marked
 

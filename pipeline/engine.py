@@ -20,6 +20,7 @@ from pipeline.log import Log, Replay, StartAt
 from pipeline.open_sequences import read_open_sequences
 from pipeline.pool import Pool
 from pipeline.recovery import CommitMark, Decision, Situation, check_partitions, decide
+from pipeline.retention import Beginnings
 from pipeline.saver import Save, Saver
 from pipeline.sessions import Sessions
 from pipeline.settings import Settings
@@ -27,6 +28,7 @@ from pipeline.state_records import DamagedStateError
 from pipeline.status import Meter
 from pipeline.store import SaveRefusedError, Store
 from pipeline.stored_partition import DamagedPartition, StoredPartition
+from pipeline.topic_state import partitions_changed
 
 _log = logging.getLogger("livestep.engine")
 
@@ -92,6 +94,7 @@ class Engine:
         self._meter = meter
         self._replays: dict[int, Replay] = {}
         self._damages = Damages()
+        self._beginnings = Beginnings(settings, log)
         self._uncommitted: set[int] = set()
         self._is_draining = False
         self._has_failed = False
@@ -215,6 +218,13 @@ class Engine:
         if partitions:
             _log.info("%s partitions %s", "lost" if is_lost else "revoked", sorted(partitions))
 
+    def partitions_changed(self, partitions: int) -> None:
+        """See `Listener.partitions_changed`: keys may have moved, away from their states."""
+        topic, before = self._settings.input_topic, self._log.partitions
+        if not self._is_stateless and self._cycle.owned:
+            raise partitions_changed(topic, partitions, before)
+        _log.info("topic %s has %d partitions now, and had %d", topic, partitions, before)
+
     def _recover_again(self, partition: int) -> None:
         """Bring a partition that this worker has back in line with the store."""
         # What waits would only move `applied` on while it is looked at.
@@ -234,11 +244,13 @@ class Engine:
             committed = self._log.committed()
             marks = {p: CommitMark.from_text(metadata) for p, (_, metadata) in committed.items()}
             if not self._is_stateless:
-                check_partitions(self._settings.input_topic, self._log.partitions, marks.values())
+                topic, log = self._settings.input_topic, self._log
+                check_partitions(topic, log.topic_id, log.partitions, marks.values())
             try:
                 for partition in partitions:
                     offset, mark = committed[partition][0], marks[partition]
                     self._settle(self._look(partition, stored[partition], offset, mark))
+                self._beginnings.warn()
                 return
             except SaveRefusedError as error:
                 _log.info("another worker's late save came in between (%d): %s", attempt, error)
@@ -270,6 +282,7 @@ class Engine:
             log_start=log_start,
             log_end=log_end,
             group_start=log_start if is_earliest else log_end,
+            topic_id=self._log.topic_id,
             is_stateless=self._is_stateless,
             damaged_state=self._damages.get(partition),
         )
@@ -306,10 +319,11 @@ class Engine:
         self._cycle.owned[partition] = Owned(
             decision.position, decision.start, decision.applied, epoch
         )
-        mark = CommitMark(self._fingerprint, situation.partitions, decision.start)
+        mark = situation.next_mark(decision.start)
         if (situation.committed, situation.mark) != (decision.position, mark):
             self._uncommitted.add(partition)
         _log.info("%s: %s, position %d", situation.name, decision.reason, decision.position)
+        self._beginnings.note(situation, decision)
         if not decision.is_replay:
             return
         first = max(decision.applied, situation.log_start)

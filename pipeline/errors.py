@@ -8,7 +8,8 @@
     │   ├── OffsetsResetError      the store is ahead of the group's committed offset
     │   ├── HistoryMissingError    a replay needs events that the log no longer has
     │   ├── OtherModelError        the last commit was made by another model
-    │   └── PartitionsChangedError the topic has another number of partitions now
+    │   ├── PartitionsChangedError the topic has another number of partitions now
+    │   └── TopicReplacedError     the topic was deleted, or created again, under the worker
     ├── FencedError            another worker has taken this one's place
     ├── OutputError            a command can't write what it prints
     ├── ReaderGoneError        the reader of what a command prints has closed the pipe
@@ -72,6 +73,10 @@ class OtherModelError(StateError):
 
 class PartitionsChangedError(StateError):
     """Raised if the input topic has another number of partitions than when states were written."""
+
+
+class TopicReplacedError(StateError):
+    """Raised if the input topic was deleted under the worker, also where it was created again."""
 
 
 class FencedError(EngineError):

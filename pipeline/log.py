@@ -35,6 +35,13 @@ class Listener(Protocol):
     def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
         """Let partitions go; when lost, another worker may have them already."""
 
+    def partitions_changed(self, partitions: int) -> None:
+        """Learn that the input topic has another number of partitions now.
+
+        Called from within any call of the log but `send`, while `Log.partitions` still is the old
+        number. What it raises is raised there, and nothing is committed.
+        """
+
 
 class Replay(Protocol):
     """A second reader over a part of one partition."""
@@ -53,8 +60,11 @@ class Replay(Protocol):
 class Log(Protocol):
     """Events in, predictions out, one transaction a cycle."""
 
-    #: Partitions of the input topic.
+    #: Partitions of the input topic, as far as is known.
     partitions: int
+
+    #: Id of the input topic when this log was made; everything is committed against that one.
+    topic_id: str
 
     def subscribe(self, listener: Listener) -> None:
         """Join the group."""
@@ -62,9 +72,11 @@ class Log(Protocol):
     def poll(self, records_max: int, timeout_s: float) -> list[Record]:
         """Take what has arrived on all assigned partitions that are not paused.
 
-        Waits for the first record at most `timeout_s`, and not at all for more.
+        Waits for the first record at most `timeout_s`, and not at all for more. Now and then it
+        looks whether the topics still are what they were.
 
         Raises:
+            TopicReplacedError: If the input topic was deleted, or created again.
             EngineError: What the listener raised, or the broker refuses.
         """
 
@@ -74,7 +86,12 @@ class Log(Protocol):
     def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
         """Commit what was sent together with the offsets and their metadata.
 
+        Before, the broker is asked what the input topic is, later than the last poll: so what was
+        polled is of that topic, and of so many partitions, or nothing is committed.
+
         Raises:
+            TopicReplacedError: If the input topic was deleted, or created again.
+            EngineError: What the listener raises of more partitions.
             AbortedError: If nothing of it has happened.
             FencedError: If another worker has taken this one's place.
             BrokerError: If the result can't be learned: the next assignment tells.
@@ -90,6 +107,9 @@ class Log(Protocol):
         there are now.
         """
 
+    def topic_setting(self, topic: str, name: str) -> str:
+        """Read one setting of a topic, such as `cleanup.policy`."""
+
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """Give the first offset that the log has, and the one after its last."""
 
@@ -104,10 +124,16 @@ class Log(Protocol):
 
     @property
     def is_at_end(self) -> bool:
-        """Whether every assigned partition has been read to its end (when asked to look out)."""
+        """Whether every assigned partition has been read to its end (when asked to look out).
+
+        Not as long as there are partitions that nobody of the group has taken yet.
+        """
 
     def lag(self) -> int:
-        """Count the events of the assigned partitions that have not been polled."""
+        """Count the events that have not been polled.
+
+        They are those of the assigned partitions, and of new ones that nobody has taken yet.
+        """
 
     def close(self) -> None:
         """Leave the group; the listener is told first."""

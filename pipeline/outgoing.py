@@ -34,7 +34,6 @@ class OutgoingRecords:
         model: Whose outputs they are.
         codec: Its wire format.
         input_topic: What the sources name.
-        partitions: Of the input topic.
         output_partitions: Of the topic of predictions.
         dead_letter_partitions: Of the topic of dead letters.
     """
@@ -45,7 +44,6 @@ class OutgoingRecords:
         model: LoadedModel,
         codec: Codec,
         input_topic: str,
-        partitions: int,
         output_partitions: int,
         dead_letter_partitions: int,
     ) -> None:
@@ -58,9 +56,7 @@ class OutgoingRecords:
         self._output_partitions = output_partitions
         self._dead_letter_partitions = dead_letter_partitions
         # What all sources of a partition begin with; only the number differs from event to event.
-        self._prefixes = [
-            Source(input_topic, partition, 0).to_bytes()[:-1] for partition in range(partitions)
-        ]
+        self._prefixes: dict[int, bytes] = {}
 
     def predictions(self, batch: Batch, answers: Answers) -> Iterator[Outgoing]:
         """Write answers, in their order: key, value, partition, event time, headers."""
@@ -72,6 +68,8 @@ class OutgoingRecords:
         values = self._codec.encode(answers.outputs[:, :width], drawn)
         records, keys = batch.records, batch.keys
         prefixes, fingerprint = self._prefixes, self._fingerprint
+        for partition in {partition for partition, _ in keys} - prefixes.keys():
+            prefixes[partition] = Source(self._input_topic, partition, 0).to_bytes()[:-1]
         output_partitions = self._output_partitions
         for event, row, value, timestep, extra in zip(
             answers.event.tolist(),

@@ -19,7 +19,11 @@ is the whole table, as a pure function.
     without mark      none         states begin at C: somebody set the offsets by hand
     without mark      damaged      begin anew, replay start..C; refuse if `start` can't be read
     none              damaged      refuse if there are states; else begin where the group begins
+    another topic's   any          as if there were none, and the group begins at the log's start
 
+A commit is another topic's if its mark names another topic id: that topic was deleted, and one of
+the same name created. Kafka forgets the commits of a deleted topic, but not at once, and a worker
+that has not noticed may have made this one after that.
 Damaged is a state that is not what was saved, or a field beside the states that can't be right.
 `start` is what the commit says, if it is ours; else what the store says.
 
@@ -37,10 +41,10 @@ from pipeline.errors import (
     HistoryMissingError,
     OffsetsResetError,
     OtherModelError,
-    PartitionsChangedError,
     StateError,
 )
 from pipeline.stored_partition import DamagedPartition, StoredPartition
+from pipeline.topic_state import partitions_changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +55,38 @@ class CommitMark:
         model: Fingerprint of the model.
         partitions: Partitions of the topic.
         start: Offset where the states begin.
+        topic: Id of the topic; None in a mark of before marks had it.
     """
 
     model: str
     partitions: int
     start: Offset
+    topic: str | None = None
 
     def to_text(self) -> str:
         """Write it as commit metadata.
 
         Example:
-            >>> CommitMark("00ff", 4, Offset(0)).to_text()
-            'livestep/1 model=00ff partitions=4 start=0'
+            >>> CommitMark("00ff", 4, Offset(0), "YQ").to_text()
+            'livestep/2 model=00ff partitions=4 start=0 topic=YQ'
         """
-        return f"livestep/1 model={self.model} partitions={self.partitions} start={self.start}"
+        text = f"model={self.model} partitions={self.partitions} start={self.start}"
+        if self.topic is None:
+            return f"livestep/1 {text}"
+        return f"livestep/2 {text} topic={self.topic}"
 
     @classmethod
     def from_text(cls, text: str | None) -> CommitMark | None:
         """Read commit metadata; None if this program did not write it."""
         match = re.fullmatch(
             # No more digits than an int64 has: somebody else may have written this.
-            r"livestep/1 model=([0-9a-f]+) partitions=([0-9]{1,18}) start=([0-9]{1,18})",
+            r"livestep/([12]) model=([0-9a-f]+) partitions=([0-9]{1,18}) start=([0-9]{1,18})"
+            r"(?: topic=([A-Za-z0-9+/_-]{1,40}))?",
             text or "",
         )
-        return match and cls(match[1], int(match[2]), Offset(int(match[3])))
+        if match is None or (match[1] == "2") != (match[5] is not None):
+            return None
+        return cls(match[2], int(match[3]), Offset(int(match[4])), match[5])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,7 @@ class Situation:
         log_start: First offset that the log still has.
         log_end: Offset after its last.
         group_start: Where a group without commits begins.
+        topic_id: Id of the topic.
         is_stateless: Whether the model keeps nothing from one event to the next.
         damaged_state: What is wrong with a state that was read, None if nothing is known.
     """
@@ -106,6 +119,7 @@ class Situation:
     log_start: Offset
     log_end: Offset
     group_start: Offset
+    topic_id: str
     is_stateless: bool = False
     damaged_state: str | None = None
 
@@ -118,6 +132,10 @@ class Situation:
     def our_mark(self) -> CommitMark | None:
         """The commit's mark, if it is of this worker's model."""
         return self.mark if self.mark is not None and self.mark.model == self.model else None
+
+    def next_mark(self, start: Offset) -> CommitMark:
+        """Give the mark of this worker's commits, for states that begin at `start`."""
+        return CommitMark(self.model, self.partitions, start, self.topic_id)
 
     @property
     def damage(self) -> str | None:
@@ -149,6 +167,7 @@ class Decision:
         applied: `applied` to go on from; a replay goes from here to `position`.
         is_begun: False if the store has to begin the partition's states first.
         reason: For the log.
+        is_first_run: Whether the group has never been here.
         damage: What is wrong with what the store holds; None if nothing is.
     """
 
@@ -157,6 +176,7 @@ class Decision:
     applied: Offset
     is_begun: bool
     reason: str
+    is_first_run: bool = False
     damage: str | None = None
 
     @property
@@ -178,14 +198,23 @@ def decide(
     Raises:
         StateError: If the operator has to decide; says what can be done.
     """
+    if is_of_another_topic(situation.mark, situation.topic_id):
+        first, committed = situation.log_start, situation.committed
+        situation = replace(situation, committed=None, mark=None, group_start=first)
+        decision = decide(
+            situation, on_new_model=on_new_model, accept_missing_history=accept_missing_history
+        )
+        gone = f"the commit at {committed} was made against a topic that has been deleted"
+        return replace(decision, reason=f"{decision.reason}: {gone}")
     if situation.is_stateless:
+        is_first_run = situation.committed is None
         at = situation.group_start if situation.committed is None else situation.committed
-        decision = Decision(at, at, at, is_begun=True, reason="go on without states")
+        decision = Decision(at, at, at, True, "go on without states", is_first_run)
         return _check_history(situation, decision, accept_missing_history)
     written: list[CommitMark | StoredPartition | None] = [situation.mark]
     if situation.damage is None and not isinstance(situation.stored, DamagedPartition):
         written.append(situation.stored)
-    check_partitions(situation.topic, situation.partitions, written)
+    check_partitions(situation.topic, situation.topic_id, situation.partitions, written)
     if situation.committed is None:
         decision = _without_commit(situation)
     else:
@@ -197,7 +226,7 @@ def _without_commit(situation: Situation) -> Decision:
     stored, damage = situation.stored, situation.damage
     if stored is None or (isinstance(stored, DamagedPartition) and not stored.has_states):
         start = situation.group_start
-        return Decision(start, start, start, is_begun=False, reason="first run", damage=damage)
+        return Decision(start, start, start, False, "first run", is_first_run=True, damage=damage)
     if isinstance(stored, DamagedPartition):
         raise OffsetsResetError(
             f"{situation.name}: Redis holds states, and nothing says which events they have seen: "
@@ -280,21 +309,28 @@ def _take_over(
 
 
 def check_partitions(
-    topic: str, partitions: int, written: Iterable[CommitMark | StoredPartition | None]
+    topic: str,
+    topic_id: str,
+    partitions: int,
+    written: Iterable[CommitMark | StoredPartition | None],
 ) -> None:
     """Check that states and commits were written under the topic's present partitions.
+
+    Commits that were made against another topic of this name say nothing.
 
     Raises:
         PartitionsChangedError: If one was not.
     """
     for one in written:
+        if isinstance(one, CommitMark) and is_of_another_topic(one, topic_id):
+            continue
         if one is not None and one.partitions != partitions:
-            raise PartitionsChangedError(
-                f"topic {topic} has {partitions} partitions, and the states were written when it "
-                f"had {one.partitions}: keys may have moved to other partitions, away from their "
-                "states. `livestep topics copy` brings the history to a new topic with the wanted "
-                "number of partitions; start the workers on that, with a new output topic"
-            )
+            raise partitions_changed(topic, partitions, one.partitions)
+
+
+def is_of_another_topic(mark: CommitMark | None, topic_id: str) -> bool:
+    """Whether a commit was made against a topic of the same name that has been deleted since."""
+    return mark is not None and mark.topic not in (None, topic_id)
 
 
 def _check_history(

@@ -55,6 +55,12 @@ class World:
         self.store = MemoryStore()
         self.published = 0
 
+    def recreate(self, partitions: int | None = None, *, is_group_told: bool = True) -> None:
+        """Delete the input topic and create it again; its states in the store have other names."""
+        self.broker.recreate(INPUT, partitions, is_group_told=is_group_told)
+        self.store = MemoryStore()
+        self.published = 0
+
     def settings(self, **changes: Any) -> Settings:
         """Small limits, so that few events make many batches."""
         limits = {"batch_events_max": 8, "pool_slots": 16, **changes}

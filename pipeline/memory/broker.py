@@ -17,6 +17,7 @@ from pipeline.batch import Offset
 from pipeline.errors import FencedError
 from pipeline.log import AbortedError, Headers, Outgoing
 from pipeline.records import Source
+from pipeline.topic_state import TopicState
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,14 @@ class MemoryTransaction:
 _Entry = tuple[MemoryRecord | None, MemoryTransaction | None]
 
 
+#: What a topic has if nothing else is said.
+_DEFAULT_SETTINGS = {
+    "cleanup.policy": "delete",
+    "retention.ms": "604800000",
+    "retention.bytes": "-1",
+}
+
+
 class MemoryBroker:
     """Topics, producers and one consumer group.
 
@@ -93,19 +102,56 @@ class MemoryBroker:
             topic: [[] for _ in range(count)] for topic, count in topics.items()
         }
         self._starts: dict[tuple[str, int], Offset] = {}
+        self._creations = 0
+        self._ids = {topic: self._next_id() for topic in topics}
+        #: Settings of each topic that are not Kafka's own.
+        self.settings: dict[str, dict[str, str]] = {}
         self._open: list[MemoryTransaction] = []
         self._producers: dict[str, MemoryProducer] = {}
         self.group = MemoryGroup()
+
+    def topics(self) -> dict[str, TopicState]:
+        """Give id and number of partitions of each topic."""
+        counts = self.partition_counts
+        return {topic: TopicState(self._ids[topic], counts[topic]) for topic in counts}
 
     @property
     def partition_counts(self) -> dict[str, int]:
         """Partitions of each topic."""
         return {topic: len(partitions) for topic, partitions in self._entries.items()}
 
+    def recreate(
+        self, topic: str, partitions: int | None = None, *, is_group_told: bool = True
+    ) -> None:
+        """Delete a topic and create another of its name, which has another id and is empty.
+
+        Args:
+            topic: Its name.
+            partitions: Of the new one; by default as many as there were.
+            is_group_told: Let the group forget what it has committed, as Kafka does soon after. If
+                not, the commits are still there, as one that a worker makes too late would be.
+        """
+        count = len(self._entries[topic]) if partitions is None else partitions
+        self._entries[topic] = [[] for _ in range(count)]
+        self._starts = {place: at for place, at in self._starts.items() if place[0] != topic}
+        self._ids[topic] = self._next_id()
+        for one in self._open:  # which get no marker in the new topic
+            one.touched = {place: at for place, at in one.touched.items() if place[0] != topic}
+        if is_group_told and topic == self.group.topic:
+            self.group.offsets.clear()
+
+    def _next_id(self) -> str:
+        self._creations += 1
+        return f"memory-{self._creations}"
+
     def add_partitions(self, topic: str, count: int) -> None:
         """Give a topic more partitions: `count` in all."""
         partitions = self._entries[topic]
         partitions += [[] for _ in range(count - len(partitions))]
+
+    def setting(self, topic: str, name: str) -> str:
+        """Read one setting of a topic."""
+        return self.settings.get(topic, {}).get(name, _DEFAULT_SETTINGS[name])
 
     def publish(
         self,
@@ -255,11 +301,13 @@ class MemoryGroup:
         generation: Number of the last rebalance.
         offsets: Committed offset and metadata of each partition that has them; a test that plays
             the operator may change them.
+        topic: What it reads; set by its first log.
     """
 
     def __init__(self) -> None:
         self.generation = 0
         self.offsets: dict[int, tuple[Offset, str]] = {}
+        self.topic = ""
         self._targets: dict[object, frozenset[int]] = {}
         self._owners: dict[int, object] = {}
 

@@ -9,6 +9,7 @@ from pipeline.batch import Offset, Record
 from pipeline.log import AbortedError, Listener, Outgoing, StartAt
 from pipeline.memory.broker import MemoryBroker, MemoryProducer, MemoryRecord
 from pipeline.settings import Settings
+from pipeline.topic_state import OutputTopics, topic_replaced
 
 
 class MemoryLog:
@@ -28,13 +29,19 @@ class MemoryLog:
         self._group = broker.group
         self._topic = settings.input_topic
         self._is_transactional = settings.guarantee == "exactly-once"
+        self._auto_offset_reset = settings.auto_offset_reset
         self._listener: Listener | None = None
         self._producer: MemoryProducer | None = None
         self._generation = -1
         self._positions: dict[int, Offset] = {}
         self._paused: set[int] = set()
+        self._added: set[int] = set()
         self.worker_id = worker_id
-        self.partitions = broker.partition_counts[self._topic]
+        topics = broker.topics()
+        self.topic_id, self.partitions = topics[self._topic]
+        outputs = (settings.output_topic, settings.dead_letter_topic)
+        self._outputs = OutputTopics({topic: topics[topic] for topic in outputs})
+        self._group.topic = self._topic
 
     def subscribe(self, listener: Listener) -> None:
         """See `Log.subscribe`."""
@@ -53,6 +60,10 @@ class MemoryLog:
             found, position = self._read(partition, records_max - len(records))
             records += found
             self._positions[partition] = position
+        if not records:
+            # On Kafka a timer looks, busy or not; here a busy worker looks when it commits.
+            self._look_at_topics()
+            self._outputs.look(self._broker.topics())
         return records
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
@@ -61,6 +72,7 @@ class MemoryLog:
         if self._is_transactional:
             self._producer.send(topic, records)
         else:
+            self._look_at_topics()  # what is sent is seen at once
             for record in records:
                 self._broker.append(topic, record)
 
@@ -68,6 +80,7 @@ class MemoryLog:
         """See `Log.commit`."""
         assert self._producer is not None
         self._producer.check()
+        self._look_at_topics()
         try:
             self._group.commit(self._generation, offsets)
         except AbortedError:
@@ -81,9 +94,13 @@ class MemoryLog:
 
     def committed(self) -> dict[int, tuple[Offset | None, str]]:
         """See `Log.committed`."""
-        self.partitions = self._broker.partition_counts[self._topic]
+        self._look_at_topics()
         nothing: tuple[Offset | None, str] = (None, "")
         return {p: self._group.offsets.get(p, nothing) for p in range(self.partitions)}
+
+    def topic_setting(self, topic: str, name: str) -> str:
+        """See `Log.topic_setting`."""
+        return self._broker.setting(topic, name)
 
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """See `Log.bounds`."""
@@ -108,7 +125,13 @@ class MemoryLog:
 
     def lag(self) -> int:
         """See `Log.lag`; exact."""
-        return sum(len(self._read(partition, None)[0]) for partition in self._positions)
+        added = range(self.partitions, self._broker.partition_counts[self._topic])
+        untaken = {p for p in self._added.union(added) if self._group.owner(p) is None}
+        places = {**dict.fromkeys(untaken, Offset(0)), **self._positions}
+        return sum(
+            len(self._broker.read(self._topic, partition, position)[0])
+            for partition, position in places.items()
+        )
 
     def close(self) -> None:
         """See `Log.close`."""
@@ -122,6 +145,19 @@ class MemoryLog:
     def _read(self, partition: int, records_max: int | None) -> tuple[list[MemoryRecord], Offset]:
         start = self._positions[partition]
         return self._broker.read(self._topic, partition, start, records_max)
+
+    def _look_at_topics(self) -> None:
+        """Find out whether the input topic still is what it was."""
+        now = self._broker.topics()[self._topic]
+        if now.id != self.topic_id:
+            raise topic_replaced(self._topic, self.topic_id, now, self._auto_offset_reset)
+        if now.partitions != self.partitions:
+            if self._listener is not None:
+                self._listener.partitions_changed(now.partitions)
+            self._added |= set(range(self.partitions, now.partitions))
+            self.partitions = now.partitions
+            if self in self._members():  # as the group's leader does
+                self._deal(self._members())
 
     def _members(self) -> list[Any]:
         return self._group.members

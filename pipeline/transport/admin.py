@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka import (
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+)
 
 from pipeline.errors import BrokerError, ConfigError
-from pipeline.transport.codes import ALL_DOWN, LOCKED_OUT, text_of
+from pipeline.topic_state import TopicState
+from pipeline.transport.codes import ALL_DOWN, LOCKED_OUT, UNAUTHORIZED, text_of
 
 #: Seconds that a worker waits for a first answer of the broker.
 CONNECT_TIMEOUT_S = 10.0
 
 #: Seconds after which it looks whether there can be one: a wrong password is refused at once.
 _LOOK_AFTER_S = 2.0
+
+
+class NoAnswerError(Exception):
+    """Raised if no broker has answered a question: none is there just now, or it takes long."""
 
 
 class Admin:
@@ -36,8 +53,8 @@ class Admin:
         quiet: dict[str, Any] = {"log_level": 0, "error_cb": self._problems.append}
         self._client = AdminClient({**options, **quiet})
 
-    def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
-        """Count the partitions of topics.
+    def check_topics(self, names: Sequence[str]) -> None:
+        """Find out whether there is a broker that lets us in, and has these topics.
 
         Raises:
             BrokerError: If no broker answers, or it refuses.
@@ -47,18 +64,31 @@ class Admin:
         missing = [name for name in names if name not in known]
         if missing:
             # One that we may not see is not there either; asked for by name, it is refused.
-            self._describe(missing[0])
+            self.ask(missing[:1], CONNECT_TIMEOUT_S).answer(CONNECT_TIMEOUT_S)
             raise ConfigError(
                 f"topic {missing[0]} is missing: livestep topics create {' '.join(missing)}"
             )
-        return {name: len(known[name].partitions) for name in names}
 
-    def topic_id(self, topic: str) -> str:
-        """Give Kafka's id of a topic: another one after it was deleted and made anew."""
-        described = self._describe(topic)
-        if described is None:
-            raise BrokerError(f"topic {topic} has been deleted")
-        return str(described.topic_id)
+    def ask(self, names: Sequence[str], timeout_s: float) -> Question:
+        """Ask what topics are, without waiting for the answer.
+
+        Args:
+            names: Of the topics.
+            timeout_s: How long a broker may take.
+        """
+        return Question(
+            self._client.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
+        )
+
+    def ends(self, topic: str, partitions: Iterable[int], timeout_s: float) -> list[int]:
+        """Give the offset after the last committed record of each partition."""
+        last = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = dict.fromkeys((TopicPartition(topic, p) for p in partitions), last)
+        futures = self._client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+        try:
+            return [int(future.result(timeout_s).offset) for future in futures.values()]
+        except KafkaException as error:
+            raise BrokerError(f"ends of topic {topic}: {text_of(error.args[0])}") from error
 
     def setting(self, topic: str, name: str) -> str:
         """Read one setting of a topic, such as `cleanup.policy`."""
@@ -86,12 +116,49 @@ class Admin:
             "LIVESTEP_KAFKA_SECURITY_PROTOCOL how it is spoken to"
         )
 
-    def _describe(self, topic: str) -> Any | None:
-        """Describe a topic; None if there is none."""
-        future = self._client.describe_topics(TopicCollection([topic]))[topic]
-        try:
-            return future.result(CONNECT_TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None
-            raise BrokerError(f"topic {topic}: {text_of(error.args[0])}") from error
+
+class Question:
+    """What was asked of the brokers: id and partitions of topics.
+
+    Args:
+        futures: librdkafka's answer for each topic.
+    """
+
+    def __init__(self, futures: Mapping[str, Future[Any]]) -> None:
+        self._futures = futures
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether `answer` need not wait."""
+        return all(future.done() for future in self._futures.values())
+
+    def answer(self, timeout_s: float) -> dict[str, TopicState | None]:
+        """Wait for the answer.
+
+        Returns:
+            states: Of each topic, None if there is none of that name.
+
+        Raises:
+            NoAnswerError: If no broker answers in time; it may be asked again.
+            BrokerError: If this client may not ask.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        return {
+            topic: _state(topic, future, max(0.0, deadline_s - time.monotonic()))
+            for topic, future in self._futures.items()
+        }
+
+
+def _state(topic: str, future: Future[Any], timeout_s: float) -> TopicState | None:
+    try:
+        found = future.result(timeout_s)
+    except TimeoutError as error:
+        raise NoAnswerError(f"topic {topic}: no broker answers") from error
+    except KafkaException as error:
+        cause: KafkaError = error.args[0]
+        if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return None
+        if cause.code() in UNAUTHORIZED | LOCKED_OUT:
+            raise BrokerError(f"topic {topic}: {text_of(cause)}") from error
+        raise NoAnswerError(f"topic {topic}: {cause.str()}") from error
+    return TopicState(str(found.topic_id), len(found.partitions))

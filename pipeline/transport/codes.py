@@ -12,6 +12,14 @@ from pipeline.kafka_security import RIGHTS
 
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 
+#: The offset to be read is not in the log.
+OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET
+
+#: What reading says of a topic that was deleted, or created again.
+TOPIC_IS_OTHER = frozenset(
+    {OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
+)
+
 #: This client's place was taken by another one, or it was away for too long.
 FENCED = frozenset(
     {

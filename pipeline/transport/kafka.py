@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
 
 from pipeline.batch import Offset, Record
-from pipeline.errors import BrokerError, ConfigError, EngineError, FencedError
-from pipeline.log import Listener, Outgoing
+from pipeline.errors import (
+    BrokerError,
+    ConfigError,
+    EngineError,
+    FencedError,
+    HistoryMissingError,
+)
+from pipeline.log import AbortedError, Listener, Outgoing
 from pipeline.settings import Settings
-from pipeline.transport.admin import Admin
-from pipeline.transport.codes import END_OF_PARTITION, FENCED, OUT_OF_REACH, text_of
+from pipeline.topic_state import TopicState
+from pipeline.transport.admin import Admin, NoAnswerError
+from pipeline.transport.codes import (
+    END_OF_PARTITION,
+    FENCED,
+    OUT_OF_RANGE,
+    OUT_OF_REACH,
+    TOPIC_IS_OTHER,
+    text_of,
+)
 from pipeline.transport.options import (
     RESERVED,
     client_options,
@@ -26,6 +42,8 @@ from pipeline.transport.options import (
     producer_options,
     replay_options,
 )
+from pipeline.transport.replay import KafkaReplay
+from pipeline.transport.topic_watch import TopicWatch
 from pipeline.transport.transaction import Transactions
 
 _log = logging.getLogger("livestep.transport")
@@ -59,23 +77,35 @@ class KafkaLog:
         self._revoked_in_poll: set[int] = set()
         self._positions: dict[int, Offset] = {}
         self._ended: set[int] = set()
+        self._is_end_verified = False
+        self._untaken: set[int] = set()
+        self._untaken_lag = 0
+        # An open transaction waits with the question, and has no longer.
+        self._question_s = min(QUESTION_TIMEOUT_S, settings.session_timeout_ms / 1000)
         transactional_id = None
         if settings.guarantee == "exactly-once":
             transactional_id = f"{settings.group}.{worker_id}"
         try:
             # It finds out first, and quietly, whether there is a broker that lets us in.
             self._admin = Admin(client_options(settings))
-            self.partition_counts = self._find_topics()
+            outputs = [settings.output_topic, settings.dead_letter_topic]
+            self._admin.check_topics([self._topic, *outputs])
+            self._watch = TopicWatch(
+                self._admin,
+                self._topic,
+                outputs,
+                auto_offset_reset=settings.auto_offset_reset,
+                timeout_s=self._question_s,
+            )
             self._consumer = Consumer(consumer_options(settings), logger=_log)
             self._transactions = Transactions(producer_options(settings, transactional_id))
         except KafkaException as error:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
-        self.partitions = self.partition_counts[self._topic]
-
-    @property
-    def topic_id(self) -> str:
-        """Kafka's id of the input topic: another one after it was deleted and made anew."""
-        return self._admin.topic_id(self._topic)
+        except NoAnswerError as error:
+            raise BrokerError(str(error)) from error
+        states = self._watch.states
+        self.topic_id, self.partitions = states[self._topic]
+        self.partition_counts = {topic: state.partitions for topic, state in states.items()}
 
     def topic_setting(self, topic: str, name: str) -> str:
         """Read one setting of a topic, such as `cleanup.policy`."""
@@ -108,21 +138,30 @@ class KafkaLog:
             messages = [message for message in messages if not self._is_notice(message)]
         if self._revoked_in_poll:
             messages = self._without_revoked(messages)
+        if messages:
+            self._watch.ask()
+        self._look_at_topics()
+        self._is_end_verified = not messages and self._verify_end()
         return messages
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         """See `Log.send`."""
-        self._transactions.send(topic, records)
+        if self._watch.is_missing(topic):
+            self._watch.check_outputs()
+        if not self._transactions.are_real:
+            self._verify()  # what is sent is seen at once
+        with self._explaining_sends():
+            self._transactions.send(topic, records)
 
     def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
         """See `Log.commit`."""
-        self._transactions.commit(
-            self._consumer,
-            [
-                TopicPartition(self._topic, partition, offset, metadata)
-                for partition, (offset, metadata) in offsets.items()
-            ],
-        )
+        self._verify()
+        places = [
+            TopicPartition(self._topic, partition, offset, metadata)
+            for partition, (offset, metadata) in offsets.items()
+        ]
+        with self._explaining_sends():
+            self._transactions.commit(self._consumer, places)
         self._positions.update({partition: offset for partition, (offset, _) in offsets.items()})
 
     def rewind(self, positions: Mapping[int, Offset]) -> None:
@@ -134,8 +173,15 @@ class KafkaLog:
 
     def committed(self) -> dict[int, tuple[Offset | None, str]]:
         """See `Log.committed`; an isolation of read_committed makes the broker wait."""
-        self.partitions = self._find_topics()[self._topic]
-        wanted = [TopicPartition(self._topic, p) for p in range(self.partitions)]
+        self._watch.ask()
+        try:
+            self._note_partitions(self._watch.verify())
+        except NoAnswerError as error:
+            raise BrokerError(str(error)) from error
+        return self._committed_of(range(self.partitions))
+
+    def _committed_of(self, partitions: Iterable[int]) -> dict[int, tuple[Offset | None, str]]:
+        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         timeout_s = self._settings.session_timeout_ms / 1000 + QUESTION_TIMEOUT_S
         try:
             found = self._consumer.committed(wanted, timeout=timeout_s)
@@ -172,16 +218,19 @@ class KafkaLog:
 
     def replay(self, partition: int, start: Offset, end: Offset) -> KafkaReplay:
         """See `Log.replay`."""
-        return KafkaReplay(replay_options(self._settings), self._topic, partition, start, end)
+        options = replay_options(self._settings)
+        return KafkaReplay(
+            options, self._topic, partition, start, end, explain=self._explain_reading
+        )
 
     @property
     def is_at_end(self) -> bool:
         """See `Log.is_at_end`; known in a burst only."""
-        return self._assigned <= self._ended
+        return self._assigned <= self._ended and self._is_end_verified and not self._untaken
 
     def lag(self) -> int:
         """See `Log.lag`, from what the broker said with the last fetch."""
-        total = 0
+        total = self._untaken_lag
         for partition in tuple(self._assigned):
             _, high = self._consumer.get_watermark_offsets(
                 TopicPartition(self._topic, partition), cached=True
@@ -194,12 +243,80 @@ class KafkaLog:
         self._transactions.close()
         self._consumer.close()
 
-    def _find_topics(self) -> dict[str, int]:
-        """Count the partitions of the three topics."""
-        settings = self._settings
-        return self._admin.partition_counts(
-            [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
-        )
+    def _verify(self) -> None:
+        """Make sure, before something leaves, that what was polled is of the topic of the start."""
+        try:
+            now = self._watch.verify()
+        except NoAnswerError as error:
+            self._transactions.abort(str(error))
+            raise AbortedError(str(error)) from error
+        self._note_partitions(now)
+
+    def _look_at_topics(self) -> None:
+        """Look at the topics by the timer."""
+        now = self._watch.look()
+        if now is not None:
+            self._note_partitions(now)
+            if self._untaken:
+                self._look_for_takers()
+
+    def _verify_end(self) -> bool:
+        """In a burst that has read what it has: find out whether there is more to be taken."""
+        if not self._settings.burst or not self._assigned <= self._ended:
+            return False
+        self._watch.ask()
+        try:
+            self._note_partitions(self._watch.verify())
+        except NoAnswerError as error:
+            _log.warning("whether this is the end is asked again: %s", error)
+            return False
+        return True
+
+    def _note_partitions(self, now: TopicState) -> None:
+        """Take note of the number of partitions; the listener may refuse it."""
+        if now.partitions != self.partitions:
+            if self._listener is not None:
+                self._listener.partitions_changed(now.partitions)
+            self._untaken |= set(range(self.partitions, now.partitions))
+            self.partitions = now.partitions
+
+    def _look_for_takers(self) -> None:
+        """See which new partitions others have taken: who takes one commits where it begins."""
+        committed = self._committed_of(sorted(self._untaken))
+        self._untaken -= {p for p, (offset, _) in committed.items() if offset is not None}
+        # Not by `bounds`: the consumer may not know of them yet.
+        self._untaken_lag = sum(self._admin.ends(self._topic, self._untaken, self._question_s))
+
+    @contextlib.contextmanager
+    def _explaining_sends(self) -> Iterator[None]:
+        """Name the cause if something can't be sent because its topic is gone."""
+        try:
+            yield
+        except (AbortedError, BrokerError):
+            self._watch.check_outputs()
+            raise
+
+    def _explain_reading(self, error: KafkaError, message: Any) -> None:
+        """Raise what is behind an error of reading, if the topic or its retention is.
+
+        Raises:
+            TopicReplacedError: If it is another topic, or none.
+            StateError: If the log has lost what would have been read next.
+        """
+        if error.code() not in TOPIC_IS_OTHER:
+            return
+        try:
+            self._watch.verify()
+        except NoAnswerError as unanswered:
+            _log.warning("why it can't be read is not known: %s", unanswered)
+            return
+        if error.code() == OUT_OF_RANGE:
+            start, end = self.bounds(message.partition())
+            raise HistoryMissingError(
+                f"{self._topic}/{message.partition()}: offset {message.offset()} is to be read, "
+                f"and the log has {start} to {end}: its retention deletes records before they are "
+                "read, or it has lost some. A restart says what can be done"
+            )
 
     def _on_assign(self, _: Any, assigned: Sequence[TopicPartition]) -> None:
         assert self._listener is not None
@@ -217,6 +334,8 @@ class KafkaLog:
         if paused:
             self._consumer.pause(paused)
         self._assigned |= set(partitions)
+        self._untaken -= self._assigned
+        self._untaken_lag = self._untaken_lag if self._untaken else 0
         self._positions.update({p: start.position for p, start in starts.items()})
 
     def _on_revoke(self, revoked: Sequence[TopicPartition], *, is_lost: bool) -> None:
@@ -257,60 +376,7 @@ class KafkaLog:
         if error.retriable() or error.code() in OUT_OF_REACH:
             _log.warning("the consumer goes on after: %s", error.str())
             return True
+        self._explain_reading(error, message)
         raise BrokerError(
             f"reading topic {self._topic} as group {self._settings.group}: {text_of(error)}"
         )
-
-
-class KafkaReplay:
-    """`Replay` with a consumer of its own, outside of the group.
-
-    Args:
-        options: librdkafka options.
-        topic: Topic.
-        partition: Partition.
-        start: First offset to read.
-        end: Offset to stop before.
-    """
-
-    def __init__(
-        self, options: dict[str, Any], topic: str, partition: int, start: Offset, end: Offset
-    ) -> None:
-        self._topic, self._group = topic, options["group.id"]
-        self._end = end
-        self._is_done = start >= end
-        self._consumer = Consumer(options, logger=_log)
-        self._consumer.assign([TopicPartition(topic, partition, start)])
-
-    @property
-    def is_done(self) -> bool:
-        """See `Replay.is_done`."""
-        return self._is_done
-
-    def read(self, records_max: int, timeout_s: float) -> list[Record]:
-        """See `Replay.read`."""
-        first = None if self._is_done else self._consumer.poll(timeout_s)
-        if first is None:
-            return []
-        records: list[Record] = []
-        messages: list[Any] = [first]
-        if records_max > 1:
-            messages += self._consumer.consume(records_max - 1, 0)
-        for message in messages:
-            error = message.error()
-            if error is not None and error.code() == END_OF_PARTITION:
-                # Past the last record there may be markers only, up to the committed offset.
-                self._is_done = True
-            elif error is not None and not error.retriable():
-                raise BrokerError(
-                    f"replay of topic {self._topic} as group {self._group}: {text_of(error)}"
-                )
-            elif error is None and message.offset() < self._end:
-                records.append(message)
-            if error is None and message.offset() + 1 >= self._end:
-                self._is_done = True
-        return records
-
-    def close(self) -> None:
-        """See `Replay.close`."""
-        self._consumer.close()

@@ -48,6 +48,8 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         # The default of a second makes a consumer whose queue was full sleep through its latency.
         "fetch.queue.backoff.ms": 5,
         "queued.max.messages.kbytes": _PREFETCH_KIB,
+        # The default of five minutes is what new partitions would wait to be assigned.
+        "topic.metadata.refresh.interval.ms": 5_000,
         **client_options(settings),
         "group.id": settings.group,
         "isolation.level": "read_committed",

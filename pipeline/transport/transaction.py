@@ -35,6 +35,8 @@ class Transactions:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._id = options.get("transactional.id")
+        #: Whether there are any: without them what is sent is seen at once.
+        self.are_real = self._id is not None
         self._failed: KafkaError | None = None
         self._failed_topic = ""
         self._producer = Producer(
@@ -107,6 +109,20 @@ class Transactions:
         # A crash here is an aborted transaction, one line later a committed one.
         self._call(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
         self._is_open = False
+
+    def abort(self, reason: str) -> None:
+        """Abort what is open, if anything is.
+
+        Raises:
+            FencedError: If another worker has this transactional id.
+            BrokerError: If the broker can't be reached.
+        """
+        if self._is_open:
+            self._is_open = False
+            if self._id is None:
+                self._producer.purge()
+            else:
+                self._abort(reason)
 
     def close(self) -> None:
         """Abort what is open; what was committed stays."""

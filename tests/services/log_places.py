@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
 from kafka import KafkaAdminClient
 from kafka.admin import MemberToRemove
 
@@ -14,6 +19,7 @@ from pipeline.batch import Offset
 from pipeline.log import Log, StartAt
 from pipeline.memory import MemoryBroker, MemoryLog
 from pipeline.settings import Settings
+from pipeline.topic_state import partitions_changed
 from pipeline.topics import create_topics
 from pipeline.transport import KafkaLog
 from tests.helpers import wait_until
@@ -35,9 +41,13 @@ class Keeper:
         starts: Where to begin a partition, instead of at the first record.
         owned: Partitions that it has.
         told: (what, partitions), in order; what is `assigned`, `revoked` or `lost`.
+        counts: Numbers of partitions that it was told of.
+        partitions_max: More than so many it refuses; None for any number.
     """
 
-    def __init__(self, **starts: StartAt) -> None:
+    def __init__(self, partitions_max: int | None = None, **starts: StartAt) -> None:
+        self.partitions_max = partitions_max
+        self.counts: list[int] = []
         self.starts = {int(name.removeprefix("p")): start for name, start in starts.items()}
         self.owned: set[int] = set()
         self.told: list[tuple[str, tuple[int, ...]]] = []
@@ -51,6 +61,11 @@ class Keeper:
     def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
         self.owned -= set(partitions)
         self._note("lost" if is_lost else "revoked", partitions)
+
+    def partitions_changed(self, partitions: int) -> None:
+        if self.partitions_max is not None and partitions > self.partitions_max:
+            raise partitions_changed("t", partitions, self.partitions_max)
+        self.counts.append(partitions)
 
     def _note(self, what: str, partitions: Sequence[int]) -> None:
         if partitions:
@@ -95,6 +110,9 @@ class Place(Protocol):
 
     def add_partitions(self, count: int) -> None:
         """Give the input topic more partitions: `count` in all."""
+
+    def recreate(self, topic: str, partitions: int = PARTITIONS) -> None:
+        """Delete a topic, and create another of its name."""
 
     def lose(self, member: Log, heir: Log) -> None:
         """Let a member lose its place without asking it; the heir has all partitions then."""
@@ -207,6 +225,9 @@ class MemoryPlace:
     def add_partitions(self, count: int) -> None:
         self.broker.add_partitions(self.input, count)
 
+    def recreate(self, topic: str, partitions: int = PARTITIONS) -> None:
+        self.broker.recreate(topic, partitions)
+
     def lose(self, member: Log, heir: Log) -> None:
         self.broker.group.rebalance({heir: range(PARTITIONS)})
         heir.poll(1, 0)
@@ -291,6 +312,24 @@ class KafkaPlace:
 
     def add_partitions(self, count: int) -> None:
         self._admin.create_partitions([NewPartitions(self.input, count)])[self.input].result(30)
+        # The one that there is doesn't know of them yet, and refuses to write there.
+        self._producer = Producer({**self._client, "linger.ms": 0})
+
+    def recreate(self, topic: str, partitions: int = PARTITIONS) -> None:
+        self.delete(topic)
+        wait_until(lambda: self._is_created(topic, partitions), 60, "the new topic")
+
+    def delete(self, topic: str) -> None:
+        self._admin.delete_topics([topic])[topic].result(30)
+
+    def _is_created(self, topic: str, partitions: int) -> bool:
+        # Deleting goes on for a moment after its answer.
+        try:
+            self._admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS, error
+            return False
+        return True
 
     def lose(self, member: Log, heir: Log) -> None:
         # What the group's coordinator does with a member that it has not heard of for too long.

@@ -94,10 +94,12 @@ numbers = st.one_of(
     st.none()
     | st.text(max_size=60)
     | st.builds(
-        "livestep/1 model={} partitions={} start={}".format,
+        "livestep/{} model={} partitions={} start={}{}".format,
+        st.integers(0, 3),
         st.text("0123456789abcdefg", max_size=20),
         numbers,
         numbers,
+        st.sampled_from(["", " topic=", " topic=F0YdD6hsSjSV4NI4+FmdVA"]),
     )
 )
 def test_any_metadata_of_a_commit_is_a_mark_or_none(text: str | None) -> None:

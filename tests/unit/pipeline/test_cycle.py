@@ -348,5 +348,5 @@ def test_headers_and_commit_metadata_say_which_model_and_which_event():
     ]
     assert world.broker.group.offsets[0] == (
         2,
-        "livestep/1 model=00000000000000aa partitions=1 start=0",
+        "livestep/2 model=00000000000000aa partitions=1 start=0 topic=memory-1",
     )

@@ -14,8 +14,9 @@ from pipeline.errors import (
 from pipeline.recovery import CommitMark, Situation, decide
 from pipeline.stored_partition import DamagedPartition, StoredPartition
 
-OURS = CommitMark("aa", partitions=4, start=3)
-THEIRS = CommitMark("bb", partitions=4, start=3)
+OURS = CommitMark("aa", partitions=4, start=3, topic="now/0")
+THEIRS = CommitMark("bb", partitions=4, start=3, topic="now/0")
+GONE = replace(OURS, topic="gone")
 BASE = Situation(
     topic="events",
     partition=2,
@@ -27,6 +28,7 @@ BASE = Situation(
     log_start=0,
     log_end=100,
     group_start=0,
+    topic_id="now/0",
 )
 
 
@@ -213,16 +215,59 @@ def test_another_number_of_partitions_is_refused(changes):
     refused(PartitionsChangedError, "has 4 partitions", "had 3", "new topic", **changes)
 
 
-def test_a_mark_comes_back_from_the_commits_metadata():
-    assert CommitMark.from_text(OURS.to_text()) == OURS
+@pytest.mark.parametrize("mark", [OURS, replace(OURS, topic=None)])
+def test_a_mark_comes_back_from_the_commits_metadata(mark):
+    assert CommitMark.from_text(mark.to_text()) == mark
+
+
+def test_a_mark_of_before_marks_had_the_topics_id_is_read():
+    mark = CommitMark.from_text("livestep/1 model=aa partitions=4 start=3")
+    assert mark == replace(OURS, topic=None)
+    assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, True)
 
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "by hand", "livestep/2 model=aa partitions=4 start=3", OURS.to_text() + " more"],
+    [
+        None,
+        "",
+        "by hand",
+        "livestep/2 model=aa partitions=4 start=3",
+        "livestep/1 model=aa partitions=4 start=3 topic=a",
+        "livestep/2 model=aa partitions=4 start=3 topic=",
+        "livestep/3 model=aa partitions=4 start=3 topic=a",
+        OURS.to_text() + " more",
+    ],
 )
 def test_other_metadata_is_no_mark(text):
     assert CommitMark.from_text(text) is None
+
+
+@pytest.mark.parametrize("committed", [5, 50, 500])
+@pytest.mark.parametrize("on_new_model", ["refuse", "zeros", "warm"])
+@pytest.mark.parametrize("model", ["aa", "bb"])
+def test_a_commit_against_a_deleted_topic_is_none_and_the_new_one_begins_at_its_first_event(
+    committed, on_new_model, model
+):
+    # Also where the group begins at the end, or the deleted topic had other partitions.
+    mark = replace(GONE, model=model, partitions=7)
+    found = decided(
+        committed=committed, mark=mark, log_start=2, group_start=100, on_new_model=on_new_model
+    )
+    assert found == (2, 2, 2, False)
+    # And a crash before the first commit against the new topic goes on where it began.
+    begun = stored(2, start=2, has_states=False)
+    assert decided(committed=committed, mark=mark, stored=begun) == (2, 2, 2, True)
+
+
+def test_a_commit_against_a_deleted_topic_is_told_of():
+    decision = decide(situation(committed=5, mark=GONE))
+    assert "the commit at 5 was made against a topic that has been deleted" in decision.reason
+    assert decision.is_first_run
+
+
+def test_states_of_the_new_topic_under_a_commit_against_the_deleted_one_are_refused():
+    refused(OffsetsResetError, "up to offset 20", committed=50, mark=GONE, stored=stored(20))
 
 
 UNREADABLE = DamagedPartition(b"x", has_states=True, detail="field `applied` is b'x'")
@@ -312,6 +357,10 @@ class TestAModelWithoutStates:
     def test_its_topic_may_get_more_partitions(self):
         grown = replace(OURS, partitions=2)
         assert decided(is_stateless=True, committed=50, mark=grown) == (50, 50, 50, True)
+
+    def test_a_commit_against_a_deleted_topic_is_none(self):
+        found = decided(is_stateless=True, committed=50, mark=GONE, group_start=100)
+        assert found == (0, 0, 0, True)
 
     def test_events_that_were_deleted_before_their_prediction_are_not_passed_over(self):
         refused(HistoryMissingError, is_stateless=True, committed=50, log_start=60)

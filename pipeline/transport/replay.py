@@ -1,0 +1,79 @@
+"""A reader of one part of a partition, beside the group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from pipeline.batch import Offset, Record
+from pipeline.errors import BrokerError
+from pipeline.transport.codes import END_OF_PARTITION, text_of
+
+_log = logging.getLogger("livestep.transport")
+
+
+class KafkaReplay:
+    """`Replay` with a consumer of its own, outside of the group.
+
+    Args:
+        options: librdkafka options.
+        topic: Topic.
+        partition: Partition.
+        start: First offset to read.
+        end: Offset to stop before.
+        explain: Raises what is behind an error of reading, if it knows.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        topic: str,
+        partition: int,
+        start: Offset,
+        end: Offset,
+        *,
+        explain: Callable[[KafkaError, Any], None],
+    ) -> None:
+        self._explain = explain
+        self._topic, self._group = topic, options["group.id"]
+        self._end = end
+        self._is_done = start >= end
+        self._consumer = Consumer(options, logger=_log)
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+
+    @property
+    def is_done(self) -> bool:
+        """See `Replay.is_done`."""
+        return self._is_done
+
+    def read(self, records_max: int, timeout_s: float) -> list[Record]:
+        """See `Replay.read`."""
+        first = None if self._is_done else self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        records: list[Record] = []
+        messages: list[Any] = [first]
+        if records_max > 1:
+            messages += self._consumer.consume(records_max - 1, 0)
+        for message in messages:
+            error = message.error()
+            if error is not None and error.code() == END_OF_PARTITION:
+                # Past the last record there may be markers only, up to the committed offset.
+                self._is_done = True
+            elif error is not None and not error.retriable():
+                self._explain(error, message)
+                raise BrokerError(
+                    f"replay of topic {self._topic} as group {self._group}: {text_of(error)}"
+                )
+            elif error is None and message.offset() < self._end:
+                records.append(message)
+            if error is None and message.offset() + 1 >= self._end:
+                self._is_done = True
+        return records
+
+    def close(self) -> None:
+        """See `Replay.close`."""
+        self._consumer.close()
