@@ -93,6 +93,7 @@ class Batch:
         steps_max: (n,) int64.  Steps that an event asks for; 0 for as many as the model allows.
         keys: The N keys, each once.
         dead: Records for the dead-letter topic.
+        refused_count: How many of `dead` are among `records`, too: their step was refused.
         next_offsets: For each partition polled: the offset after its last record here.
         clocks: (n,) int64.  With a session gap: the partition's clock at each event, ms.
     """
@@ -106,6 +107,7 @@ class Batch:
     keys: list[PartitionKey]
     next_offsets: dict[int, Offset]
     dead: list[DeadRecord] = field(default_factory=list)
+    refused_count: int = 0
     clocks: IntArray | None = None
 
     @property

@@ -262,7 +262,9 @@ class Cycle:
 
         # A crash here is an aborted transaction: readers of committed records see nothing.
         """
-        batch.dead += refused_records(batch, stepped.refusals)
+        refused = refused_records(batch, stepped.refusals)
+        batch.dead += refused
+        batch.refused_count = len(refused)
         settings, outgoing = self._settings, self._outgoing
         if len(stepped.answers.event):
             records = outgoing.predictions(batch, stepped.answers)

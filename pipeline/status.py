@@ -15,18 +15,47 @@ VERBS = ("poll", "pack", "load", "step", "send", "commit", "save")
 
 _log = logging.getLogger("livestep.dead_letters")
 
-#: Seconds between two lines that tell of dead letters, however many there are.
+#: Seconds between two lines about dead letters, however many there are.
 DEAD_LETTER_INTERVAL_S = 10.0
+
+#: So many records since the last line say little of whether most are dead letters.
+_FEW_RECORDS = 20
 
 #: Characters of a dead letter's detail that a line shows.
 _DETAIL_CHARS = 200
 
 
-class DeadLetterLog:
-    """Tells of dead letters: one line now and then, with their reasons and the last as an example.
+def are_mostly_dead(dead: int, records: int) -> bool:
+    """Whether dead letters are the rule: events and model hardly belong together then.
 
-    The first one is told at once. Nothing is told twice or left out, as long as `tell` is called in
-    the end.
+    Example:
+        >>> are_mostly_dead(1, 2), are_mostly_dead(2, 3)
+        (False, True)
+    """
+    return 2 * dead > records
+
+
+def describe_dead_letters(reasons: Counter[str], last: DeadRecord) -> str:
+    """Name the reasons with their numbers, and one dead letter as an example.
+
+    Args:
+        reasons: How many there are for each.
+        last: The last one; what its record holds can't look like another line.
+    """
+    record = last.record
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+    return (
+        f"{counts}; the last is {record.topic()}/{record.partition()}/{record.offset()}: "
+        f"{ascii(last.detail[:_DETAIL_CHARS])}"
+    )
+
+
+class DeadLetterLog:
+    """Logs dead letters: one line now and then, with their reasons and the last as an example.
+
+    The first one is logged at once. Nothing is logged twice or left out, as long as `tell` is
+    called in the end. A line says so if most records have become dead letters: of those since the
+    last line, or of all where these are only a few.
 
     Args:
         now_s: What time it is, in seconds.
@@ -36,13 +65,24 @@ class DeadLetterLog:
         self._now_s = now_s
         self._reasons: Counter[str] = Counter()
         self._last: DeadRecord | None = None
+        self._records = 0
+        self._all_dead = 0
+        self._all_records = 0
         self._due_s = now_s()
         self._lock = threading.Lock()  # The status line is written by another thread.
 
-    def take(self, dead: Sequence[DeadRecord]) -> None:
-        """Count dead letters that are committed."""
-        if dead:
-            with self._lock:
+    def take(self, dead: Sequence[DeadRecord], record_count: int) -> None:
+        """Count what is committed.
+
+        Args:
+            dead: Dead letters.
+            record_count: All records that these are among.
+        """
+        with self._lock:
+            self._records += record_count
+            self._all_records += record_count
+            if dead:
+                self._all_dead += len(dead)
                 self._reasons.update(letter.reason for letter in dead)
                 self._last = dead[-1]
         self.tell_if_due()
@@ -55,22 +95,21 @@ class DeadLetterLog:
     def tell(self) -> None:
         """Write the line if there is something to tell."""
         with self._lock:
-            reasons, last = self._reasons, self._last
-            self._reasons, self._last = Counter(), None
+            reasons, last, records = self._reasons, self._last, self._records
+            self._reasons, self._last, self._records = Counter(), None, 0
             self._due_s = self._now_s() + DEAD_LETTER_INTERVAL_S
         if last is None:
             return
-        record = last.record
-        # A record may hold anything, also what would look like another line of this log.
-        _log.warning(
-            "%s dead letters: %s; the last is %s/%d/%d: %s",
-            f"{reasons.total():,}",
-            ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common()),
-            record.topic(),
-            record.partition(),
-            record.offset(),
-            ascii(last.detail[:_DETAIL_CHARS]),
-        )
+        dead = reasons.total()
+        text = f"{dead:,} dead letters: {describe_dead_letters(reasons, last)}"
+        if records < _FEW_RECORDS:
+            dead, records = self._all_dead, self._all_records
+        if are_mostly_dead(dead, records):
+            text = (
+                f"MOST RECORDS ARE DEAD LETTERS ({dead:,} of {records:,}): do they belong to this "
+                f"model? {text}"
+            )
+        _log.warning("%s", text)
 
 
 class Meter:
@@ -102,7 +141,8 @@ class Meter:
         else:
             self.events += batch.event_count
             self.dead_letters += len(batch.dead)
-            self.dead_letter_log.take(batch.dead)
+            records = batch.event_count + len(batch.dead) - batch.refused_count
+            self.dead_letter_log.take(batch.dead, records)
 
     def line(
         self, *, lag: int, pool_keys: int, partitions: int, replaying: int, waiting: int = 0

@@ -1,23 +1,29 @@
-"""`livestep check`: is everything there that a worker needs?"""
+"""`livestep check`: is everything there that a worker needs, and do the events fit?"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.console import Console
 from rich.text import Text
 
 from models.errors import ModelError
-from pipeline.errors import EngineError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.exit_codes import ExitCode, exit_codes_help
+from pipeline.partitioners import judge_placement
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.batch import Offset, Record
 
 
 @click.command(
-    short_help="Test services, topics and model; exit 0 or 1.",
+    short_help="Test services, topics, model and recent events; exit 0 or 1.",
     epilog=exit_codes_help(ExitCode.FOUND, ExitCode.SETTING),
 )
 @click.option("--model", help="Directory of the model.")
@@ -30,40 +36,76 @@ from pipeline.settings import Settings
 def check(**flags: Any) -> None:
     """Test what a worker with the same flags would need, and say what is wrong with each.
 
-    Nothing is read or written, except that a transactional id of its own is asked for.
+    The last records of the input topic are read: whether they are events of the model, and whether
+    their keys are where Livestep's clients would put them. A warning does not change the exit code.
+
+    Nothing is written, except that a transactional id of its own is asked for.
     """
     settings = Settings.from_environment(**flags)
     failed = run_tests(_tests(settings), Console(highlight=False, soft_wrap=True))
     sys.exit(ExitCode.FOUND if failed else ExitCode.DONE)
 
 
-def run_tests(tests: Sequence[tuple[str, Callable[[], str]]], console: Console) -> int:
+class Caution(NamedTuple):
+    """What a test has found that may be as the operator wants it."""
+
+    text: str
+
+
+class CheckItem(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        name: Of what is tested.
+        run: Returns what is fine, or a caution; raises what is wrong.
+        needs: Names of tests without which this one says nothing.
+    """
+
+    name: str
+    run: Callable[[], str | Caution]
+    needs: Collection[str] = ()
+
+
+def run_tests(tests: Sequence[CheckItem], console: Console) -> int:
     """Run tests one after another, and print a line for each.
 
     Args:
-        tests: Each with its name; what it returns or raises is shown as it stands, whatever
-            brackets there are in it.
+        tests: What they return or raise is shown as it stands, whatever brackets there are in it.
         console: Where to print.
 
     Returns:
-        failed: How many.
+        failed: How many; one that was skipped since another failed is not counted again.
     """
+    without: set[str] = set()
     failed = 0
-    for name, test in tests:
-        try:
-            console.print(Text.assemble(("ok", "green"), f"      {name}: {test()}"))
-        except (EngineError, ModelError) as error:
-            failed += 1
-            console.print(Text.assemble(("wrong", "red"), f"   {name}: {error}"))
+    for test in tests:
+        missing = [name for name in test.needs if name in without]
+        if missing:
+            without.add(test.name)
+            verdict, style, text = "skipped", "dim", f"needs {' and '.join(missing)}"
+        else:
+            try:
+                found = test.run()
+                verdict, style, text = "ok", "green", str(found)
+                if isinstance(found, Caution):
+                    verdict, style, text = "warning", "yellow", found.text
+            except (EngineError, ModelError) as error:
+                failed += 1
+                without.add(test.name)
+                verdict, style, text = "wrong", "red", str(error)
+        console.print(Text.assemble((f"{verdict:<8}", style), f"{test.name}: {text}"))
     return failed
 
 
-def _tests(settings: Settings) -> list[tuple[str, Callable[[], str]]]:
+def _tests(settings: Settings) -> list[CheckItem]:
+    log = _InputLog(settings)
     return [
-        ("model", lambda: _check_model(settings)),
-        ("topics", lambda: _check_topics(settings)),
-        ("transactions", lambda: _check_transactions(settings)),
-        ("Redis", lambda: _check_redis(settings)),
+        CheckItem("model", lambda: _check_model(settings)),
+        CheckItem("topics", log.check_topics),
+        CheckItem("keys", log.check_keys, needs=["topics"]),
+        CheckItem("events", log.check_events, needs=["model", "topics"]),
+        CheckItem("transactions", lambda: _check_transactions(settings)),
+        CheckItem("Redis", lambda: _check_redis(settings)),
     ]
 
 
@@ -75,17 +117,73 @@ def _check_model(settings: Settings) -> str:
     return f"{model.name}, fingerprint {model.fingerprint}, on {device}"
 
 
-def _check_topics(settings: Settings) -> str:
-    from pipeline.transport import KafkaLog
+class _InputLog:
+    """Tests of the topics, and of what the input topic holds."""
 
-    log = KafkaLog(settings, "check")
-    try:
-        counts = ", ".join(f"{topic} ({n} partitions)" for topic, n in log.partition_counts.items())
-        if "compact" in log.topic_setting(settings.input_topic, "cleanup.policy"):
-            counts += "; the input is compacted: a replay can't bring back what compaction removed"
-        return counts
-    finally:
-        log.close()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bounds: dict[int, tuple[Offset, Offset]] = {}
+
+    def check_topics(self) -> str:
+        """Look for the topics, and learn where the input begins and ends."""
+        from pipeline.transport import KafkaLog
+
+        log = KafkaLog(self._settings, "check")
+        try:
+            counts = ", ".join(
+                f"{topic} ({n} partitions)" for topic, n in log.partition_counts.items()
+            )
+            if "compact" in log.topic_setting(self._settings.input_topic, "cleanup.policy"):
+                counts += (
+                    "; the input is compacted: a replay can't bring back what compaction removed"
+                )
+            self._bounds = {partition: log.bounds(partition) for partition in range(log.partitions)}
+            return counts
+        finally:
+            log.close()
+
+    @cached_property
+    def _recent(self) -> list[Record]:
+        from pipeline.transport.recent import read_recent
+
+        return read_recent(self._settings, self._bounds)
+
+    def check_keys(self) -> str | Caution:
+        """Compare where keys are with where our partitioner puts them."""
+        keyed = [(key, record.partition()) for record in self._recent if (key := record.key())]
+        if not keyed:
+            return "no recent records"
+        placement = judge_placement(keyed, len(self._bounds))
+        if placement.is_wrong:
+            raise ConfigError(placement.text())
+        return Caution(placement.text()) if placement.misplaced else placement.text()
+
+    def check_events(self) -> str | Caution:
+        """Read records as the worker does, and count what would be dead letters."""
+        from models.reading import read_description
+        from pipeline.batch import pack
+        from pipeline.codec import codec_for
+        from pipeline.status import are_mostly_dead, describe_dead_letters
+
+        settings, records = self._settings, self._recent
+        if not records:
+            return "no recent records"
+        batch = pack(
+            records,
+            codec_for(read_description(settings.model)),
+            key_bytes_max=settings.key_bytes_max,
+            value_bytes_max=settings.value_bytes_max,
+        )
+        if not batch.dead:
+            return f"all {len(records):,} recent records are events of the model"
+        reasons = Counter(letter.reason for letter in batch.dead)
+        text = (
+            f"{len(batch.dead):,} of {len(records):,} recent records would be dead letters: "
+            f"{describe_dead_letters(reasons, batch.dead[-1])}"
+        )
+        if are_mostly_dead(len(batch.dead), len(records)):
+            raise ConfigError(text)
+        return Caution(text)
 
 
 def _check_transactions(settings: Settings) -> str:

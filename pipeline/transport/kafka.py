@@ -27,6 +27,7 @@ from pipeline.log import AbortedError, Listener, Outgoing
 from pipeline.settings import Settings
 from pipeline.topic_state import TopicState
 from pipeline.transport.admin import Admin, NoAnswerError
+from pipeline.transport.bounds import read_bounds
 from pipeline.transport.codes import (
     END_OF_PARTITION,
     FENCED,
@@ -200,13 +201,7 @@ class KafkaLog:
 
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """See `Log.bounds`."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=QUESTION_TIMEOUT_S
-            )
-        except KafkaException as error:
-            raise BrokerError(f"ends of partition {partition}: {text_of(error.args[0])}") from error
-        return Offset(low), Offset(high)
+        return read_bounds(self._consumer, self._topic, partition, QUESTION_TIMEOUT_S)
 
     def pause(self, partition: int) -> None:
         """See `Log.pause`."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models import GRU, Category, ModelError, Number, SequenceRules, Text, load_model, save_model
 from pipeline.cli import cli
-from pipeline.commands.check import run_tests
+from pipeline.commands.check import Caution, CheckItem, run_tests
 from pipeline.commands.field_options import read_fields
 from pipeline.commands.starter import starter_files
 from pipeline.errors import ConfigError, DecodeError
@@ -298,11 +298,20 @@ def test_what_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixtur
         raise ModelError("step raised RuntimeError: [/oops] [enforce fail]")
 
     console = Console(highlight=False, soft_wrap=True, force_terminal=False)
-    tests = [("model", fail), ("topics", lambda: "[red]wear[/red] (4 partitions)")]
+    tests = [
+        CheckItem("model", fail),
+        CheckItem("topics", lambda: "[red]wear[/red] (4 partitions)"),
+        CheckItem("keys", lambda: Caution("[b]some[/b]"), needs=["topics"]),
+        CheckItem("events", fail, needs=["model", "topics"]),
+        CheckItem("more", fail, needs=["events"]),
+    ]
     assert run_tests(tests, console) == 1
     assert capsys.readouterr().out == (
         "wrong   model: step raised RuntimeError: [/oops] [enforce fail]\n"
         "ok      topics: [red]wear[/red] (4 partitions)\n"
+        "warning keys: [b]some[/b]\n"
+        "skipped events: needs model\n"
+        "skipped more: needs events\n"
     )
 
 

@@ -76,7 +76,7 @@ def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
     log = DeadLetterLog(lambda: now_s)
     for number in range(100):
         dead = [letter("not-json", offset=number)] * 990 + [letter("no-key", offset=number)] * 10
-        log.take(dead)
+        log.take(dead, 10_000)
         now_s += 1.0
     log.tell()
     log.tell()
@@ -92,7 +92,9 @@ def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
 
 def test_what_a_record_says_cant_write_lines_of_its_own(caplog):
     log = DeadLetterLog()
-    log.take([letter("wrong-kind", "no\nERROR livestep: all is lost \x1b[2J\u202e" + "x" * 1_000)])
+    log.take(
+        [letter("wrong-kind", "no\nERROR livestep: all is lost \x1b[2J\u202e" + "x" * 1_000)], 10
+    )
     (record,) = caplog.records
     assert "no\\nERROR livestep: all is lost \\x1b[2J\\u202exxx" in record.getMessage()
     assert len(record.getMessage()) < 400
@@ -110,4 +112,56 @@ def test_the_status_line_tells_of_letters_that_wait(caplog):
     # When it is due and no more come, then the status line brings them
     now_s = DEAD_LETTER_INTERVAL_S
     line(meter)
-    assert caplog.records[1].getMessage().startswith("5 dead letters: no-key 5; ")
+    assert "5 dead letters: no-key 5; " in caplog.records[1].getMessage()
+
+
+def told(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_line_says_loudly_that_most_records_are_dead_letters(caplog):
+    # Given a worker whose first batches are good
+    now_s = 0.0
+    meter = Meter()
+    meter.dead_letter_log = DeadLetterLog(lambda: now_s)
+    meter.count(batch(1_000, dead=30), is_replay=False)
+    assert "MOST" not in told(caplog)[0]
+
+    # When most records of the next interval are dead letters, then the line says so
+    meter.count(batch(20, dead=80), is_replay=False)
+    now_s = DEAD_LETTER_INTERVAL_S
+    line(meter)
+    assert told(caplog)[1].startswith(
+        "MOST RECORDS ARE DEAD LETTERS (80 of 100): do they belong to this model? 80 dead letters: "
+    )
+    assert caplog.records[1].levelname == "WARNING"
+
+    # When half of them are, then it doesn't
+    meter.count(batch(40, dead=40), is_replay=False)
+    now_s *= 2
+    line(meter)
+    assert told(caplog)[2].startswith("40 dead letters: ")
+
+
+def test_one_bad_record_on_a_quiet_topic_is_not_most_of_them(caplog):
+    now_s = 0.0
+    log = DeadLetterLog(lambda: now_s)
+    log.take([letter("not-json")], 5)
+    now_s = DEAD_LETTER_INTERVAL_S
+    log.take([letter("not-json")], 1)
+    assert [text.startswith("1 dead letters") for text in told(caplog)] == [True, True]
+
+
+def test_a_few_records_that_are_all_dead_letters_are_most_of_them(caplog):
+    log = DeadLetterLog()
+    log.take([letter("not-json")] * 3, 3)
+    assert told(caplog)[0].startswith("MOST RECORDS ARE DEAD LETTERS (3 of 3):")
+
+
+def test_events_whose_step_is_refused_count_once(caplog):
+    # Given a model that answers NaN: its events are usable records, and dead letters
+    meter = Meter()
+    of_nan = batch(50, dead=50)
+    of_nan.refused_count = 50
+    meter.count(of_nan, is_replay=False)
+    assert told(caplog)[0].startswith("MOST RECORDS ARE DEAD LETTERS (50 of 50):")
