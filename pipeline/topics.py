@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import OffsetSpec
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.errors import (
     AuthorizationError,
     NoError,
@@ -19,7 +19,9 @@ from kafka.errors import (
 from kafka.protocol.consumer import IsolationLevel
 
 from pipeline.connection import CONNECT_TIMEOUT_S, broker_errors, connect, missing_topic
+from pipeline.errors import BrokerError
 from pipeline.kafka_security import RIGHTS
+from pipeline.kafka_tools import alter_command
 
 #: How long a new topic may take until all its partitions have a leader.
 READY_TIMEOUT_S = 30.0
@@ -67,8 +69,9 @@ def create_topics(
 ) -> list[CreateOutcome]:
     """Create topics and wait until they can be used.
 
-    One that is there with as many partitions is left as it is, whatever its config and replicas.
-    What is wrong with one topic is in its outcome and keeps no other from being created.
+    One that is there is left as it is: it is fine if it has as many partitions and the values of
+    `config`, whatever its replicas. What is wrong with one topic is in its outcome and keeps no
+    other from being created.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
@@ -98,6 +101,10 @@ def create_topics(
             response = admin.create_topics(wanted, raise_errors=False)
         results = {result["name"]: result for result in response["topics"]}
         outcomes = [_outcome(admin, results[name], partition_count) for name in wanted]
+        for index, outcome in enumerate(outcomes):
+            if config and not outcome.is_new and outcome.problem is None:
+                problem = _other_config(admin, bootstrap_servers, outcome.name, config)
+                outcomes[index] = replace(outcome, problem=problem)
         new = [outcome.name for outcome in outcomes if outcome.is_new]
         with broker_errors(f"waiting for the new topics {', '.join(new)}"):
             admin.wait_for_topics(new, timeout_ms=READY_TIMEOUT_S * 1000)
@@ -266,3 +273,26 @@ def _outcome(admin: Any, result: Mapping[str, Any], partition_count: int) -> Cre
             "ask for as many, or take another name",
         )
     return CreateOutcome(name)
+
+
+def _other_config(
+    admin: Any, bootstrap_servers: str, topic: str, config: Mapping[str, str]
+) -> str | None:
+    """Say which settings of a topic that exists are not as they should be; None if all are."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    try:
+        with broker_errors(f"asking for the settings of topic {topic!r}"):
+            found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+    except BrokerError as error:
+        return f"it exists, and whether with these settings is not known: {error}"
+    other = [
+        f"{name}={found[name]['value'] if name in found else 'unknown'}"
+        for name, value in config.items()
+        if name not in found or found[name]["value"] != value
+    ]
+    if not other:
+        return None
+    return (
+        f"it exists with {', '.join(other)}, and is left as it is; Kafka's own tool changes that: "
+        f"{alter_command(bootstrap_servers, topic, config)}"
+    )

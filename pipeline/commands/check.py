@@ -37,7 +37,8 @@ def check(**flags: Any) -> None:
     """Test what a worker with the same flags would need, and say what is wrong with each.
 
     The last records of the input topic are read: whether they are events of the model, and whether
-    their keys are where Livestep's clients would put them. A warning does not change the exit code.
+    their keys are where Livestep's clients would put them. Before a first run it looks whether the
+    log still has its first records. A warning does not change the exit code.
 
     Nothing is written, except that a transactional id of its own is asked for.
     """
@@ -102,6 +103,7 @@ def _tests(settings: Settings) -> list[CheckItem]:
     return [
         CheckItem("model", lambda: _check_model(settings)),
         CheckItem("topics", log.check_topics),
+        CheckItem("beginning", log.check_beginning, needs=["topics"]),
         CheckItem("keys", log.check_keys, needs=["topics"]),
         CheckItem("events", log.check_events, needs=["model", "topics"]),
         CheckItem("transactions", lambda: _check_transactions(settings)),
@@ -141,6 +143,28 @@ class _InputLog:
             return counts
         finally:
             log.close()
+
+    def check_beginning(self) -> str | Caution:
+        """Look whether the log still has what a first run of the group would read."""
+        from pipeline.retention import missing_beginning, retention_of
+        from pipeline.transport import KafkaLog
+
+        settings = self._settings
+        if settings.auto_offset_reset != "earliest":
+            return "a first run begins at the end of the log"
+        log = KafkaLog(settings, "check")
+        try:
+            committed = log.committed()
+            first = {p: bounds for p, bounds in self._bounds.items() if committed[p][0] is None}
+            if any(start > 0 for start, _ in first.values()):
+                topic = settings.input_topic
+                retention = retention_of(topic, log.topic_setting)
+                text = missing_beginning(topic, first, retention)
+                assert text is not None
+                return Caution(text)
+        finally:
+            log.close()
+        return "the log has all that a first run reads" if first else "the group goes on"
 
     @cached_property
     def _recent(self) -> list[Record]:

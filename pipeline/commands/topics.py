@@ -43,8 +43,8 @@ def topics() -> None:
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Kafka's own setting of each topic, such as retention.ms=-1 to keep events for good; "
-    "repeatable.",
+    help="Kafka's own setting of each topic; repeatable. Kafka deletes events by their own times, "
+    "after 7 days by default: for events of the past, retention.ms=-1 keeps them.",
 )
 @bootstrap_servers_option
 def create(
@@ -55,7 +55,7 @@ def create(
     settings: tuple[str, ...],
     bootstrap_servers: str,
 ) -> None:
-    """Create topics; one that is there with as many partitions is fine."""
+    """Create topics; one that is there with as many partitions, and this --config, is fine."""
     wanted = list(names)
     if with_dead_letter:
         wanted += [dead_letter_topic(name) for name in names]

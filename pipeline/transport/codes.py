@@ -36,13 +36,16 @@ ALL_DOWN = KafkaError._ALL_BROKERS_DOWN
 #: No broker can be reached just now; librdkafka goes on trying.
 OUT_OF_REACH = frozenset({ALL_DOWN, KafkaError._TRANSPORT})
 
-#: The partition has no leader just now, or another one than the client has asked.
-WITHOUT_LEADER = frozenset(
+#: A partition has no leader just now, or a group no coordinator, or another one than was asked.
+UNSETTLED = frozenset(
     {
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     }
 )
 

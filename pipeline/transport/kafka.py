@@ -27,7 +27,6 @@ from pipeline.log import AbortedError, Listener, Outgoing
 from pipeline.settings import Settings
 from pipeline.topic_state import TopicState
 from pipeline.transport.admin import Admin, NoAnswerError
-from pipeline.transport.bounds import read_bounds
 from pipeline.transport.codes import (
     END_OF_PARTITION,
     FENCED,
@@ -43,6 +42,7 @@ from pipeline.transport.options import (
     producer_options,
     replay_options,
 )
+from pipeline.transport.patience import ask_again
 from pipeline.transport.replay import KafkaReplay
 from pipeline.transport.topic_watch import TopicWatch
 from pipeline.transport.transaction import Transactions
@@ -185,7 +185,9 @@ class KafkaLog:
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         timeout_s = self._settings.session_timeout_ms / 1000 + QUESTION_TIMEOUT_S
         try:
-            found = self._consumer.committed(wanted, timeout=timeout_s)
+            found = ask_again(
+                lambda: self._consumer.committed(wanted, timeout=timeout_s), QUESTION_TIMEOUT_S
+            )
         except KafkaException as error:
             raise BrokerError(
                 f"committed offsets of group {self._settings.group}: {text_of(error.args[0])}"
@@ -201,7 +203,15 @@ class KafkaLog:
 
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """See `Log.bounds`."""
-        return read_bounds(self._consumer, self._topic, partition, QUESTION_TIMEOUT_S)
+        place = TopicPartition(self._topic, partition)
+        try:
+            low, high = ask_again(
+                lambda: self._consumer.get_watermark_offsets(place, timeout=QUESTION_TIMEOUT_S),
+                QUESTION_TIMEOUT_S,
+            )
+        except KafkaException as error:
+            raise BrokerError(f"ends of partition {partition}: {text_of(error.args[0])}") from error
+        return Offset(low), Offset(high)
 
     def pause(self, partition: int) -> None:
         """See `Log.pause`."""

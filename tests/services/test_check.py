@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 from click.testing import CliRunner
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from pipeline.commands.check import check
 from pipeline.partitioners import (
@@ -159,6 +165,38 @@ def test_only_the_last_records_count_and_none_of_an_aborted_transaction(running:
     assert found.exit_code == 0
     good = RECENT_OFFSETS - 10 - 2
     assert found.texts["events"] == f"all {good} recent records are events of the model"
+
+
+def test_a_log_without_its_beginning_is_a_warning_before_a_first_run_only(
+    running: Running,
+) -> None:
+    # Given a topic with retention, whose first 6 records of partition 1 are gone
+    settings = {"retention.ms": "86400000"}
+    resource = ConfigResource(ConfigResource.Type.TOPIC, running.input_topic)
+    for name, value in settings.items():
+        resource.add_incremental_config(
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        )
+    admin = AdminClient({"bootstrap.servers": running.services.bootstrap_servers})
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(30)
+    produce(running, [("m-1", GOOD)] * 10)
+    assert checked(running).texts["beginning"] == "the log has all that a first run reads"
+    for deleted in admin.delete_records([TopicPartition(running.input_topic, 1, 6)]).values():
+        deleted.result(30)
+
+    # Then a group without commits is told, with the retention and the way out
+    found = checked(running)
+    assert (found.exit_code, found.verdicts["beginning"]) == (0, "warning")
+    text = found.texts["beginning"]
+    assert "partition 1 begins at offset 6" in text
+    assert "retention.ms=86400000" in text
+    assert "--config retention.ms=-1" in text
+
+    # When it has run, then it isn't any more
+    running.burst()
+    found = checked(running)
+    assert (found.verdicts["beginning"], found.texts["beginning"]) == ("ok", "the group goes on")
 
 
 def test_without_a_model_or_a_broker_what_needs_them_is_skipped(running: Running) -> None:

@@ -295,8 +295,24 @@ def test_topics_are_created_with_their_dead_letter_topics(invoke, bootstrap_serv
         f"created  {name}  partitions 3\ncreated  {name}.dead-letter  partitions 3\n"
     )
     assert invoke(topics, "create", name, "--partitions", "3").stdout.startswith("exists")
+    assert invoke(topics, "create", name, *options).stdout.count("exists  ") == 2
     listed = invoke(topics, "list").stdout
     assert f"{name}.dead-letter  partitions 3  replication-factor 1\n" in listed
+
+
+def test_a_topic_that_exists_with_another_setting_is_an_error(
+    invoke, bootstrap_servers, create_topic, topic_names
+):
+    # Given a topic that deletes old events, and a user who wants one that keeps them
+    name = create_topic(topic_names(), 3, retention_ms="1000000")
+    options = ["--partitions", "3", "--config", "retention.ms=-1"]
+    with pytest.raises(ConfigError, match="it exists with retention.ms=1000000") as caught:
+        invoke(topics, "create", name, *options)
+    assert f"--alter --topic {name} --add-config retention.ms=-1" in str(caught.value)
+    # Without the setting, or with the one that it has, it is fine
+    assert invoke(topics, "create", name, "--partitions", "3").stdout.startswith("exists")
+    options[-1] = "retention.ms=1000000"
+    assert invoke(topics, "create", name, *options).stdout.startswith("exists")
 
 
 def test_a_topic_with_another_number_of_partitions_is_an_error_and_the_rest_is_created(
