@@ -26,13 +26,17 @@ fields, rules and `model.json` can be had without torch.
     building.py      from what model.json says to a net that steps
     user_classes.py  what classes of the user's own have to be, and the adapter around them
     class_imports.py finding them by name, if their package is allowed
-    programs.py      TorchScript and exported programs
+    programs.py      TorchScript and exported programs, stepped
+    program_reading.py  reading their files, and what their signatures say
+    program_states.py  which of their arguments are states, and their shapes
+    file_kinds.py    what a file is that should be a program
     batch_sizes.py   how many keys a program takes in one call; other numbers in pieces
     archive_checks.py  opening an exported program and running nothing that stands in it
     devices.py       the CPU or a CUDA device
     checks.py        what every model has to hold
     trials.py        all checks in the order of cause and effect: check_model
     check_data.py    what checks are made of: the tolerance, random inputs and states
+    look_ahead.py    whether a net uses later events
     check_report.py  all checks as a table, and the speed
     package_data.py  data that a package carries
     seeding.py       one thread, and nets from a seed of their own

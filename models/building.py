@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.check_data import random_rows
 from models.class_imports import build_module
 from models.contract import StepModel
 from models.description import ModelFile, check_description, check_widths
 from models.devices import device_of
 from models.errors import ModelError
 from models.field_types import is_index, total_width
-from models.programs import PROGRAM_FILES, how_to_export, program_model
+from models.programs import PROGRAM_FILES, ProgramModel, how_to_export, program_model
 from models.reading import DESCRIPTION_FILE
 from models.stored_weights import module_weights
 from models.user_classes import AdaptedModel, StepAdapter, try_step
@@ -85,6 +86,9 @@ def build_net(
     try:
         if isinstance(net, StepAdapter):
             try_step(net, where, how_to_export if module is None else None)
+        if isinstance(net, ProgramModel):
+            rows = random_rows(net, 2, torch.Generator().manual_seed(0), description.inputs)
+            net.check_keeps_nothing(rows)
     except ModelError as error:
         raise error.in_file(file) from error
     return net

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -30,7 +30,9 @@ from models.errors import ModelError
 from models.field_types import Field, Number, OutputField
 from models.fields import decode, encode
 from models.offline_log import answer_events
-from models.programs import PROGRAM_FILES, Program, StateTensor, check_program_allowed
+from models.program_reading import Program
+from models.program_states import StateTensor, find_time_axis
+from models.programs import PROGRAM_FILES, check_program_allowed
 from models.reading import DESCRIPTION_FILE, read_description, read_file
 from models.rules import SequenceRules
 from models.storable import storable_model
@@ -191,6 +193,7 @@ def save_program(
     outputs: Sequence[OutputField],
     codec: Codec = "json",
     rules: SequenceRules = DEFAULT_RULES,
+    time_axis: Literal[0, 1] | None = None,
 ) -> None:
     """Write a TorchScript or exported program to a directory, as `save_model` does a model.
 
@@ -199,20 +202,30 @@ def save_program(
     Args:
         program: Content of its file.
         directory: Where to write.
-        state: Its state tensors, in the order of its arguments; see `programs.choose_states`.
+        state: Its state tensors, in the order of its arguments; see
+            `program_states.choose_states`.
         inputs: What the H_in columns mean.
         outputs: What the H_out columns mean.
         codec: As for `save_model`.
         rules: As for `save_model`.
+        time_axis: Where the inputs of the program have an axis of one timestep: 1 for
+            (N, 1, H_in), 0 for (1, N, H_in), None for (N, H_in). An exported program says it
+            itself.
 
     Raises:
-        ModelError: If it can't be read, doesn't step as it is described, doesn't take any number
-            of keys, or the directory can't be written. Nothing was replaced then.
+        ModelError: If it can't be read, keeps state inside, doesn't step as it is described,
+            doesn't take any number of keys, or the directory can't be written. Nothing was
+            replaced then.
     """
-    kind = Program(program).kind
+    read = Program(program)
+    kind = read.kind
     contents = {PROGRAM_FILES[kind]: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
     description = _description(kind, inputs, outputs, codec, rules)
     description.sizes = {"state": msgspec.to_builtins(tuple(state))}
+    if time_axis is None:
+        time_axis = find_time_axis(read, state)
+    if time_axis is not None:
+        description.sizes["time_axis"] = time_axis
     text = _describe(description, contents)
     build_net(decode_description(text, None), contents, None, torch.device("cpu"), None)
     write_files(Path(directory), {PROGRAM_FILES[kind]: program, DESCRIPTION_FILE: text})

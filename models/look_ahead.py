@@ -9,7 +9,7 @@ from step to step: its backward half would then read the past in the place of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -177,15 +177,13 @@ def _are_equal(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
 
 def _backwards_in_program(model: ProgramModel) -> str | None:
     """Name the bidirectional RNN of a program whose state comes from the program's state."""
-    if isinstance(model.program, fx.GraphModule):
-        return _backwards_in_graph(model.program.graph, model.inputs_at)
-    return _backwards_in_script(model.program, model.inputs_at)
+    if isinstance(model.module, fx.GraphModule):
+        return _backwards_in_graph(model.module.graph, model.state_names)
+    return _backwards_in_script(model.module, model.inputs_name, model.program.constants)
 
 
-def _backwards_in_graph(graph: fx.Graph, inputs_at: int) -> str | None:
-    """Look into an exported program; its placeholders are the arguments."""
-    places = [node.name for node in graph.nodes if node.op == "placeholder"]
-    states = {name for index, name in enumerate(places) if index != inputs_at}
+def _backwards_in_graph(graph: fx.Graph, states: set[str]) -> str | None:
+    """Look into an exported program; its placeholders have the names of the arguments."""
     for node in graph.nodes:
         kind, _, overload = str(node.target).removeprefix("aten.").partition(".")
         is_rnn = node.op == "call_function" and kind in _RNNS and overload == "input"
@@ -202,11 +200,14 @@ def _graph_sources(node: fx.Node) -> list[Any]:
     return [] if "sym_size" in str(node.target) else node.all_input_nodes
 
 
-def _backwards_in_script(program: Any, inputs_at: int) -> str | None:
-    """Look into TorchScript; the first input of its graph is the module."""
+def _backwards_in_script(program: Any, inputs_name: str, constants: Container[str]) -> str | None:
+    """Look into TorchScript; what its graph takes are the arguments, tuples not opened."""
     graph = program.inlined_graph
-    arguments = [value.debugName() for value in graph.inputs()][1:]
-    states = {name for index, name in enumerate(arguments) if index != inputs_at}
+    states = {
+        value.debugName()
+        for value, argument in zip(graph.inputs(), program.forward.schema.arguments, strict=True)
+        if argument.name not in ("self", inputs_name) and argument.name not in constants
+    }
     for kind in _RNNS:
         for node in graph.findAllNodes(f"aten::{kind}", recurse=True):
             values = list(node.inputs())

@@ -42,12 +42,17 @@ def trace(module: nn.Module, *examples: Tensor) -> bytes:
 
 def export(
     module: nn.Module,
-    *examples: Tensor,
+    *examples: Any,
     axes: tuple[int, ...] | None = None,
     count: Any = torch.export.Dim("N"),  # noqa: B008
+    shapes: Any = None,
 ) -> bytes:
-    """Export for any number of keys, whose axis in each example is given; None for this number."""
-    shapes = None if axes is None else tuple({axis: count} for axis in axes)
+    """Export for any number of keys, whose axis in each example is given; None for this number.
+
+    Or with `shapes`, as torch takes them.
+    """
+    if axes is not None:
+        shapes = tuple({axis: count} for axis in axes)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # torch takes the flat weights of its own RNNs for attributes that the module sets.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 from rich.console import Console
@@ -22,6 +22,9 @@ from pipeline.settings import split_names
 # torch takes seconds that --help need not wait: models are imported by the commands that need them.
 if TYPE_CHECKING:
     from models import Field, StepModel
+
+#: What --time-axis takes.
+_TIME_AXES: Final[Mapping[str, Literal[0, 1]]] = {"0": 0, "1": 1}
 
 #: Width of the table where there is no terminal.
 _TABLE_WIDTH = 140
@@ -131,6 +134,12 @@ def check_command(
     help="Shape of one key's state, such as h=64; with N where the key axis is if it isn't the "
     "first, h=1,N,64; repeatable. Exported programs say it themselves.",
 )
+@click.option(
+    "--time-axis",
+    type=click.Choice(list(_TIME_AXES)),
+    help="Where the inputs have an axis of one timestep: 1 for (N, 1, columns), 0 for (1, N, "
+    "columns). Exported programs say it themselves.  [default: (N, columns)]",
+)
 @fields_options(is_required=True)
 @click.option(
     "--rules",
@@ -145,6 +154,7 @@ def import_command(
     directory: Path,
     state: str,
     state_shapes: tuple[str, ...],
+    time_axis: str | None,
     inputs: str,
     outputs: str,
     rules: str,
@@ -154,19 +164,17 @@ def import_command(
     """Make DIR, which a worker takes, from a program whose states are inputs and outputs.
 
     The program's forward takes (inputs, state...) and gives (outputs, next state...); inputs are
-    (N, columns). A program is code, and the import runs it: take it from people you trust.
+    (N, columns), or have an axis of one timestep. Tuples are opened: the pair `state` of an LSTM is
+    state_0 and state_1. A program is code, and the import runs it: take it from people you trust.
     """
     import msgspec
 
     from models import ModelError, SequenceRules, save_program
     from models.batch_sizes import batch_sizes
-    from models.programs import (
-        Program,
-        check_program_allowed,
-        choose_states,
-        program_kind,
-        read_state_shape,
-    )
+    from models.file_kinds import program_kind
+    from models.program_reading import Program
+    from models.program_states import choose_states, find_time_axis, key_axes, read_state_shape
+    from models.programs import check_program_allowed
 
     try:
         read_rules = msgspec.json.decode(rules, type=SequenceRules)
@@ -179,11 +187,16 @@ def import_command(
         program = Program(content)
         states = choose_states(program, split_names(state), given)
         click.echo(f"{program.kind}, forward({', '.join(program.arguments)})")
+        for name, value in program.constants.items():
+            click.echo(f"argument {name}: always {value!r}")
+        axis = _TIME_AXES[time_axis] if time_axis else find_time_axis(program, states)
+        if axis is not None:
+            click.echo(f"inputs: ({'N, 1' if axis else '1, N'}, columns)")
         for one in states:
             sizes = list(map(str, one.shape))
             sizes.insert(one.axis, "N")
             click.echo(f"state {one.name}: {one.dtype} ({', '.join(sizes)})")
-        axes = {one.name: one.axis for one in states}
+        axes = key_axes(program, states, axis)
         if bounds := str(batch_sizes(program.examples, axes, program.bounds)):
             click.echo(f"keys in one call: {bounds}; other batches are stepped in pieces")
         save_program(
@@ -194,6 +207,7 @@ def import_command(
             read_fields(outputs, "--outputs"),  # type: ignore[arg-type]
             codec,
             read_rules,
+            axis,
         )
     except ModelError as error:
         raise error if error.file else error.in_file(file) from None

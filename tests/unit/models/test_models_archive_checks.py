@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from models import ModelError
-from models.programs import Program
+from models.archive_checks import checked_archive
+from models.program_reading import Program
 from tests.programs import TWO, TwoStates, export
 
 
@@ -183,6 +184,8 @@ def test_a_program_with_more_than_operators_on_tensors_is_not_opened(
     content: Callable[[], bytes], message: str
 ) -> None:
     with pytest.raises(ModelError, match=f"not opened: the file has .*{message}"):
+        checked_archive(content())
+    with pytest.raises(ModelError):
         Program(content())
 
 

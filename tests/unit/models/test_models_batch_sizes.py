@@ -24,7 +24,8 @@ from models import (
     save_program,
 )
 from models.batch_sizes import BatchSizes
-from models.programs import Program, choose_states
+from models.program_reading import Program
+from models.program_states import choose_states
 from pipeline.memory import predict_in_memory
 from tests.programs import TwoStates, export
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from models import GRU, LSTM, StepModel
 from models.check_report import report
-from models.programs import Program, ProgramModel, StateTensor
+from models.program_reading import Program
+from models.program_states import StateTensor
+from models.programs import ProgramModel
 from models.user_classes import AdaptedModel
 from tests.programs import export, script, trace
 

@@ -23,7 +23,7 @@ from models import (
     load_model,
     save_model,
 )
-from models.programs import Program
+from models.program_reading import Program
 from tests.programs import script
 from tests.user_models import NoStep, Sum
 

@@ -184,6 +184,49 @@ def test_a_torchscript_program_is_imported_with_the_shapes_given(
     assert run("check", tmp_path / "new").exit_code == 0
 
 
+def test_a_file_that_is_no_program_is_named_before_trust_is_asked_for(tmp_path: Path) -> None:
+    torch.save(Cell().state_dict(), tmp_path / "weights.pt")
+    for options in ((), ("--model-packages", "torchscript,exported")):
+        with pytest.raises(ModelError, match=r"weights.pt: .*but weights that .*load_state_dict"):
+            run(
+                *("import", tmp_path / "weights.pt", tmp_path / "new", *FIELDS, *options),
+                catch_exceptions=False,
+            )
+
+
+class PairCell(nn.Module):
+    """A cell over (N, 1, 3), with a pair of states and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, Tensor], rate: int = 2
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        outputs, state = self.rnn(x, state)
+        return self.head(outputs) * rate, state
+
+
+def test_a_pair_of_states_and_a_time_axis_are_shown_at_import(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(PairCell()).save(str(tmp_path / "cell.pt"))
+    options = (*FIELDS, "--state-shape", "state_0=1,N,4", "--state-shape", "state_1=1,N,4")
+    done = run(
+        *("import", tmp_path / "cell.pt", tmp_path / "new", *options),
+        *("--time-axis", "1", "--model-packages", "torchscript"),
+    )
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(
+        "torchscript, forward(x, state_0, state_1)\nargument rate: always 2\n"
+        "inputs: (N, 1, columns)\nstate state_0: float32 (1, N, 4)\n"
+    )
+    done = run("check", tmp_path / "new", "--model-packages", "torchscript")
+    assert done.exit_code == 0, done.output
+
+
 def test_an_exported_program_says_its_shapes_itself(tmp_path: Path) -> None:
     count = torch.export.Dim("N", max=1000)  # of which the check of the speed takes more
     program = torch.export.export(
