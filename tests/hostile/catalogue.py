@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cli import EXIT_MODEL
+from pipeline.exit_codes import ExitCode
 from tests.hostile.model_directories import DIRECTORIES
 from tests.hostile.records import KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX
 from tests.hostile.service_states import STATES
@@ -63,7 +63,7 @@ def markdown() -> str:
         _table(
             "Model directories",
             ("what is wrong", "exit code", "ModelError says"),
-            [(row.name, str(EXIT_MODEL), _codes((row.message,))) for row in DIRECTORIES],
+            [(row.name, str(ExitCode.MODEL.value), _codes((row.message,))) for row in DIRECTORIES],
         )
     )
     parts.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models import ModelError, load_model
-from pipeline.cli import EXIT_MODEL
+from pipeline.exit_codes import ExitCode
 from tests.hostile.model_directories import DIRECTORIES, Row, make_good
 
 #: What a refused directory may add to the memory of this process; the hostile ones state petabytes.
@@ -37,7 +37,7 @@ def test_a_spoilt_directory_is_refused_with_what_is_wrong(row: Row, tmp_path: Pa
 
     # And nothing of what it states was allocated
     assert peak_bytes() - before < MEMORY_BYTES_MAX
-    assert EXIT_MODEL == 6
+    assert ExitCode.MODEL == 6
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
