@@ -21,6 +21,8 @@ fields, rules and `model.json` can be had without torch.
     reading.py       reading a directory's files; read_description needs no torch
     weights.py       the classes that take weights, the checks of weights, and the fingerprint
     storable.py      what save_model takes, and what to give it instead of anything else
+    same_net.py      whether what would be loaded steps like the model that is saved, bit for bit
+    net_differences.py  what differs in two nets, in words
     stored_weights.py  weights between a module and the bytes of model.safetensors
     writing.py       writing a directory's files, all or none
     building.py      from what model.json says to a net that steps

@@ -35,6 +35,8 @@ from models.program_states import StateTensor, find_time_axis
 from models.programs import PROGRAM_FILES, check_program_allowed
 from models.reading import DESCRIPTION_FILE, read_description, read_file
 from models.rules import SequenceRules
+from models.same_net import check_same_net
+from models.seeding import kept_random_state
 from models.storable import storable_model
 from models.stored_weights import read_weights, weights_of, write_weights
 from models.user_classes import AdaptedModel, Naming, kind_of
@@ -134,6 +136,11 @@ def save_model(
     ones before either takes its place; whoever loads between the two renames gets a ModelError,
     never a mixture.
 
+    Before anything is written, the model is built again as a worker will do it, and both are
+    stepped with the same random events of the inputs: outputs and states have to be equal bit for
+    bit. So an attribute, hook or argument that would be lost is an error here. Neither the model
+    nor any generator of random numbers is changed.
+
     Args:
         model: A model of this package, float32; or any module with `initial_state` and `step` whose
             class can be imported, see `user_classes`. On any device; compiled by torch or not.
@@ -148,7 +155,9 @@ def save_model(
     Raises:
         ModelError: If the class can't be imported or contradicts itself, a weight is lazy, not
             finite, or of a dtype that can't be saved, the fields don't fit the sizes, the rules
-            don't fit the fields, or the directory can't be written. Nothing was replaced then.
+            don't fit the fields; if the model that would be loaded doesn't step like this one, or a
+            step of this one writes to its weights or buffers, draws random numbers or keeps
+            something beside the state; or if the directory can't be written. Nothing was replaced.
 
     Example:
         >>> import tempfile
@@ -160,29 +169,15 @@ def save_model(
         ('wind', 'y', 16)
     """
     model = storable_model(model)
-    is_own = type(model) in CELLS.values()
-    module = model.module if isinstance(model, AdaptedModel) else model
-    if sizes is None or is_own:
-        sizes = _sizes(model)
-    if not isinstance(sizes, Mapping):
-        problem = "the arguments of the class, by name"
-        raise ModelError(problem, field="sizes", expected="a dict", found=kind_of(sizes))
-    weights = weights_of(module)
-    is_float32 = all(tensor.dtype == torch.float32 for tensor in weights.values())
-    if inputs is None:
-        inputs = [_default_field("x", model, "input_size")]
-    if outputs is None:
-        outputs = [_default_field("y", model, "output_size")]
-    description = _description(
-        type(model).__name__ if is_own else class_path(module), inputs, outputs, codec, rules
-    )
-    description.sizes = dict(sizes)
-    description.dtype = "float32" if is_float32 or is_own else "mixed"
-    text = _describe(description, weights)
-    # What can't be loaded is not written.
-    build_net(decode_description(text, None), weights, type(module), torch.device("cpu"), None)
-    files = {WEIGHTS_FILE: write_weights(weights), DESCRIPTION_FILE: text}
-    write_files(Path(directory), files)
+    with kept_random_state():
+        text, content = _described_and_stored(model, inputs, outputs, codec, rules, sizes)
+        # What can't be loaded, or would be loaded as another model, is not written.
+        description = decode_description(text, None)
+        path = description.cell
+        kind = import_class(path, [path.partition(":")[0]]) if ":" in path else None
+        net = build_net(description, read_weights(content), kind, torch.device("cpu"), None)
+        check_same_net(model, net, description.inputs, is_generating=rules.is_generating)
+    write_files(Path(directory), {WEIGHTS_FILE: content, DESCRIPTION_FILE: text})
 
 
 def save_program(
@@ -258,14 +253,15 @@ def load_model(
     description = read_description(directory)
     folder = Path(directory)
     description_file = folder / DESCRIPTION_FILE
-    user_class = None
-    if ":" in description.cell:
-        user_class = import_class(description.cell, allowed_packages, description_file)
-    if description.cell in PROGRAM_FILES:
-        check_program_allowed(description.cell, allowed_packages, description_file)
-    chosen = choose_device(device)
-    contents = _read_contents(folder / contents_file(description))
-    net = build_net(description, contents, user_class, chosen, folder)
+    with kept_random_state():
+        user_class = None
+        if ":" in description.cell:
+            user_class = import_class(description.cell, allowed_packages, description_file)
+        if description.cell in PROGRAM_FILES:
+            check_program_allowed(description.cell, allowed_packages, description_file)
+        chosen = choose_device(device)
+        contents = _read_contents(folder / contents_file(description))
+        net = build_net(description, contents, user_class, chosen, folder)
     return LoadedModel(
         net=net,
         inputs=description.inputs,
@@ -275,6 +271,36 @@ def load_model(
         name=folder.resolve().name,
         rules=description.rules,
     )
+
+
+def _described_and_stored(
+    model: nn.Module,
+    inputs: Sequence[Field] | None,
+    outputs: Sequence[OutputField] | None,
+    codec: Codec,
+    rules: SequenceRules,
+    sizes: Mapping[str, Any] | None,
+) -> tuple[bytes, bytes]:
+    """Give the content of both files of a class."""
+    is_own = type(model) in CELLS.values()
+    module = model.module if isinstance(model, AdaptedModel) else model
+    if sizes is None or is_own:
+        sizes = _sizes(model)
+    if not isinstance(sizes, Mapping):
+        problem = "the arguments of the class, by name"
+        raise ModelError(problem, field="sizes", expected="a dict", found=kind_of(sizes))
+    weights = weights_of(module)
+    is_float32 = all(tensor.dtype == torch.float32 for tensor in weights.values())
+    if inputs is None:
+        inputs = [_default_field("x", model, "input_size")]
+    if outputs is None:
+        outputs = [_default_field("y", model, "output_size")]
+    description = _description(
+        type(model).__name__ if is_own else class_path(module), inputs, outputs, codec, rules
+    )
+    description.sizes = dict(sizes)
+    description.dtype = "float32" if is_float32 or is_own else "mixed"
+    return _describe(description, weights), write_weights(weights)
 
 
 def _description(

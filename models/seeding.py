@@ -1,11 +1,13 @@
-"""The same numbers again: one thread of torch, and nets from a seed of their own."""
+"""The same numbers again: one thread, nets from a seed, and the state of random generators."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,3 +30,27 @@ def seeded(seed: int, make: Callable[[], Net]) -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Leave the generators of torch, on all devices, of NumPy and of Python as they were."""
+    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if has_cuda else ()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - not to draw from it
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def random_states() -> tuple[Any, ...]:
+    """Return something that changes whenever a number is drawn on the CPU."""
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        (numpy[1].tobytes(), *numpy[2:]),
+    )

@@ -135,6 +135,11 @@ class AdaptedModel(StepAdapter):
         self._sizes = dict(sizes)
         self._is_casting = is_casting
 
+    def around(self, module: nn.Module) -> AdaptedModel:
+        """Make the same adapter around another module of the class."""
+        widths = self.input_size, self.output_size
+        return AdaptedModel(module, *widths, self._sizes, self._is_casting).eval()
+
     def sizes(self) -> dict[str, Any]:
         """Return the arguments from which an equal module can be made."""
         return dict(self._sizes)
