@@ -27,13 +27,17 @@ _INPUT, _OUTPUT, _ERROR = 0, 1, 2
 def guarded_streams() -> Iterator[None]:
     """Print within this, in a process's main thread: what can't be written is an error.
 
+    Streams that are not the process's own, since a test has put others in their place, stay.
+
     Raises:
         OutputError: If what was printed can't be written.
         ReaderGoneError: If its reader has closed the pipe.
     """
     _open_closed_ones()
-    sys.stdout = _text(_Output(_OUTPUT, "w", closefd=False), sys.stdout)
-    sys.stderr = _text(_Error(_ERROR, "w", closefd=False), sys.stderr, is_line_buffered=True)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Output(_OUTPUT, "w", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Error(_ERROR, "w", closefd=False), sys.stderr, is_line_buffered=True)
     try:
         try:
             yield
