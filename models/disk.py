@@ -212,17 +212,18 @@ def save_program(
             doesn't take any number of keys, or the directory can't be written. Nothing was
             replaced then.
     """
-    read = Program(program)
-    kind = read.kind
-    contents = {PROGRAM_FILES[kind]: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
-    description = _description(kind, inputs, outputs, codec, rules)
-    description.sizes = {"state": msgspec.to_builtins(tuple(state))}
-    if time_axis is None:
-        time_axis = find_time_axis(read, state)
-    if time_axis is not None:
-        description.sizes["time_axis"] = time_axis
-    text = _describe(description, contents)
-    build_net(decode_description(text, None), contents, None, torch.device("cpu"), None)
+    with kept_random_state():
+        read = Program(program)
+        kind = read.kind
+        contents = {PROGRAM_FILES[kind]: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
+        description = _description(kind, inputs, outputs, codec, rules)
+        description.sizes = {"state": msgspec.to_builtins(tuple(state))}
+        if time_axis is None:
+            time_axis = find_time_axis(read, state)
+        if time_axis is not None:
+            description.sizes["time_axis"] = time_axis
+        text = _describe(description, contents)
+        build_net(decode_description(text, None), contents, None, torch.device("cpu"), None)
     write_files(Path(directory), {PROGRAM_FILES[kind]: program, DESCRIPTION_FILE: text})
 
 

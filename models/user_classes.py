@@ -8,6 +8,10 @@ A class of a user is any `torch.nn.Module` with two methods:
 where a state is one tensor or a tuple of tensors, of `STATE_DTYPES` and shapes with axis 0 = key;
 `()` for a model that keeps nothing. A class may have `unroll` and `step_packed` of its own, as
 `StepModel` states them; the adapter supplies what it lacks.
+
+What a class computes with has to be in the arguments of its constructor, as its method `sizes` or
+the caller of `save_model` names them, or in its `state_dict`: nothing else is stored. What changes
+from event to event has to be in the state.
 """
 
 from __future__ import annotations

@@ -31,11 +31,13 @@ from models import (
     Text,
     load_model,
     save_model,
+    save_program,
 )
 from models.seeding import random_states
 from models.user_classes import AdaptedModel
 from tests import altered_models
 from tests.altered_models import Act, Changing, DrawsWhenMade, Indexed, Normed, Packing, Unrolling
+from tests.programs import script
 from tests.user_models import Letters
 
 TWO_IN, ONE_IN, ONE_OUT = [Number("x", 2)], [Number("x")], [Number("y")]
@@ -297,6 +299,18 @@ def test_no_random_numbers_are_used_up_by_saving_and_loading(tmp_path: Path) -> 
         except ModelError as error:
             assert "draws random numbers" in str(error)
         assert random_states() == before
+
+
+def test_a_program_that_draws_is_refused_without_using_up_random_numbers(tmp_path: Path) -> None:
+    class Draws(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand_like(x)
+
+    content = script(Draws())
+    before = random_states()
+    with pytest.raises(ModelError, match="or draws random numbers"):
+        save_program(content, tmp_path / "new", (), ONE_IN, ONE_OUT)
+    assert random_states() == before
 
 
 def test_a_model_that_cannot_be_copied_says_so(tmp_path: Path) -> None:
