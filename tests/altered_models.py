@@ -1,4 +1,4 @@
-"""Models that compute with more than their arguments and weights, and what is done to them."""
+"""Models that compute with more than their arguments and weights, and one with complex weights."""
 
 from __future__ import annotations
 
@@ -220,3 +220,20 @@ class Locked(Changing):
     def __init__(self, hold: Callable[[], Any] | None = None) -> None:
         super().__init__()
         self.held = hold and hold()
+
+
+class Resonator(nn.Module):
+    """A complex state space model: complex weights, a complex buffer, a real output."""
+
+    def __init__(self, size: int = 4, dtype: torch.dtype = torch.complex64) -> None:
+        super().__init__()
+        self.pole = nn.Parameter(0.9 * torch.polar(torch.ones(size), torch.rand(size)).to(dtype))
+        self.mix = nn.Parameter(torch.randn(size, 2, dtype=dtype))
+        self.register_buffer("phase", torch.polar(torch.ones(size), torch.rand(size)).to(dtype))
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.pole.new_zeros(batch_size, len(self.pole))
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = state * self.pole + inputs * self.phase
+        return (state @ self.mix).real, state

@@ -347,23 +347,6 @@ class Turns(Sum):
         return state.real * self.weight, state
 
 
-class Resonator(nn.Module):
-    """A complex state space model: complex weights, a complex buffer, a real output."""
-
-    def __init__(self, size: int = 4, dtype: torch.dtype = torch.complex64) -> None:
-        super().__init__()
-        self.pole = nn.Parameter(0.9 * torch.polar(torch.ones(size), torch.rand(size)).to(dtype))
-        self.mix = nn.Parameter(torch.randn(size, 2, dtype=dtype))
-        self.register_buffer("phase", torch.polar(torch.ones(size), torch.rand(size)).to(dtype))
-
-    def initial_state(self, batch_size: int) -> Tensor:
-        return self.pole.new_zeros(batch_size, len(self.pole))
-
-    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        state = state * self.pole + inputs * self.phase
-        return (state @ self.mix).real, state
-
-
 class Unsigned(Sum):
     """Whose state has a dtype of which torch can't put rows into a table."""
 

@@ -18,7 +18,6 @@ from models import (
     Number,
     StepModel,
     Text,
-    check_model,
     load_model,
     save_model,
 )
@@ -32,7 +31,6 @@ from tests.user_models import (
     Letters,
     NeedsSize,
     Plain,
-    Resonator,
     Sum,
     Window,
 )
@@ -105,53 +103,6 @@ def test_weights_of_other_dtypes_take_and_give_float32(dtype: torch.dtype, tmp_p
     assert isinstance(state, torch.Tensor)
     assert state.dtype == dtype
     assert json.loads((tmp_path / "model.json").read_text())["dtype"] == "mixed"
-
-
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_complex_weights_come_back_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
-    # Given complex weights, of which complex128 has no place in a safetensors file, and a view
-    resonator = Resonator(dtype=dtype)
-    resonator.phase = resonator.phase.conj()
-    net = reloaded(resonator, tmp_path, ONE_IN, [Number("y", 2)])
-
-    # Then they are loaded as they were, and step as before
-    assert isinstance(net, AdaptedModel)
-    for name, tensor in resonator.state_dict().items():
-        loaded = net.module.state_dict()[name]
-        assert loaded.dtype == dtype
-        assert torch.equal(loaded, tensor)
-    sequence = torch.randn(4, 3, 1)
-    expected = stepped(resonator, sequence.to(dtype.to_real()))
-    assert torch.equal(net.unroll(sequence), expected.float())
-    save_model(net, tmp_path / "again", ONE_IN, [Number("y", 2)])
-    assert (tmp_path / "again" / "model.json").read_text() == (tmp_path / "model.json").read_text()
-    check_model(net)
-
-
-def test_a_real_weight_in_place_of_a_complex_one_is_refused(tmp_path: Path) -> None:
-    resonator = Resonator()
-    resonator.mix = nn.Parameter(torch.randn(4, 2))
-    with pytest.raises(ModelError, match="mix: wrong dtype .*complex64, found torch.float32"):
-        save_model(resonator, tmp_path / "new", ONE_IN, [Number("y", 2)])
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (torch.zeros(1, dtype=torch.uint16), "wrong dtype .*found torch.uint16"),
-        (torch.zeros(1, device="meta"), "a weight on the meta device has no values"),
-        (torch.zeros(2, 2).to_sparse(), "only dense tensors can be saved .*found torch.sparse_coo"),
-    ],
-    ids=lambda value: str(getattr(value, "dtype", "")),
-)
-def test_a_tensor_that_no_file_holds_is_refused(
-    tensor: torch.Tensor, message: str, tmp_path: Path
-) -> None:
-    module = Sum()
-    module.register_buffer("table", tensor)
-    with pytest.raises(ModelError, match=f"table: {message}"):
-        save_model(module, tmp_path / "new", ONE_IN, ONE_OUT)
-    assert not (tmp_path / "new").exists()
 
 
 def test_an_index_is_not_rounded_to_the_dtype_of_the_weights(tmp_path: Path) -> None:
