@@ -89,8 +89,9 @@ def generate(
 ) -> Generated:
     """Let a model go on by itself, from a state, until its stop label or the bound.
 
-    The first step's inputs are all absent: zeros (`fields.absent_row`). Those of each later one are
-    absent but for the feedback inputs, which hold what the step before gave.
+    The first step's inputs are all absent: zeros, and -1 for an index (`field_types.absent_row`).
+    Those of each later one are absent but for the feedback inputs, which hold what the step before
+    gave.
 
     Args:
         net: The model itself, not wrapped in a `FedBack`.
