@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import mode
@@ -103,6 +104,56 @@ def build_engine(
     )
 
 
+def make_app(
+    settings: Settings,
+    engine: Engine,
+    *,
+    on_failure: Callable[[BaseException], None],
+    on_end: Callable[[], None],
+) -> EngineApp:
+    """Put a Faust app around an engine: its agent runs the cycle, batch after batch.
+
+    Args:
+        settings: Group, topics, threads.
+        engine: Polled and run on a thread of its own.
+        on_failure: Gets each error for which the app has to end.
+        on_end: Called when a burst has read the log to its end.
+    """
+    app = EngineApp(
+        settings.group,
+        broker=f"kafka://{settings.bootstrap_servers.split(',')[0]}",
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        store="memory://",
+        agent_supervisor=mode.CrashingSupervisor,
+        stream_buffer_maxsize=2,
+    )
+    app.transport = Transport(app.conf.broker_consumer, app)
+    app.producer_transport = Transport(app.conf.broker_producer, app)
+    app.on_failure = on_failure
+    app.on_end = on_end if settings.burst else lambda: None
+    app.thread = EngineThread(engine, lambda: torch.set_num_threads(settings.torch_threads))
+    # acks=False: the cycle's own transaction commits, not Faust.
+    events = app.topic(settings.input_topic, schema=DeliverySchema(), acks=False)
+
+    @app.agent(events)
+    async def predict(deliveries: Any) -> None:
+        """Step one batch after the other."""
+        delivery: Delivery
+        async for delivery in deliveries:
+            try:
+                await app.thread.call(engine.run, delivery.work)
+            except Exception as error:
+                # `done` stays unset: nothing may be polled after a batch that has failed.
+                on_failure(error)
+            else:
+                if not delivery.done.cancelled():  # by a consumer that has stopped meanwhile
+                    delivery.done.set_result(None)
+
+    return app
+
+
 class Worker:
     """One process that predicts: a Faust app whose agent runs the cycle.
 
@@ -181,7 +232,12 @@ class Worker:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        app = self._make_app(stop)
+        app = make_app(
+            self._settings,
+            self._engine,
+            on_failure=lambda error: self._fail(error, stop),
+            on_end=stop.set,
+        )
         # Starting ends when the first assignment is known, which a signal need not wait for.
         tasks = [
             asyncio.create_task(app.start()),
@@ -209,51 +265,6 @@ class Worker:
             _log.error("stopped by a defect", exc_info=error)
         self._failure = self._failure or error
         stop.set()
-
-    def _make_app(self, stop: asyncio.Event) -> EngineApp:
-        settings = self._settings
-        app = EngineApp(
-            settings.group,
-            broker=f"kafka://{settings.bootstrap_servers.split(',')[0]}",
-            topic_disable_leader=True,
-            topic_allow_declare=False,
-            web_enabled=False,
-            store="memory://",
-            agent_supervisor=mode.CrashingSupervisor,
-            stream_buffer_maxsize=2,
-        )
-        app.transport = Transport(app.conf.broker_consumer, app)
-        app.producer_transport = Transport(app.conf.broker_producer, app)
-
-        def fail(error: BaseException) -> None:
-            self._fail(error, stop)
-
-        def end() -> None:
-            if settings.burst:
-                stop.set()
-
-        app.on_failure = fail
-        app.on_end = end
-        app.thread = EngineThread(
-            self._engine, lambda: torch.set_num_threads(settings.torch_threads)
-        )
-        # acks=False: the cycle's own transaction commits, not Faust.
-        events = app.topic(settings.input_topic, schema=DeliverySchema(), acks=False)
-
-        @app.agent(events)
-        async def predict(deliveries: Any) -> None:
-            """Step one batch after the other."""
-            delivery: Delivery
-            async for delivery in deliveries:
-                try:
-                    await app.thread.call(self._engine.run, delivery.work)
-                except Exception as error:
-                    # `done` stays unset: nothing may be polled after a batch that has failed.
-                    fail(error)
-                else:
-                    delivery.done.set_result(None)
-
-        return app
 
     async def _tell_status(self) -> None:
         while self._settings.status_interval_s:

@@ -2,13 +2,17 @@
 
 Faust gives the app, the agent, the stream and their supervision; reading, transactions and
 rebalancing are the engine's.  Faust's own fetcher takes one message at a time and starts only after
-a rebalance, while librdkafka rebalances within `poll`: so a task of the consumer polls, and tells
-Faust about the assignment afterwards.
+a rebalance, while librdkafka rebalances within `poll`: so a task of the consumer polls.
+
+Faust knows one partition, from the beginning to the end (`BatchConsumer.partition`), and each batch
+comes from it.  The real assignment is the engine's: what Faust keeps for each partition could only
+be behind it, since a rebalance, or a stop, may come between a poll and its delivery.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +80,6 @@ class BatchConsumer(Consumer):
     def on_init(self) -> None:
         """Begin without a subscription; Faust subscribes when its agents are up."""
         self._topics: frozenset[str] = frozenset()
-        self._told: set[TP] = set()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Join the group, once the agent's topic is known."""
@@ -90,27 +93,35 @@ class BatchConsumer(Consumer):
 
     @mode.Service.task
     async def _poll_forever(self) -> None:
-        """Poll, tell Faust what changed, deliver, wait until the agent is done."""
+        """Poll, deliver, wait until the agent is done."""
         thread = self.app.thread
         while not self._topics and not self.should_stop:
             await self.sleep(0.01)
         try:
-            while not self.should_stop:
-                work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
-                await self._tell_assignment()
+            work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
+            await self._begin_deliveries()
+            # The app begins to stop before its consumer does, and delivers no more from then on.
+            while not (self.should_stop or self.app.should_stop):
                 if work is not None:
                     await self._deliver(work)
                 elif thread.engine.is_at_end:
                     self.app.on_end()
+                work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
         except Exception as error:
             self.app.on_failure(error)
         if self.app.crashed:
             reason = self.app.crash_reason
             self.app.on_failure(reason or RuntimeError("a service of the app has crashed"))
 
+    async def _begin_deliveries(self) -> None:
+        """Assign the one partition that Faust knows of."""
+        self.app.on_rebalance_start()
+        self.app.consumer_generation_id += 1
+        await self.on_partitions_assigned(self.assignment(), self.app.consumer_generation_id)
+
     async def _deliver(self, work: Work) -> None:
         record = work.records[-1]
-        tp = TP(record.topic(), record.partition())
+        tp = self.partition
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         message = ConsumerMessage(
             topic=tp.topic,
@@ -128,27 +139,19 @@ class BatchConsumer(Consumer):
         await self.callback(message)
         await self.wait(done)
 
-    async def _tell_assignment(self) -> None:
-        """Bring Faust's view up to date; it wants the whole assignment, on its own loop."""
-        now = self.assignment()
-        if now == self._told:
-            return
-        revoked, self._told = self._told - now, now
-        self.app.on_rebalance_start()
-        if revoked:
-            await self.on_partitions_revoked(revoked)
-        self.app.consumer_generation_id += 1
-        await self.on_partitions_assigned(now, self.app.consumer_generation_id)
-
     async def on_stop(self) -> None:
         """Leave, after the batch in flight: `Engine.drain` waits its turn on the thread."""
         await self.app.thread.call(self.app.thread.engine.drain)
         self.app.thread.close()
 
+    @property
+    def partition(self) -> TP:
+        """The partition that Faust takes all batches to be of."""
+        return TP(next(iter(self._topics), ""), 0)
+
     def assignment(self) -> set[TP]:
-        """Give the partitions that the engine has."""
-        topic = next(iter(self._topics), "")
-        return {TP(topic, partition) for partition in self.app.thread.engine.partitions}
+        """Give the one partition."""
+        return {self.partition}
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Do nothing: the cycle's transaction has committed."""
@@ -162,7 +165,9 @@ class BatchConsumer(Consumer):
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Keep Faust's fetcher waiting: `_poll_forever` does its work."""
-        await fetcher.wait_until_stopped()
+        # It is cancelled in order to stop, which Faust would take for a crash in a rebalance.
+        with contextlib.suppress(asyncio.CancelledError):
+            await fetcher.wait_until_stopped()
 
     # What follows is asked by parts of Faust that are not used here: tables, per-event acks.
 
