@@ -18,6 +18,7 @@ from models.devices import device_of
 from models.rules import GAP_ENDS_MAX
 from pipeline.codec import codec_for
 from pipeline.cycle import Cycle
+from pipeline.defects import reported_defect
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import WorkerId
@@ -230,25 +231,22 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
-        app = make_app(
-            self._settings,
-            self._engine,
-            on_failure=lambda error: self._fail(error, stop),
-            on_end=stop.set,
-        )
-        # Starting ends when the first assignment is known, which a signal need not wait for.
-        tasks = [
-            asyncio.create_task(app.start()),
-            asyncio.create_task(self._tell_status()),
-            asyncio.create_task(stop.wait()),
-        ]
-        start, _, stopped = tasks
-        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if start.done() and (error := start.exception()) is not None:
+
+        def fail(error: BaseException) -> None:
             self._fail(error, stop)
-        await stopped
+
+        def fail_if_it_has(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                fail(error)
+
+        app = make_app(self._settings, self._engine, on_failure=fail, on_end=stop.set)
+        tasks = [asyncio.create_task(app.start()), asyncio.create_task(self._tell_status())]
+        for task in tasks:
+            task.add_done_callback(fail_if_it_has)
+        # Starting ends when the first assignment is known, which a signal need not wait for.
+        await stop.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -261,9 +259,11 @@ class Worker:
 
     def _fail(self, error: BaseException, stop: asyncio.Event) -> None:
         """Keep the first error, which is why the worker leaves."""
-        if not isinstance(error, EngineError | ModelError):
-            _log.error("stopped by a defect", exc_info=error)
-        self._failure = self._failure or error
+        if self._failure is None:
+            is_ours = isinstance(error, EngineError | ModelError)
+            self._failure = error if is_ours else reported_defect(error)
+        elif error not in (self._failure, self._failure.__cause__):
+            _log.warning("while leaving: %r", error)
         stop.set()
 
     async def _tell_status(self) -> None:

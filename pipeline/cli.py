@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from models.errors import ModelError
+from pipeline.defects import reported_defect
 from pipeline.errors import EngineError, ReaderGoneError
 from pipeline.exit_codes import ExitCode, exit_codes_help
 from pipeline.settings import Settings
@@ -45,6 +46,13 @@ class _LazyGroup(click.Group):
             importlib.import_module(f"pipeline.commands.{module}"), attribute
         )
         return command
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command; click would take a broken connection for a closed standard output."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:
+            raise reported_defect(error) from error
 
 
 @click.group(
@@ -113,10 +121,9 @@ def set_up_logging(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line and an exit code, never a stack trace."""
+    """Run the command line; an error is one line and an exit code, never a stack trace."""
     try:
-        with guarded_streams():
-            cli()
+        sys.exit(_run())
     except ModelError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.MODEL)
@@ -125,6 +132,23 @@ def main() -> None:
     except EngineError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:
+        click.echo(f"error: {reported_defect(error)}", err=True)
+        sys.exit(ExitCode.DEFECT)
+
+
+def _run() -> int:
+    """Run the command that is asked for, and give its exit code."""
+    with guarded_streams():
+        try:
+            # Else click would exit with 1 for Ctrl-C, which says that a check has found something.
+            result = cli(standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort:
+            return ExitCode.INTERRUPT
+    return result if isinstance(result, int) else ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@
     │   ├── PartitionsChangedError the topic has another number of partitions now
     │   └── TopicReplacedError     the topic was deleted, or created again, under the worker
     ├── FencedError            another worker has taken this one's place
+    ├── UnsavedError           the worker has left, and states are not in Redis yet
+    ├── DefectError            an exception that nothing foresaw: a defect of ours
     ├── OutputError            a command can't write what it prints
     ├── ReaderGoneError        the reader of what a command prints has closed the pipe
     └── DecodeError            one record can't be used: it goes to the dead-letter topic
@@ -83,6 +85,24 @@ class FencedError(EngineError):
     """Raised if the broker has given this worker's place to another: leave, never retry."""
 
     exit_code = ExitCode.FENCED
+
+
+class UnsavedError(EngineError):
+    """Raised if a worker has left with states unsaved: nothing is lost, their next owner replays.
+
+    A burst that ends so is done with its predictions; Redis was away, or full.
+    """
+
+    exit_code = ExitCode.UNSAVED
+
+
+class DefectError(EngineError):
+    """Raised in place of an exception that nothing foresaw, which is its cause.
+
+    Its traceback has been written where the message says.
+    """
+
+    exit_code = ExitCode.DEFECT
 
 
 class OutputError(EngineError):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.batch import Offset
-from pipeline.errors import EngineError, StoreError
+from pipeline.errors import EngineError, UnsavedError
 from pipeline.store import SaveRefusedError, Store
 
 _log = logging.getLogger("livestep.saver")
@@ -67,7 +67,7 @@ class Saver:
         self._applied: dict[int, Offset] = {}
         self._epoch: dict[int, int] = {}
         self._refused: set[int] = set()
-        self._failure: EngineError | None = None
+        self._failure: Exception | None = None
         self._ticket = 0
         self._saved_ticket = 0
         self._told_held_back_s = -HELD_BACK_INTERVAL_S
@@ -85,6 +85,11 @@ class Saver:
     def saved_ticket(self) -> int:
         """Number of the last save that is done; all before it are done, too."""
         return self._saved_ticket
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the saving for good: an `EngineError`, or anything else if it is a defect."""
+        return self._failure
 
     def begin(self, partition: int, applied: Offset) -> int:
         """Follow a partition from `applied` on.
@@ -133,13 +138,23 @@ class Saver:
                 self._tell_held_back()
 
     def check(self) -> None:
-        """Raise what the saving thread has met, so that it is not passed over.
-
-        Raises:
-            StoreError: If a save has failed for good.
-        """
+        """Raise `failure`, if there is one, so that it is not passed over."""
         if self._failure is not None:
             raise self._failure
+
+    def check_saved(self) -> None:
+        """Raise what has kept saves from being done; call it after `close`.
+
+        Raises:
+            UnsavedError: If Redis is what has; anything else is a defect.
+        """
+        if self._failure is not None and not isinstance(self._failure, EngineError):
+            raise self._failure
+        if self._failure is not None or self.waiting:
+            why = f" ({self._failure})" if self._failure is not None else ""
+            raise UnsavedError(
+                f"left with states unsaved; the next owner of their partitions replays them{why}"
+            )
 
     def take_refused(self) -> set[int]:
         """Give the partitions whose save was refused since the last call; each needs recovery."""
@@ -197,10 +212,7 @@ class Saver:
                 for save in make_saves():
                     self._save_partition(save)
         except Exception as error:
-            # Handed to the engine's thread, which raises it at its next save.
-            failure = error if isinstance(error, EngineError) else StoreError(f"save: {error!r}")
-            failure.__cause__ = error
-            self._failure = failure
+            self._failure = error  # the engine's thread raises it
         finally:
             with self._lock:
                 self._saved_ticket = ticket

@@ -97,16 +97,19 @@ class BatchConsumer(Consumer):
         thread = self.app.thread
         while not self._topics and not self.should_stop:
             await self.sleep(0.01)
+        has_begun = False
         try:
-            work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
-            await self._begin_deliveries()
-            # The app begins to stop before its consumer does, and delivers no more from then on.
-            while not (self.should_stop or self.app.should_stop):
+            while not self.should_stop:
+                work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
+                if not has_begun:
+                    has_begun = True
+                    await self._begin_deliveries()
+                if self.app.should_stop:  # before its consumer does, and it delivers no more
+                    break
                 if work is not None:
                     await self._deliver(work)
                 elif thread.engine.is_at_end:
                     self.app.on_end()
-                work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
         except Exception as error:
             self.app.on_failure(error)
         if self.app.crashed:
@@ -141,7 +144,10 @@ class BatchConsumer(Consumer):
 
     async def on_stop(self) -> None:
         """Leave, after the batch in flight: `Engine.drain` waits its turn on the thread."""
-        await self.app.thread.call(self.app.thread.engine.drain)
+        try:
+            await self.app.thread.call(self.app.thread.engine.drain)
+        except Exception as error:
+            self.app.on_failure(error)  # Faust would log it, and no more
         self.app.thread.close()
 
     @property

@@ -16,13 +16,7 @@ from confluent_kafka import (
 )
 
 from pipeline.batch import Offset, Record
-from pipeline.errors import (
-    BrokerError,
-    ConfigError,
-    EngineError,
-    FencedError,
-    HistoryMissingError,
-)
+from pipeline.errors import BrokerError, ConfigError, FencedError, HistoryMissingError
 from pipeline.log import AbortedError, Listener, Outgoing
 from pipeline.settings import Settings
 from pipeline.topic_state import TopicState
@@ -73,7 +67,7 @@ class KafkaLog:
         self._settings = settings
         self._topic = settings.input_topic
         self._listener: Listener | None = None
-        self._failure: EngineError | None = None
+        self._failure: Exception | None = None
         self._assigned: set[int] = set()
         self._revoked_in_poll: set[int] = set()
         self._positions: dict[int, Offset] = {}
@@ -328,7 +322,7 @@ class KafkaLog:
         partitions = [one.partition for one in assigned]
         try:
             starts = self._listener.assigned(partitions)
-        except EngineError as error:
+        except Exception as error:
             # An exception can't pass through librdkafka: `poll` raises it.
             self._failure = error
             return
@@ -348,7 +342,7 @@ class KafkaLog:
         partitions = [one.partition for one in revoked]
         try:
             self._listener.revoked(partitions, is_lost=is_lost)
-        except EngineError as error:
+        except Exception as error:
             self._failure = error
         self._assigned -= set(partitions)
         self._ended -= set(partitions)

@@ -16,6 +16,7 @@ from pathlib import Path
 from deploy.threads import in_background
 from deploy.workers import HasEnvironment, WorkerProcess
 from pipeline.errors import BrokerError, FencedError, StoreError
+from pipeline.exit_codes import ExitCode
 
 _log = logging.getLogger("tests.chaos")
 
@@ -36,8 +37,9 @@ TEND_INTERVAL_S = 0.1
 #: How long an orderly end may take: the save queue is written out, and Redis may be away.
 LEAVE_TIMEOUT_S = 90.0
 
-#: How a worker ends that was asked to: by itself, or, while Python still starts, by the signal.
-LEFT = (0, -signal.SIGTERM)
+#: How a worker ends that was asked to: by itself, also where Redis is away; or, while Python still
+#: starts, by the signal.
+LEFT = (0, ExitCode.UNSAVED, -signal.SIGTERM)
 
 #: What no log of ours may have in it.
 TRACEBACK = "Traceback (most recent call last)"

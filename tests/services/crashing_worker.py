@@ -1,7 +1,8 @@
 """A worker that kills itself (SIGKILL) at a verb: `crashing_worker before-commit:3 worker ...`.
 
 The code is the worker's own; only the call of one verb is led past the kill.  The number says at
-which call of the verb.  `stop-commit:3` stops it (SIGSTOP) before the call instead.
+which call of the verb.  `stop-commit:3` stops it (SIGSTOP) before the call instead, and
+`defect-load:3` lets the call raise what nothing in the worker foresees.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def crash_at(place: str) -> None:
         if when == "stop" and calls == int(number):
             print(f"stopped before {verb}", flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
+        if when == "defect" and calls == int(number):
+            raise KeyError(f"planted before {verb}")
         result = original(*args, **kwargs)
         if when == "after" and calls == int(number):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -101,6 +101,26 @@ def test_the_command_ends_with_one_line_and_its_own_exit_code(
     assert "Traceback" not in worker.log_tail(1_000)
 
 
+@pytest.mark.parametrize("verb", ["poll", "load", "store"])
+def test_a_defect_ends_a_worker_by_exit_code_9_with_its_traceback_in_the_log_once(
+    pipeline: MakeRunning, verb: str
+) -> None:
+    # Given a worker that meets, at a verb, an exception that nothing foresees
+    running = pipeline()
+    running.publish(200)
+    worker = running.start(crash=f"defect-{verb}:5", batch_events_max=20, pool_slots=40)
+    # Then it leaves with one line that says so, and where to look
+    assert worker.wait(90) == 9, worker.log_tail()
+    log = worker.log_tail(10_000)
+    (last,) = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert f"a defect of Livestep: KeyError: 'planted before {verb}'" in last
+    assert "the log has the traceback" in last
+    assert log.count("Traceback (most recent call last)") == 1
+    # And nothing is lost
+    running.burst()
+    running.assert_truth()
+
+
 def test_check_says_what_is_wrong_and_exits_0_or_1(
     pipeline: MakeRunning, services: LocalServices
 ) -> None:

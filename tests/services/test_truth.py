@@ -64,7 +64,7 @@ def test_two_workers_share_the_keys_and_a_third_joins(pipeline: MakeRunning) -> 
     assert first.exit_code == 0, first.log_tail()
     second.stop()
     third.stop()
-    assert "saves undone" not in first.log_tail(1_000)
+    assert "undone" not in first.log_tail(1_000)
     running.assert_truth()
 
 

@@ -14,13 +14,13 @@ import pipeline.cycle
 from models.contract import state_tensors
 from pipeline.batch import Batch, Offset
 from pipeline.cycle import Cycle
-from pipeline.engine import Engine
 from pipeline.log import Outgoing
 from pipeline.memory import MemoryGroup, MemoryLog, MemoryProducer, MemoryStore
 from pipeline.pool import Pool
 from pipeline.recovery import Decision
 from pipeline.state_records import StateRecords
 from pipeline.store import SaveRefusedError
+from pipeline.takeover import Takeover
 
 Patch = pytest.MonkeyPatch
 
@@ -166,17 +166,17 @@ def _no_replay_skip(patch: Patch) -> None:
 
 
 def _commit_read_first(patch: Patch) -> None:
-    recover, committed = Engine._recover, MemoryLog.committed  # noqa: SLF001
+    recover, committed = Takeover.recover, MemoryLog.committed
     early: list[Any] = []
 
-    def recover_late(self: Engine, partitions: Any) -> None:
-        early[:] = [self._log.committed()]
+    def recover_late(self: Takeover, partitions: Any) -> None:
+        early[:] = [self._log.committed()]  # noqa: SLF001
         recover(self, partitions)
 
     def committed_early(self: MemoryLog) -> Any:
         return early.pop() if early else committed(self)
 
-    patch.setattr(Engine, "_recover", recover_late)
+    patch.setattr(Takeover, "recover", recover_late)
     patch.setattr(MemoryLog, "committed", committed_early)
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipeline.errors import BrokerError, FencedError, StoreError
+from pipeline.errors import BrokerError, FencedError, StoreError, UnsavedError
 from pipeline.memory import MemoryLog, MemoryStore, run_to_end
 from tests.world import World
 
@@ -287,6 +287,41 @@ def test_leaving_waits_for_the_saves_before_the_store_gives_up(world):
     # Then all is saved
     ends = {p: offset for p, (offset, _) in world.broker.group.offsets.items()}
     assert {p: one.applied for p, one in world.store.describe([0, 1]).items()} == ends
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised", "text"),
+    [
+        (StoreError("Redis is full"), UnsavedError, "states unsaved.*Redis is full"),
+        (ZeroDivisionError("a defect"), ZeroDivisionError, "a defect"),
+    ],
+)
+def test_leaving_with_states_unsaved_is_said(world, failure, raised, text):
+    class FullStore(MemoryStore):
+        gate = threading.Event()
+
+        def save(self, partition, **arguments):
+            assert self.gate.wait(30)
+            raise failure
+
+        def give_up_waiting(self):
+            self.gate.set()
+
+    # Given a worker that is done with all events, and whose saves wait for the store
+    durable, world.store = world.store, FullStore()
+    world.store.restore(durable)
+    world.publish_random(random.Random(1), 20)
+    engine = world.start(is_saving_behind=True)
+    run_to_end(engine)
+    # When it leaves and they fail, then it isn't passed over
+    threading.Timer(0.1, world.store.gate.set).start()
+    with pytest.raises(raised, match=text):
+        engine.drain()
+    # And the next worker replays them
+    world.store = durable
+    world.publish_random(random.Random(2), 20)
+    world.run_to_end()
+    world.assert_truth()
 
 
 def test_a_worker_that_has_failed_does_not_keep_its_partitions_for_a_store_that_is_away(

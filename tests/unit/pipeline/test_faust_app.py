@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.app import make_app
 from pipeline.engine import Work
+from pipeline.errors import UnsavedError
 from pipeline.memory import MemoryRecord
 from pipeline.settings import Settings
 
@@ -31,11 +32,13 @@ class ScriptedEngine:
         self.ran = []
         self.has_run = threading.Event()
         self.is_drained = False
+        self.drain_failure = None
 
     def join(self):
         """Nothing to join."""
 
     def poll(self, timeout_s):
+        assert not self.is_drained
         try:
             answer = self.answers.get(timeout=timeout_s)
         except queue.Empty:
@@ -43,13 +46,17 @@ class ScriptedEngine:
         return answer() if callable(answer) else answer
 
     def run(self, work):
-        if callable(work.records[-1].value()):
-            work.records[-1].value()()
-        self.ran.append(work)
-        self.has_run.set()
+        try:
+            if callable(work.records[-1].value()):
+                work.records[-1].value()()
+            self.ran.append(work)
+        finally:
+            self.has_run.set()
 
     def drain(self):
         self.is_drained = True
+        if self.drain_failure is not None:
+            raise self.drain_failure
 
 
 class Held:
@@ -171,4 +178,37 @@ def test_a_stop_in_the_middle_of_fausts_rebalance_is_no_failure():
         return failures, app.crashed
 
     assert asyncio.run(scenario()) == ([], False)
+    assert engine.is_drained
+
+
+def test_what_fails_while_the_worker_leaves_is_not_passed_over():
+    engine = ScriptedEngine(work_of(0))
+    engine.drain_failure = UnsavedError("states unsaved")
+
+    async def scenario():
+        app, failures = app_around(engine)
+        starting = asyncio.create_task(app.start())
+        await begun(engine.has_run)
+        await starting
+        await app.stop()
+        return failures
+
+    assert asyncio.run(scenario()) == [engine.drain_failure]
+
+
+def test_after_a_batch_that_failed_nothing_is_polled():
+    def fail():
+        raise ZeroDivisionError
+
+    engine = ScriptedEngine(work_of(0, fail))
+
+    async def scenario():
+        app, failures = app_around(engine)
+        starting = asyncio.create_task(app.start())
+        await starting
+        await begun(engine.has_run)
+        await app.stop()
+        return failures
+
+    assert [type(failure) for failure in asyncio.run(scenario())] == [ZeroDivisionError]
     assert engine.is_drained
