@@ -27,7 +27,7 @@ from models import (
 from models.contract import State
 from models.field_types import columns_of
 from models.rules import Shape
-from pipeline.publisher import mark_headers
+from pipeline.event_encoding import mark_headers
 from tests.world import loaded
 
 SHAPES: tuple[Shape, ...] = get_args(Shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import orjson
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.examples import SUMMARIES
+from models.rules import MARKS
 from pipeline.exit_codes import ExitCode, exit_codes_help
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def example(name: str, model: Path, events: Path, seed: int) -> None:
     chosen = EXAMPLES[name]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     # First, since it takes no time and shows whether data and file are as they should.
-    event_count, key_count, has_time = _write(events, chosen.events(seed, None))
+    written = _write(events, chosen.events(seed, None))
     started_s = time.monotonic()
     with _progress(console) as progress:
         task = progress.add_task("reading", total=1.0)
@@ -78,19 +79,32 @@ def example(name: str, model: Path, events: Path, seed: int) -> None:
     console.print(f"trained in {elapsed_s:.0f} s; on held-out data:")
     for figure, value in trained.report.items():
         console.print(f"  {figure.replace('_', ' '):<30} {value:.4f}")
-    console.print(f"model in {model}, {event_count:,} events of {key_count:,} keys in {events}:")
-    option = f" --timestamp {TIME_MEMBER}" if has_time else ""
-    console.print(f"  livestep publish {events} --topic TOPIC --key {KEY_MEMBER}{option}")
+    console.print(
+        f"model in {model}, {written.event_count:,} events of {written.key_count:,} keys in "
+        f"{events}:"
+    )
+    options = f" --timestamp {TIME_MEMBER}" if written.has_time else ""
+    options += " --marks" if written.has_marks else ""
+    console.print(f"  livestep publish {events} --topic TOPIC --key {KEY_MEMBER}{options}")
 
 
-def _write(file: Path, events: Iterable[ExampleEvent]) -> tuple[int, int, bool]:
-    """Write events as JSON lines; give the number of events and of keys, and if they have a time.
+class _Written(NamedTuple):
+    """What a file of events has."""
+
+    event_count: int
+    key_count: int
+    has_time: bool
+    has_marks: bool
+
+
+def _write(file: Path, events: Iterable[ExampleEvent]) -> _Written:
+    """Write events as JSON lines.
 
     Raises:
         click.BadParameter: If the file can't be written.
     """
     keys: set[str] = set()
-    event_count, has_time = 0, False
+    event_count, has_time, has_marks = 0, False, False
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as lines:
@@ -101,9 +115,10 @@ def _write(file: Path, events: Iterable[ExampleEvent]) -> tuple[int, int, bool]:
                 keys.add(key)
                 event_count += 1
                 has_time = timestamp_ms is not None
+                has_marks = has_marks or any(mark in event for mark in MARKS)
     except OSError as error:
         raise click.BadParameter(f"{file}: {error.strerror}", param_hint="'--events'") from error
-    return event_count, len(keys), has_time
+    return _Written(event_count, len(keys), has_time, has_marks)
 
 
 def _progress(console: Console) -> Progress:

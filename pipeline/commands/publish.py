@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import PurePath
+import sys
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.client import EventPublisher
-from pipeline.commands.event_files import (
-    Event,
-    EventColumns,
-    LineError,
-    read_csv,
-    read_json_lines,
-)
 from pipeline.commands.options import bootstrap_servers_option, codec_option
 from pipeline.exit_codes import ExitCode, exit_codes_help
 
-#: The progress bar moves after so many lines.
-_PROGRESS_LINES = 500
 
-#: What click calls it.
-_STANDARD_INPUT = ("-", "<stdin>")
-
-_READERS = {"csv": read_csv, "jsonl": read_json_lines}
-
-
-@click.command(epilog=exit_codes_help(ExitCode.FOUND, ExitCode.SETTING, ExitCode.KAFKA))
+@click.command(
+    epilog=exit_codes_help(
+        ExitCode.FOUND,
+        ExitCode.SETTING,
+        ExitCode.KAFKA,
+        ExitCode.MODEL,
+        ExitCode.HANGUP,
+        ExitCode.INTERRUPT,
+        ExitCode.TERMINATED,
+    )
+)
 @click.argument("file", type=click.File("rb"), metavar="FILE.csv|.jsonl|-")
 @click.option("--topic", required=True, help="Where to; must exist.")
-@click.option("--key", required=True, metavar="COLUMN", help="Column that says whose event it is.")
+@click.option(
+    "--key",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column that says whose event it is; several of them are joined to one key.",
+)
+@click.option(
+    "--key-separator",
+    default="/",
+    show_default=True,
+    metavar="TEXT",
+    help="Between the columns of a key; may not be within them.",
+)
+@click.option("--key-value", metavar="TEXT", help="The key of all events, instead of --key.")
+@click.option("--key-row", is_flag=True, help="The row's number is its key, instead of --key.")
+@click.option(
+    "--model",
+    metavar="DIR",
+    help="Send the inputs of this model and no other column, checked and converted as its fields "
+    "say, with its codec.",
+)
 @click.option(
     "--columns",
     metavar="A,B,C",
     help="Columns of the value.  [default: all that mean nothing else]",
 )
 @click.option(
+    "--missing",
+    multiple=True,
+    metavar="TEXT",
+    help="A cell with this text has no value, such as NA; may be repeated. An empty one never has.",
+)
+@click.option(
     "--timestamp",
     metavar="COLUMN",
     help="Column of the event time: milliseconds since 1970, or ISO 8601. Kafka deletes by it: a "
     "topic for old events needs --config retention.ms=-1.  [default: now]",
+)
+@click.option(
+    "--marks",
+    is_flag=True,
+    help="Columns `start` and `end` (true or false) and `steps_max` (a number) are marks of the "
+    "key's sequence. A line with no more than a mark is no event: it only begins or ends it.",
 )
 @click.option(
     "--forget",
@@ -60,9 +80,29 @@ _READERS = {"csv": read_csv, "jsonl": read_json_lines}
     help="After the last line, end the sequence of each key of the file.",
 )
 @click.option(
+    "--skip",
+    metavar="N",
+    default="0",
+    show_default=True,
+    help="Leave the first N rows out: they are in the topic. A publish that ends early says N.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a row that can't be sent: stop before it, or leave it out and go on.",
+)
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.jsonl",
+    help="File for the rows that are left out, with line and reason; replaced.",
+)
+@click.option(
     "--format",
     "file_format",
-    type=click.Choice(sorted(_READERS)),
+    type=click.Choice(["csv", "jsonl"]),
     help="[default: by the name; - needs it]",
 )
 @click.option(
@@ -76,140 +116,47 @@ _READERS = {"csv": read_csv, "jsonl": read_json_lines}
 def publish(
     file: BinaryIO,
     topic: str,
-    key: str,
-    columns: str | None,
-    timestamp: str | None,
-    forget: str | None,
-    end_each_key: bool,
+    model: str | None,
+    skip: str,
+    on_error: Literal["stop", "skip"],
+    rejects: Path | None,
     file_format: str | None,
+    end_each_key: bool,
     rate: float | None,
     codec: Literal["json", "float32"],
     bootstrap_servers: str,
+    **column_options: Any,
 ) -> None:
     """Publish the events of a file, or of standard input (-), one a line, in their order.
 
-    In CSV a cell that is a number becomes one, and an empty cell is left out. A line that can't be
-    read ends it: nothing of that line is sent, but the lines before it are.
+    In CSV a cell that is a number becomes one (`.5` and `+5` too, but not `007` or `nan`), and an
+    empty cell is left out; with --model the model's inputs say what is a number. What the broker
+    would refuse, such as a time in the future, is found before it is sent.
 
-    Columns `start` and `end` (true or false) and `steps_max` (a number) are marks of the key's
-    sequence, unless --columns or another option names them; they are sent as headers. A line with
-    no more than a mark is no event: it only begins or ends the sequence.
+    With --on-error stop nothing of a bad row is sent, but the rows before it are. Whatever ends it
+    (the end of the file, a bad row, Ctrl-C), the last lines say how many events the broker has
+    acknowledged and the --skip that continues from there.
     """
-    values = tuple(columns.split(",")) if columns else ()
-    meaning = EventColumns(key, timestamp, values, forget)
-    path = getattr(file, "name", "-")
-    read = _READERS[file_format or _format_by_name(path)]
-    name = "standard input" if path in _STANDARD_INPUT else path
-    console = Console(stderr=True, highlight=False, markup=False)
-    started_s = time.monotonic()
-    count = 0
-    with EventPublisher(bootstrap_servers, topic, codec=codec) as publisher:
-        try:
-            with _progress(console) as progress:
-                lines = _shown_lines(file, progress)
-                events = read(lines, meaning, name)
-                if end_each_key:
-                    events = ended(events)
-                for event in _paced(events, rate):
-                    _publish(publisher, event, codec, name)
-                    count += 1
-            publisher.flush()
-        finally:
-            elapsed_s = max(time.monotonic() - started_s, 1e-9)
-            console.print(
-                f"published {count:,} events to topic {topic!r} in {elapsed_s:.1f} s "
-                f"({count / elapsed_s:,.0f} events/s)",
-                soft_wrap=True,
-            )
+    # librdkafka and rich take time that --help need not wait.
+    from pipeline.publishing.run import publish_file
+    from pipeline.publishing.setup import columns_of
 
-
-def ended(events: Iterator[Event]) -> Iterator[Event]:
-    """Give events out, then for each key whose sequence they leave open one that ends it."""
-    last_events: dict[bytes, Event] = {}
-    for event in events:
-        # Behind the other keys: sequences are ended in the order of their last events.
-        last_events.pop(event.key, None)
-        if not (event.is_forget or "end" in event.marks):
-            last_events[event.key] = event
-        yield event
-    for last in last_events.values():
-        yield replace(last, value={}, marks={"end": True})
-
-
-def _publish(publisher: EventPublisher, event: Event, codec: str, name: str) -> None:
-    """Send one event; what can't be written names its line."""
-    try:
-        if event.is_forget:
-            publisher.forget(event.key, timestamp_ms=event.timestamp_ms)
-            return
-        value: Any = event.value if codec == "json" else _vector(event.value)
-        if not value and ("start" in event.marks or "end" in event.marks):
-            value = None
-        publisher.publish(event.key, value, timestamp_ms=event.timestamp_ms, **event.marks)
-    except (ValueError, TypeError) as error:
-        raise LineError(name, event.line, str(error)) from None
-
-
-def _vector(members: Mapping[str, Any]) -> list[Any]:
-    """Put the members side by side, lists among them opened."""
-    vector: list[Any] = []
-    for value in members.values():
-        if isinstance(value, list):
-            vector.extend(value)
-        else:
-            vector.append(value)
-    return vector
-
-
-def _paced(events: Iterator[Event], rate: float | None) -> Iterator[Event]:
-    """Give events out no faster than the rate, measured from the first."""
-    if rate is None:
-        yield from events
-        return
-    started_s = time.monotonic()
-    for index, event in enumerate(events):
-        early_s = started_s + index / rate - time.monotonic()
-        if early_s > 0:
-            time.sleep(early_s)
-        yield event
-
-
-def _progress(console: Console) -> Progress:
-    """Make a progress bar that is gone at the end, and never there without a terminal."""
-    return Progress(
-        TextColumn("publishing"),
-        BarColumn(),
-        TextColumn("{task.fields[lines]:,} lines"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+    columns = columns_of(**column_options)
+    codec_source = click.get_current_context().get_parameter_source("codec")
+    is_codec_given = codec_source is not click.core.ParameterSource.DEFAULT
+    exit_code = publish_file(
+        file,
+        topic,
+        bootstrap_servers,
+        columns,
+        file_format=file_format,
+        model=model,
+        codec=codec if is_codec_given else None,
+        skip=skip,
+        is_skipping_errors=on_error == "skip",
+        rejects=rejects,
+        rate=rate,
+        is_ending_each_key=end_each_key,
     )
-
-
-def _shown_lines(file: BinaryIO, progress: Progress) -> Iterator[bytes]:
-    """Give the file's lines and move the bar, by bytes, since lines can't be counted ahead."""
-    status = os.fstat(file.fileno()) if _has_descriptor(file) else None
-    is_file = status is not None and stat.S_ISREG(status.st_mode)
-    task = progress.add_task("", total=status.st_size if status and is_file else None, lines=0)
-    byte_count = 0
-    for number, line in enumerate(file, start=1):
-        byte_count += len(line)
-        if number % _PROGRESS_LINES == 0:
-            progress.update(task, completed=byte_count, lines=number)
-        yield line
-
-
-def _has_descriptor(file: BinaryIO) -> bool:
-    try:
-        file.fileno()
-    except OSError:
-        return False
-    return True
-
-
-def _format_by_name(name: str) -> str:
-    suffix = PurePath(name).suffix.lstrip(".").lower()
-    if suffix not in _READERS:
-        raise click.UsageError(f"{name}: --format csv or --format jsonl has to say what it is")
-    return suffix
+    if exit_code:
+        sys.exit(exit_code)

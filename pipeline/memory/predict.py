@@ -11,6 +11,7 @@ from models import FieldError, LoadedModel
 from models.offline_log import read_event
 from pipeline.client import decode_float32, decode_json
 from pipeline.errors import DecodeError
+from pipeline.event_encoding import mark_headers
 from pipeline.log import Headers
 from pipeline.memory.broker import MemoryRecord
 from pipeline.memory.store import MemoryStore
@@ -22,7 +23,6 @@ from pipeline.memory.workers import (
     run_to_end,
     start_worker,
 )
-from pipeline.publisher import mark_headers
 from pipeline.records import (
     Prediction,
     key_bytes,

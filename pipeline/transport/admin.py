@@ -69,6 +69,20 @@ class Admin:
                 f"topic {missing[0]} is missing: livestep topics create {' '.join(missing)}"
             )
 
+    def partition_count(self, topic: str) -> int:
+        """Give the number of partitions of a topic that is there.
+
+        Raises:
+            BrokerError: If no broker answers, or it refuses.
+        """
+        try:
+            state = self.ask([topic], CONNECT_TIMEOUT_S).answer(CONNECT_TIMEOUT_S)[topic]
+        except NoAnswerError as error:
+            raise BrokerError(str(error)) from error
+        if state is None:
+            raise BrokerError(f"topic {topic} has just been deleted")
+        return state.partitions
+
     def ask(self, names: Sequence[str], timeout_s: float) -> Question:
         """Ask what topics are, without waiting for the answer.
 
@@ -92,12 +106,25 @@ class Admin:
 
     def setting(self, topic: str, name: str) -> str:
         """Read one setting of a topic, such as `cleanup.policy`."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
-            future = self._client.describe_configs([resource])[resource]
-            return str(future.result(CONNECT_TIMEOUT_S)[name].value)
+            return self._settings(topic)[name]
         except KafkaException as error:
             raise BrokerError(f"settings of topic {topic}: {text_of(error.args[0])}") from error
+
+    def allowed_settings(self, topic: str) -> dict[str, str] | None:
+        """Read all settings of a topic; None if this user may not read them."""
+        try:
+            return self._settings(topic)
+        except KafkaException as error:
+            if error.args[0].code() in UNAUTHORIZED:
+                return None
+            raise BrokerError(f"settings of topic {topic}: {text_of(error.args[0])}") from error
+
+    def _settings(self, topic: str) -> dict[str, str]:
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        future = self._client.describe_configs([resource])[resource]
+        found = future.result(CONNECT_TIMEOUT_S)
+        return {name: str(entry.value) for name, entry in found.items()}
 
     def _topics(self) -> dict[str, Any]:
         for timeout_s in (_LOOK_AFTER_S, CONNECT_TIMEOUT_S - _LOOK_AFTER_S):

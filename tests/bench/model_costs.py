@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import PackedSequence
 from models import GRU, LoadedModel, Number
 from models.check_data import pack
 from models.user_classes import AdaptedModel
+from pipeline.event_encoding import encode_float32, encode_json
 from pipeline.memory import MemoryStore, memory_broker, run_to_end, start_worker
 from pipeline.memory.workers import INPUT_TOPIC, OUTPUT_TOPIC
-from pipeline.publisher import encode_float32, encode_json
 
 #: Keys of a batch, and events of each.
 BATCHES = ((8, 512), (64, 64), (1000, 4), (4096, 1))

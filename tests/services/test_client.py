@@ -147,6 +147,21 @@ def test_a_value_that_the_broker_refuses_is_raised_with_topic_and_key(
             publisher.publish("flat-7", {"text": "x" * 5_000})
 
 
+@pytest.mark.parametrize("refused", [["b"], ["b", "c"]])
+def test_of_a_batch_that_the_broker_refuses_the_record_is_named_that_it_does_not_want(
+    bootstrap_servers, create_topic, topic_names, refused
+):
+    topic = create_topic(topic_names(), 1, retention_ms="-1")
+    with pytest.raises(BrokerError, match="an event of key 'b' was not delivered"):
+        # One batch: nothing is sent before the end.
+        with EventPublisher(bootstrap_servers, topic, linger_ms=5_000) as publisher:
+            for key in "abcd":
+                is_refused = key in refused
+                time_ms = 1_700_000_000_000 * (1_000 if is_refused else 1)
+                publisher.publish(key, {}, timestamp_ms=time_ms)
+    assert end_offsets(bootstrap_servers, topic) == {0: 0}
+
+
 def test_a_failed_delivery_is_the_end_and_every_later_call_says_so(
     bootstrap_servers, create_topic, topic_names
 ):

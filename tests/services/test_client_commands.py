@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from kafka import KafkaConsumer, TopicPartition
 
+from models import GRU, save_model
 from pipeline.commands.predictions import dead_letters, predictions
 from pipeline.commands.publish import publish
 from pipeline.commands.topics import topics
-from pipeline.errors import BrokerError, ConfigError, EngineError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.records import Source, dead_letter_headers, prediction_headers
 from pipeline.topics import describe_topics
 
@@ -105,13 +106,13 @@ def test_a_vector_that_is_none_is_named_by_its_line(invoke, topic, tmp_path):
     file = tmp_path / "days.csv"
     file.write_text("flat,a,b\nk,1,2\nk,1,rainy\n")
     options = ["--topic", topic, "--key", "flat", "--codec", "float32"]
-    with pytest.raises(EngineError, match="line 3: could not convert"):
+    with pytest.raises(EngineError, match=r"line 3 \(key 'k'\): 'b' is 'rainy', not a number"):
         invoke(publish, str(file), *options)
 
 
 def test_a_rate_is_kept(invoke, topic, tmp_path, monkeypatch):
     slept = []
-    monkeypatch.setattr("pipeline.commands.publish.time.sleep", slept.append)
+    monkeypatch.setattr("pipeline.publishing.interrupts.time.sleep", slept.append)
     file = tmp_path / "days.csv"
     file.write_text("flat,a\n" + "k,1\n" * 4)
     invoke(publish, str(file), "--topic", topic, "--key", "flat", "--rate", "0.01")
@@ -119,10 +120,10 @@ def test_a_rate_is_kept(invoke, topic, tmp_path, monkeypatch):
     assert slept == pytest.approx([100.0, 200.0, 300.0], abs=WAIT_S)
 
 
-def test_publishing_to_a_missing_topic_is_a_broker_error(invoke, topic_names, tmp_path):
+def test_publishing_to_a_missing_topic_is_a_config_error(invoke, topic_names, tmp_path):
     file = tmp_path / "days.csv"
     file.write_text("flat,a\n")
-    with pytest.raises(BrokerError, match="livestep topics create"):
+    with pytest.raises(ConfigError, match="livestep topics create"):
         invoke(publish, str(file), "--topic", topic_names("missing"), "--key", "flat")
 
 
@@ -264,15 +265,21 @@ def test_a_client_that_speaks_to_a_broker_loads_no_torch(bootstrap_servers, topi
     put(bootstrap_servers, topic, 1)
     file = tmp_path / "days.jsonl"
     file.write_text('{"k": "a", "x": 1}\n')
-    for command in (
-        ["topics", "list"],
-        ["publish", str(file), "--topic", topic, "--key", "k"],
-        ["predictions", "--topic", topic, "--from-beginning", "--max", "1"],
+    save_model(GRU(1, 2, 1), tmp_path / "model")
+    publish_options = ["publish", str(file), "--topic", topic, "--key", "k"]
+    for command, unwanted in (
+        (["topics", "list"], {"torch", "faust", "confluent_kafka"}),
+        (publish_options, {"torch", "faust", "kafka"}),
+        ([*publish_options, "--model", str(tmp_path / "model")], {"torch", "faust", "kafka"}),
+        (
+            ["predictions", "--topic", topic, "--from-beginning", "--max", "1"],
+            {"torch", "faust", "confluent_kafka"},
+        ),
     ):
         code = (
             "import sys\nfrom pipeline.cli import cli\n"
             f"cli({command!r}, standalone_mode=False)\n"
-            "assert not {'torch', 'faust', 'confluent_kafka'} & set(sys.modules)"
+            f"assert not {unwanted!r} & set(sys.modules)\nprint('looked')"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -282,6 +289,7 @@ def test_a_client_that_speaks_to_a_broker_loads_no_torch(bootstrap_servers, topi
             timeout=WAIT_S * 2,
         )
         assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith("looked\n")
 
 
 # ---- topics

@@ -292,14 +292,17 @@ def test_the_commands_take_the_password_from_a_file(kafka, tmp_path):
     variables = {**os.environ, **kafka.environment("publisher")}
     del variables["LIVESTEP_KAFKA_SASL_PASSWORD"]
     variables["LIVESTEP_KAFKA_SASL_PASSWORD_FILE"] = str(secret)
+    times = (1_700_000_000_000, 1_700_000_000_000_000, 1_700_000_000_000)
+    lines = "".join(json.dumps({"key": "k", "time": time}) + "\n" for time in times)
 
     def livestep(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pipeline.cli", *arguments]
-        line = json.dumps({"key": "k", "x": 1.0})
-        return subprocess.run(command, input=line, env=variables, capture_output=True, text=True)
+        return subprocess.run(command, input=lines, env=variables, capture_output=True, text=True)
 
     # When the user does what it may, and what it may not
-    published = livestep("publish", "-", "--format=jsonl", "--topic=events", "--key=key")
+    options = ["--format=jsonl", "--topic=events", "--key=key"]
+    published = livestep("publish", "-", *options)
+    left_out = livestep("publish", "-", *options, "--timestamp=time", "--on-error=skip")
     refused = livestep("predictions", "--topic=predictions", "--from-beginning", "--max=1")
 
     # Then it's one line and an exit code
@@ -307,7 +310,12 @@ def test_the_commands_take_the_password_from_a_file(kafka, tmp_path):
     (line,) = [one for one in refused.stderr.splitlines() if one.startswith("error")]
     assert "'predictions'" in line and "not authorized" in line
     assert "Traceback" not in refused.stderr
-    for output in (published, refused):
+    # And a publisher that may not read the topic's settings finds out what Kafka refuses
+    assert left_out.returncode == 1
+    assert "may not read the settings of topic 'events' (DESCRIBE_CONFIGS)" in left_out.stderr
+    assert "left out: line 2 (key 'k'): Kafka refused it: Broker: Invalid t" in left_out.stderr
+    assert "published 2 events to topic 'events'" in left_out.stderr
+    for output in (published, refused, left_out):
         assert password_of("publisher") not in output.stdout + output.stderr
 
 

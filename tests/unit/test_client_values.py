@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.client import decode_float32, decode_json
 from pipeline.errors import DecodeError
-from pipeline.publisher import encode_float32, encode_json, mark_headers
+from pipeline.event_encoding import encode_float32, encode_json, mark_headers
 
 
 def test_plain_numbers_become_the_member_x_in_json():

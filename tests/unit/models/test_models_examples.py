@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import orjson
 import pytest
 import torch
 from click.testing import CliRunner
@@ -32,7 +33,10 @@ from models.examples.training import fit, fold_scale, label_loss, shuffled
 from models.rules import MARKS
 from models.seeding import seeded
 from pipeline.cli import cli
-from pipeline.commands.event_files import EventColumns, read_json_lines
+from pipeline.marks import END, marks_of
+from pipeline.publishing.columns import BadRow, EventColumns
+from pipeline.publishing.limits import TopicLimits
+from pipeline.publishing.setup import open_source
 
 MODULES: dict[str, ModuleType] = {
     "digits": digits,
@@ -328,13 +332,24 @@ def test_the_command_writes_a_model_and_the_events_that_publish_reads(
     )
     assert result.exit_code == 0, result.output
     assert "\n  accuracy " in result.output
-    assert ("--key key --timestamp time\n" in result.output) == (name == "purchases")
+    options = {"purchases": " --timestamp time", "vowels": " --marks", "spelling": " --marks"}
+    assert f"--key key{options.get(name, '')}\n" in result.output
     assert load_model(model).rules == MODULES[name].RULES
-    columns = EventColumns("key", "time" if name == "purchases" else None)
-    read = read_json_lines(file.read_bytes().splitlines(), columns, "file")
-    assert [
-        (event.key.decode(), event.timestamp_ms, event.value | event.marks) for event in read
-    ] == [tuple(event) for event in EXAMPLES[name].events(3, None)]
+    # And what is published of the file, for the model, is what the example says
+    columns = EventColumns(
+        ("key",),
+        timestamp="time" if name == "purchases" else None,
+        has_marks="--marks" in result.output,
+    )
+    lines = file.read_bytes().splitlines()
+    records = open_source(lines, "file", "jsonl", columns, str(model), None).records(TopicLimits())
+    published = []
+    for record in records:
+        assert not isinstance(record, BadRow)
+        marks = {"end": True} if marks_of(record.headers) == (END, 0) else {}
+        event = orjson.loads(record.value) if record.value else {}
+        published.append((record.key.decode(), record.timestamp_ms, event | marks))
+    assert published == [tuple(event) for event in EXAMPLES[name].events(3, None)]
 
 
 def test_a_file_that_cant_be_written_is_told_before_any_training(tmp_path: Path) -> None:

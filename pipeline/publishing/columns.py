@@ -1,0 +1,239 @@
+"""From a row to a record: which columns mean what, and what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.rules import MARKS
+from pipeline.event_encoding import mark_headers
+from pipeline.publishing.cells import flag_of, is_like_mark, mark_of, timestamp_ms_of
+from pipeline.publishing.files import LineError, Row
+from pipeline.publishing.values import Values
+from pipeline.records import key_bytes, key_text
+
+
+@dataclass(frozen=True, slots=True)
+class EventColumns:
+    """Which columns (CSV) or members (JSON lines) mean what, beside those of the value.
+
+    Attributes:
+        key: Columns of the key, joined by `key_separator`; empty if `fixed_key` or the row's
+            number is the key.
+        key_separator: May not be within a part: two keys could become one.
+        fixed_key: The key of every event.
+        timestamp: Column of the event time; None for the time of publishing.
+        forget: Column that says by `true` that the key is to be forgotten.
+        has_marks: Whether columns `start`, `end` and `steps_max` are marks of the sequence, but for
+            those that mean something else here.
+        values: Columns that were chosen for the value; empty if none were.
+        missing: Texts that mean that a cell has no value, beside the empty one.
+    """
+
+    key: tuple[str, ...] = ()
+    key_separator: str = "/"
+    fixed_key: str | None = None
+    timestamp: str | None = None
+    forget: str | None = None
+    has_marks: bool = False
+    values: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Columns that are marks of the sequence."""
+        if not self.has_marks:
+            return ()
+        return tuple(mark for mark in MARKS if mark not in {*self.named, *self.values})
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Columns that options name, but for those of the value."""
+        others = (self.timestamp, self.forget)
+        return (*self.key, *(column for column in others if column is not None))
+
+    @property
+    def taken_out(self) -> frozenset[str]:
+        """Columns that are not of the value unless they were chosen for it."""
+        return frozenset({*self.named, *self.marks})
+
+    def check_header(self, columns: Sequence[str], name: str) -> None:
+        """Check that a CSV file has the columns.
+
+        Raises:
+            LineError: If one is missing.
+        """
+        for column in (*self.named, *self.values):
+            if column not in columns:
+                raise missing_column(column, columns, name)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One record to send.
+
+    Attributes:
+        number: Of its row, from 1; ends behind the last row count on.
+        line: Of the file.
+        key: Whose.
+        value: None for a key to be forgotten; empty for a bare mark.
+        timestamp_ms: Event time; None for the time of sending.
+        headers: Marks.
+        is_closing: Whether nothing of the key's sequence is open after it.
+    """
+
+    number: int
+    line: int
+    key: bytes
+    value: bytes | None
+    timestamp_ms: int | None = None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    is_closing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that can't be sent.
+
+    Attributes:
+        number: Of the row, from 1.
+        line: Of the file.
+        key: Whose, as text; None if that is unknown.
+        reason: One sentence.
+    """
+
+    number: int
+    line: int
+    key: str | None
+    reason: str
+
+
+def missing_column(column: str, columns: Sequence[str], name: str, what: str = "") -> LineError:
+    """Make the error for a column that a CSV file lacks."""
+    return LineError(name, 1, f"there is no column {column!r}{what}, only {', '.join(columns)}")
+
+
+def read_records(
+    rows: Iterator[Row],
+    columns: EventColumns,
+    values: Values,
+    check: Callable[[EventRecord], None] = lambda record: None,
+) -> Iterator[EventRecord | BadRow]:
+    """Make records of rows.
+
+    Args:
+        rows: As read.
+        columns: What they mean.
+        values: How the value is written.
+        check: Raises ValueError for a record that can't be sent.
+
+    Yields:
+        record: Or what is wrong with the row.
+    """
+    for row in rows:
+        if row.problem:
+            yield BadRow(row.number, row.line, None, row.problem)
+            continue
+        key: bytes | None = None
+        try:
+            members = _without_missing(row.members, columns.missing)
+            key = _key(row.number, members, columns)
+            record = _record(row, key, members, columns, values)
+            check(record)
+        except ValueError as error:
+            known = None if key is None else key_text(key)
+            yield BadRow(row.number, row.line, known, str(error))
+            continue
+        yield record
+
+
+def with_ends(records: Iterator[EventRecord | BadRow]) -> Iterator[EventRecord | BadRow]:
+    """Give records out, then for each key whose sequence they leave open one that ends it."""
+    number = 0
+    open_keys: dict[bytes, tuple[int, int | None]] = {}  # line and time of the last event
+    for record in records:
+        number = record.number
+        if isinstance(record, EventRecord):
+            # Behind the other keys: sequences are ended in the order of their last events.
+            open_keys.pop(record.key, None)
+            if not record.is_closing:
+                open_keys[record.key] = record.line, record.timestamp_ms
+        yield record
+    for key, (line, timestamp_ms) in open_keys.items():
+        number += 1
+        yield EventRecord(number, line, key, b"", timestamp_ms, mark_headers(end=True), True)
+
+
+def _without_missing(members: Mapping[str, Any], missing: Sequence[str]) -> Mapping[str, Any]:
+    """Leave out what has no value: empty texts of CSV have none, null in JSON stays."""
+    if not missing:
+        return members
+    return {
+        column: value
+        for column, value in members.items()
+        if isinstance(value, bool | list | dict | None) or str(value).strip() not in missing
+    }
+
+
+def _key(number: int, members: Mapping[str, Any], columns: EventColumns) -> bytes:
+    if columns.fixed_key is not None:
+        return key_bytes(columns.fixed_key)
+    if not columns.key:
+        return b"%d" % number
+    parts = []
+    for column in columns.key:
+        part = members.get(column)
+        if not isinstance(part, str | int) or isinstance(part, bool) or part == "":
+            raise ValueError(f"no key in {column!r}: it is {part!r}")
+        if len(columns.key) > 1 and columns.key_separator in str(part):
+            raise ValueError(
+                f"{column!r} is {part!r}, which has the separator {columns.key_separator!r} of the "
+                "key's parts in it: --key-separator chooses another"
+            )
+        parts.append(str(part))
+    return key_bytes(columns.key_separator.join(parts))
+
+
+def _record(
+    row: Row, key: bytes, members: Mapping[str, Any], columns: EventColumns, values: Values
+) -> EventRecord:
+    timestamp_ms = None
+    if columns.timestamp is not None:
+        timestamp_ms = timestamp_ms_of(columns.timestamp, members.get(columns.timestamp))
+    if values.is_json:
+        _refuse_marks_unasked(members, columns)
+    features = values.features(members)
+    marks: dict[str, Any] = {}
+    for name in columns.marks:
+        if name in members and (set_to := mark_of(name, members[name])):
+            marks[name] = set_to
+    forget = columns.forget
+    if forget is not None and flag_of(forget, members.get(forget)):
+        others = [name for name in (*features, *marks) if name not in columns.named]
+        if others:
+            raise ValueError(
+                "a key is forgotten by a line that has nothing but the key and its time, this one "
+                f"has {', '.join(others)}"
+            )
+        return EventRecord(row.number, row.line, key, None, timestamp_ms, [], True)
+    is_bare = all(value is None for value in features.values()) and (
+        "start" in marks or "end" in marks
+    )
+    value = b"" if is_bare else values.encode(features, marks.get("steps_max"))
+    headers = mark_headers(**marks)
+    return EventRecord(row.number, row.line, key, value, timestamp_ms, headers, "end" in marks)
+
+
+def _refuse_marks_unasked(members: Mapping[str, Any], columns: EventColumns) -> None:
+    """Refuse a member that would be a mark, though nobody has asked for marks.
+
+    A date in a column `end` is a value like any other; `true` there would end a sequence.
+    """
+    for name in MARKS:
+        is_sent = name in columns.values if columns.values else name not in columns.taken_out
+        if is_sent and is_like_mark(name, members.get(name)):
+            raise ValueError(
+                f"{name!r} is {members[name]!r}, which would be a mark of the sequence: --marks "
+                "sends it as one, --columns chooses the columns of the value"
+            )

@@ -1,0 +1,162 @@
+"""The rows of CSV files and JSON lines: read one at a time, each with its line.
+
+A row that can't be read is given out with the problem, so that whoever publishes decides whether
+to stop there or to leave it out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from pipeline.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: a line of CSV below the header, or a JSON object.
+
+    Attributes:
+        number: From 1; empty lines and the header don't count.
+        line: Of the file, from 1; the last one if the row takes several.
+        members: By column; a text for each cell of CSV, or what JSON says.
+        problem: Why it can't be read; there are no members then.
+    """
+
+    number: int
+    line: int
+    members: dict[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFile:
+    """An open file of events.
+
+    Attributes:
+        columns: Those of CSV; None for JSON lines, where each row has its own.
+        rows: In order; read as they are asked for.
+    """
+
+    columns: tuple[str, ...] | None
+    rows: Iterator[Row]
+
+
+class LineError(EngineError):
+    """Raised if a line can't be published; nothing of that line was sent.
+
+    Args:
+        name: Of the file.
+        line: From 1.
+        problem: One sentence without its full stop.
+        key: Of the event, if it is known.
+    """
+
+    def __init__(self, name: str, line: int, problem: str, key: str | None = None) -> None:
+        whose = "" if key is None else f" (key {key!r})"
+        super().__init__(f"{name}, line {line}{whose}: {problem}")
+
+
+def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
+    """Read CSV with a header line.
+
+    Args:
+        lines: Of the file, UTF-8.
+        name: Of the file, for errors.
+
+    Raises:
+        LineError: If the header can't be read.
+    """
+    text = _Text(lines)
+    rows = csv.reader(text, strict=True)
+    try:
+        header = next(rows, None)
+    except csv.Error as error:
+        raise LineError(name, 1, f"invalid CSV: {error}") from None
+    if header is None:
+        raise LineError(name, 1, "the file is empty; its first line should name the columns")
+    if text.bad_line:
+        raise LineError(name, 1, "not UTF-8")
+    if len(set(header)) < len(header):
+        raise LineError(name, 1, f"two columns have one name: {', '.join(header)}")
+    return EventFile(tuple(header), _csv_rows(rows, text, header))
+
+
+def _csv_rows(rows: Any, text: _Text, header: list[str]) -> Iterator[Row]:
+    number = 0
+    while True:
+        first_line = rows.line_num + 1
+        problem = ""
+        cells: list[str] | None = []
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            problem = f"invalid CSV: {error}"
+        if cells is None:
+            return
+        if not cells and not problem:
+            continue
+        number += 1
+        if text.bad_line >= first_line:
+            problem = "not UTF-8"
+        elif not problem and len(cells) != len(header):
+            problem = f"{len(cells)} cells, but the header has {len(header)} columns"
+        members = {} if problem else dict(zip(header, cells, strict=True))
+        yield Row(number, rows.line_num, members, problem)
+
+
+class _Text:
+    """Lines as text, for csv.
+
+    Attributes:
+        bad_line: The last line that was not UTF-8; 0 if there was none.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self.bad_line = 0
+        self._lines = enumerate(lines, start=1)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        number, line = next(self._lines)
+        try:
+            # Spreadsheets put a byte order mark at the beginning.
+            return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            self.bad_line = number
+            return line.decode("utf-8", "replace")
+
+
+def read_json_lines(lines: Iterable[bytes], name: str) -> EventFile:
+    """Read lines of JSON objects; empty lines are skipped.
+
+    Args:
+        lines: Of the file.
+        name: Of the file; unused, since every line stands for itself.
+    """
+    del name
+    return EventFile(None, _json_rows(lines))
+
+
+def _json_rows(lines: Iterable[bytes]) -> Iterator[Row]:
+    row_number = 0
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row_number += 1
+        members: Any = {}
+        problem = ""
+        try:
+            members = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            problem = f"invalid JSON: {error}"
+        if not isinstance(members, dict):
+            problem = f"a {type(members).__name__}, not a JSON object"
+            members = {}
+        yield Row(row_number, line_number, members, problem)

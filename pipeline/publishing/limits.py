@@ -1,0 +1,123 @@
+"""What a broker would refuse, known before anything is sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.publishing.columns import EventRecord
+
+#: Bytes of a batch beside its records (message format 2).
+BATCH_OVERHEAD_BYTES = 61
+
+#: Kafka's own default of `max.message.bytes`.
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
+
+#: A number that a broker takes for "no limit", and the end of Kafka's timestamps.
+_INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """Limits of a topic.
+
+    Attributes:
+        max_message_bytes: `max.message.bytes`, of a whole batch; None if it isn't known, or if
+            compression makes batches smaller than can be known.
+        after_max_ms: `message.timestamp.after.max.ms`; None for no limit.
+        before_max_ms: `message.timestamp.before.max.ms`; None for no limit.
+        clock_ms: The time now, milliseconds since 1970.
+    """
+
+    max_message_bytes: int | None = None
+    after_max_ms: int | None = None
+    before_max_ms: int | None = None
+    clock_ms: Callable[[], float] = lambda: time.time() * 1000
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str], *, is_compressed: bool = False) -> TopicLimits:
+        """Read them from a topic's settings; what an older broker doesn't know is no limit.
+
+        Args:
+            settings: By Kafka's names.
+            is_compressed: Whether batches are sent compressed.
+        """
+        is_own_time = settings.get("message.timestamp.type", "CreateTime") == "CreateTime"
+
+        def limit(name: str) -> int | None:
+            value = int(settings.get(name, _INT64_MAX))
+            return value if is_own_time and value < _INT64_MAX else None
+
+        return cls(
+            None if is_compressed else int(settings["max.message.bytes"]),
+            limit("message.timestamp.after.max.ms"),
+            limit("message.timestamp.before.max.ms"),
+        )
+
+    def check(self, record: EventRecord) -> None:
+        """Check one record.
+
+        Raises:
+            ValueError: If the broker would refuse it, with the setting that says so.
+        """
+        if record.timestamp_ms is not None:
+            self._check_timestamp(record.timestamp_ms)
+        size = batch_bytes(record)
+        if self.max_message_bytes is not None and size > self.max_message_bytes:
+            raise ValueError(
+                f"the record takes {size:,} bytes, the topic's max.message.bytes is "
+                f"{self.max_message_bytes:,}"
+            )
+
+    def _check_timestamp(self, timestamp_ms: int) -> None:
+        if timestamp_ms <= 0:
+            raise ValueError(
+                f"the timestamp is {timestamp_ms}: Kafka's times begin after 1970-01-01T00:00:00Z"
+            )
+        shown = _shown(timestamp_ms)
+        if timestamp_ms > _INT64_MAX:
+            raise ValueError(f"the timestamp {shown} is beyond 64 bits")
+        ahead_ms = timestamp_ms - self.clock_ms()
+        if self.after_max_ms is not None and ahead_ms > self.after_max_ms:
+            raise ValueError(
+                f"the timestamp {shown} is in the future: the topic's "
+                f"message.timestamp.after.max.ms is {self.after_max_ms:,} (are these milliseconds?)"
+            )
+        if self.before_max_ms is not None and -ahead_ms > self.before_max_ms:
+            raise ValueError(
+                f"the timestamp {shown} is too old: the topic's "
+                f"message.timestamp.before.max.ms is {self.before_max_ms:,}"
+            )
+
+
+def batch_bytes(record: EventRecord) -> int:
+    """Count the bytes of a batch that holds one record, uncompressed.
+
+    Source: https://kafka.apache.org/documentation/#messageformat
+    """
+    body = 1 + 1 + 1 + _field_bytes(record.key) + _field_bytes(record.value)
+    body += _varint_bytes(len(record.headers))
+    for name, value in record.headers:
+        body += _field_bytes(name.encode()) + _field_bytes(value)
+    return BATCH_OVERHEAD_BYTES + _varint_bytes(body) + body
+
+
+def _field_bytes(field: bytes | None) -> int:
+    if field is None:
+        return 1
+    return _varint_bytes(len(field)) + len(field)
+
+
+def _varint_bytes(number: int) -> int:
+    """Count the bytes of a zigzag varint; numbers here are not negative."""
+    return max((2 * number).bit_length() + 6, 7) // 7
+
+
+def _shown(timestamp_ms: int) -> str:
+    try:
+        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return str(timestamp_ms)
+    return f"{timestamp_ms} ({moment.isoformat(timespec='seconds')})"

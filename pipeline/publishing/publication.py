@@ -1,0 +1,217 @@
+"""Sending the records of a file, whatever comes between: bad rows, refusals, signals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import orjson
+from rich.console import Console
+
+from pipeline.errors import BrokerError, OutputError
+from pipeline.publishing.columns import BadRow, EventRecord
+from pipeline.publishing.files import LineError
+from pipeline.publishing.interrupts import Interrupts
+from pipeline.publishing.position import Position
+from pipeline.publishing.sender import (
+    DeliveryFailedError,
+    RecordSender,
+    Refusal,
+    SilenceError,
+)
+from pipeline.records import key_text
+
+#: Rows left out that are shown; all of them are in the file of rejects.
+SHOWN_ROWS_MAX = 20
+
+#: How long the broker may be silent after a signal.
+_SILENCE_AFTER_SIGNAL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a file is published.
+
+    Attributes:
+        name: Of the file.
+        topic: Where to.
+        is_skipping_errors: Whether bad rows are left out; else the first one is the end.
+        rate: Events a second at most; None for as fast as it goes.
+        rejects: Takes a JSON line for each row that is left out.
+    """
+
+    name: str
+    topic: str
+    is_skipping_errors: bool = False
+    rate: float | None = None
+    rejects: IO[bytes] | None = None
+
+
+class Publication:
+    """One run of `livestep publish`.
+
+    Args:
+        course: What is to be done.
+        position: Rows that are done already.
+        sender: Sends records.
+        interrupts: Signals.
+        console: Takes what is to be said.
+
+    Attributes:
+        left_out_count: Rows that were left out.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        position: Position,
+        sender: RecordSender,
+        interrupts: Interrupts,
+        console: Console,
+    ) -> None:
+        self.left_out_count = 0
+        self._course = course
+        self._position = position
+        self._sender = sender
+        self._interrupts = interrupts
+        self._console = console
+        self._row_count = 0
+        self._sent_count = 0
+        self._started_s = time.monotonic()
+        self._is_refused = False
+        self._is_whole = False
+
+    def run(self, records: Iterator[EventRecord | BadRow]) -> None:
+        """Send records, and say in any case how far it has come.
+
+        Raises:
+            LineError: If a row can't be sent, unless such rows are left out.
+            BrokerError: If the broker refuses a record, or does not answer.
+            Interrupted: If a signal ends it.
+            OutputError: If the file of rejects can't be written.
+        """
+        silence_s_max = _SILENCE_AFTER_SIGNAL_S
+        try:
+            try:
+                self._send_all(records)
+                self._is_whole = True
+            finally:
+                # Whatever ends it: what is on its way arrives, and is counted.
+                if not self._is_refused:
+                    self._deliver(lambda: self._sender.flush(silence_s_max))
+        except SilenceError as error:
+            self._is_whole = False
+            raise BrokerError(str(error)) from error
+        finally:
+            self._report()
+
+    def _send_all(self, records: Iterator[EventRecord | BadRow]) -> None:
+        for record in records:
+            self._interrupts.check()
+            if self._position.has_done(record):
+                self._row_count = record.number
+                continue
+            if isinstance(record, BadRow):
+                self._leave_out(record)
+                self._row_count = record.number
+                continue
+            self._pace()
+            self._row_count = record.number
+            self._deliver(lambda record=record: self._sender.send(record))  # type: ignore[misc]
+            self._sent_count += 1
+        self._deliver(self._sender.flush)
+
+    def _deliver(self, send: Callable[[], None]) -> None:
+        """Send; what the broker refuses is left out, or the end."""
+        try:
+            send()
+        except DeliveryFailedError:
+            while (refusal := self._sender.recover()) is not None:
+                if not (self._course.is_skipping_errors and refusal.is_of_the_record):
+                    self._is_refused = True
+                    raise self._refused(refusal) from None
+                record = refusal.record
+                reason = f"Kafka refused it: {refusal.reason}"
+                self._leave_out(BadRow(record.number, record.line, key_text(record.key), reason))
+                self._sender.leave_out(record)
+
+    def _refused(self, refusal: Refusal) -> BrokerError:
+        record = refusal.record
+        return BrokerError(
+            f"{self._course.name}, line {record.line} (key {key_text(record.key)!r}): Kafka "
+            f"refused it: {refusal.reason}"
+        )
+
+    def _leave_out(self, row: BadRow) -> None:
+        """Note a row that is not sent.
+
+        Raises:
+            LineError: If it is the end.
+        """
+        if not self._course.is_skipping_errors:
+            raise LineError(self._course.name, row.line, row.reason, row.key)
+        self.left_out_count += 1
+        if self.left_out_count <= SHOWN_ROWS_MAX:
+            whose = "" if row.key is None else f" (key {row.key!r})"
+            self._console.print(f"left out: line {row.line}{whose}: {row.reason}", soft_wrap=True)
+        if self._course.rejects is not None:
+            members = {"row": row.number, "line": row.line, "key": row.key, "reason": row.reason}
+            shown = {
+                name: text.encode("utf-8", "backslashreplace").decode()
+                if isinstance(text, str)
+                else text
+                for name, text in members.items()
+            }
+            try:
+                self._course.rejects.write(orjson.dumps(shown) + b"\n")
+            except OSError as error:
+                raise OutputError(f"--rejects can't be written: {error.strerror}") from error
+
+    def _pace(self) -> None:
+        """Wait until the next event may be sent, measured from the first."""
+        if self._course.rate is None:
+            return
+        if not self._sent_count:
+            self._started_s = time.monotonic()
+        early_s = self._started_s + self._sent_count / self._course.rate - time.monotonic()
+        if early_s > 0:
+            self._interrupts.sleep(early_s)
+
+    def _report(self) -> None:
+        """Say how many events are in the topic, and where to go on."""
+        sender, course = self._sender, self._course
+        elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
+        count = sender.delivered_count
+        text = (
+            f"published {count:,} events to topic {course.topic!r} in {elapsed_s:.1f} s "
+            f"({count / elapsed_s:,.0f} events/s)"
+        )
+        if self.left_out_count:
+            text += f"; {self.left_out_count:,} rows left out"
+            if self.left_out_count > SHOWN_ROWS_MAX:
+                text += f", {SHOWN_ROWS_MAX} of them shown"
+        position = self._position.after(
+            self._row_count, sender.undelivered, sender.delivered_number_max
+        )
+        if self._is_whole:
+            text += (
+                f"; all {self._row_count:,} rows are done: --skip {position} continues after them"
+            )
+        else:
+            text += f"; not all rows are done: --skip {position} continues from here"
+        self._console.print(text, soft_wrap=True)
+        if self._is_whole and position.row_count > self._row_count:
+            self._console.print(
+                f"note: --skip is more than the {self._row_count:,} rows of {course.name}",
+                soft_wrap=True,
+            )
+        if unanswered := sender.unanswered:
+            lines = [record.line for record in unanswered]
+            self._console.print(
+                f"{len(unanswered):,} more events may be in the topic, since Kafka has not "
+                f"answered: lines {min(lines)} to {max(lines)}. Look at the topic first: --skip "
+                f"{position} sends them again",
+                soft_wrap=True,
+            )

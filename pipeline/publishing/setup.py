@@ -1,0 +1,205 @@
+"""What a publish is made of: columns and values from the options, the topic from the broker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import click
+from confluent_kafka import KafkaException
+
+from models.description import ModelFile
+from models.reading import read_description
+from pipeline.environment import kafka_options, read_variables
+from pipeline.errors import ConfigError
+from pipeline.publishing.columns import (
+    BadRow,
+    EventColumns,
+    EventRecord,
+    missing_column,
+    read_records,
+)
+from pipeline.publishing.files import EventFile, read_csv, read_json_lines
+from pipeline.publishing.limits import TopicLimits
+from pipeline.publishing.values import JsonValues, ModelValues, Values, VectorValues
+from pipeline.transport.admin import Admin
+
+_READERS = {"csv": read_csv, "jsonl": read_json_lines}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open file and what its rows mean.
+
+    Attributes:
+        file: Its rows.
+        columns: What its columns mean.
+        values: How values are made of them.
+        note: What the user should know; empty if there is nothing.
+    """
+
+    file: EventFile
+    columns: EventColumns
+    values: Values
+    note: str = ""
+
+    def records(self, limits: TopicLimits) -> Iterator[EventRecord | BadRow]:
+        """Make records of the rows, checked against the topic's limits."""
+        return read_records(self.file.rows, self.columns, self.values, limits.check)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A topic that is there.
+
+    Attributes:
+        options: librdkafka's, of a client.
+        partition_count: Of the topic.
+        settings: Of the topic, by Kafka's names; none if this user may not read them.
+        limits: What its broker refuses.
+    """
+
+    options: dict[str, str]
+    partition_count: int
+    settings: Mapping[str, str]
+    limits: TopicLimits
+
+    @property
+    def batch_bytes_max(self) -> int | None:
+        """`max.message.bytes`; None if it isn't known."""
+        return int(self.settings["max.message.bytes"]) if self.settings else None
+
+
+def columns_of(
+    *,
+    key: tuple[str, ...],
+    key_separator: str,
+    key_value: str | None,
+    key_row: bool,
+    columns: str | None,
+    missing: tuple[str, ...],
+    timestamp: str | None,
+    marks: bool,
+    forget: str | None,
+) -> EventColumns:
+    """Make columns of the options of the same names.
+
+    Raises:
+        click.UsageError: If there is not exactly one kind of key.
+    """
+    if (bool(key), key_value is not None, key_row).count(True) != 1:
+        raise click.UsageError(
+            "whose events are these? One of --key COLUMN, --key-value TEXT or --key-row is needed"
+        )
+    if key_value == "" or not key_separator:
+        raise click.UsageError("a key, and the separator of its parts, can't be empty")
+    return EventColumns(
+        key=key,
+        key_separator=key_separator,
+        fixed_key=key_value,
+        timestamp=timestamp,
+        forget=forget,
+        has_marks=marks,
+        values=tuple(columns.split(",")) if columns else (),
+        missing=missing,
+    )
+
+
+def open_source(
+    lines: Iterable[bytes],
+    name: str,
+    file_format: str,
+    columns: EventColumns,
+    model: str | None,
+    codec: str | None,
+) -> Source:
+    """Open a file of events.
+
+    Args:
+        lines: Of the file.
+        name: Of the file, for errors.
+        file_format: "csv" or "jsonl".
+        columns: What its columns mean.
+        model: Directory of the model that the events are for; None if that isn't said.
+        codec: "json" or "float32"; None for the model's, or json.
+
+    Raises:
+        click.UsageError: If options contradict each other.
+        LineError: If a header can't be read, or lacks a column.
+        ModelError: If the model's description can't be used.
+    """
+    description = None if model is None else read_description(model)
+    if description is not None and codec not in (None, description.codec):
+        raise click.UsageError(f"--codec {codec}, but the model's codec is {description.codec}")
+    file = _READERS[file_format](lines, name)
+    if file.columns is not None:
+        columns.check_header(file.columns, name)
+    if description is not None:
+        return _for_model(file, name, columns, description)
+    is_csv = file.columns is not None
+    values: Values
+    if codec == "float32":
+        names = columns.values or tuple(
+            column for column in file.columns or () if column not in columns.taken_out
+        )
+        values = VectorValues(names, columns.taken_out, is_chosen=bool(names), is_csv=is_csv)
+    else:
+        values = JsonValues(columns.values, columns.taken_out, is_csv=is_csv)
+    return Source(file, columns, values)
+
+
+def _for_model(file: EventFile, name: str, columns: EventColumns, description: ModelFile) -> Source:
+    """Take what the model knows.
+
+    Raises:
+        click.UsageError: If an option takes an input away.
+        LineError: If the file lacks an input that is required.
+    """
+    inputs = [field.name for field in description.inputs]
+    if taken := [mark for mark in columns.marks if mark in inputs]:
+        raise click.UsageError(f"the model has an input {taken[0]!r}: --marks would take it away")
+    required = [field.name for field in description.inputs if not field.optional]
+    for input_name in required:
+        if columns.values and input_name not in columns.values:
+            raise click.UsageError(f"--columns lacks {input_name!r}, an input of the model")
+        if file.columns is not None and input_name not in file.columns:
+            raise missing_column(input_name, file.columns, name, ", an input of the model")
+    values = ModelValues(description, columns.values, columns.marks, is_csv=bool(file.columns))
+    known = {*inputs, *columns.taken_out}
+    unknown = [column for column in file.columns or () if column not in known]
+    note = f"not inputs of the model, left out: {', '.join(unknown)}" if unknown else ""
+    return Source(file, columns, values, note)
+
+
+def find_target(bootstrap_servers: str, topic: str) -> tuple[Target, str]:
+    """Find a topic and what its broker refuses.
+
+    Returns:
+        target: The topic.
+        note: What the user should know; empty if there is nothing.
+
+    Raises:
+        BrokerError: If no broker answers, or it refuses.
+        ConfigError: If there is no such topic, or a client option is invalid.
+    """
+    options = {
+        **kafka_options(read_variables(os.environ)),
+        "bootstrap.servers": bootstrap_servers,
+    }
+    try:
+        admin = Admin(options)
+    except KafkaException as error:
+        raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
+    admin.check_topics([topic])
+    partition_count = admin.partition_count(topic)
+    settings = admin.allowed_settings(topic)
+    if settings is None:
+        note = (
+            f"this user may not read the settings of topic {topic!r} (DESCRIBE_CONFIGS): whether "
+            "times and sizes are right is known only when Kafka refuses them"
+        )
+        return Target(options, partition_count, {}, TopicLimits()), note
+    compression = options.get("compression.type") or options.get("compression.codec") or "none"
+    limits = TopicLimits.of(settings, is_compressed=compression != "none")
+    return Target(options, partition_count, settings, limits), ""

@@ -1,0 +1,229 @@
+"""From the members of a row to the value of a record, with a model's fields or without.
+
+JsonValues     members by name; what a CSV cell looks like decides
+VectorValues   float32 without a model: one order for the whole file
+ModelValues    either codec; the model's inputs decide
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from models.description import ModelFile
+from models.errors import FieldError
+from models.event_checks import check_event
+from models.field_types import Category, Field, Number
+from models.fields import encode
+from pipeline.event_encoding import encode_float32, encode_json
+from pipeline.publishing.cells import cell_value, number_of
+
+#: Characters of a value that an error shows.
+_SHOWN = 80
+
+
+class Values(ABC):
+    """How the value of an event is made.
+
+    Attributes:
+        is_json: Whether it is a JSON object, where some names are taken by marks.
+    """
+
+    is_json = True
+
+    @abstractmethod
+    def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose and convert the members of the value.
+
+        Raises:
+            ValueError: If one can't be used.
+        """
+
+    @abstractmethod
+    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+        """Write the value of an event that is stepped.
+
+        Args:
+            features: As from `features`.
+            steps_max: The mark, if it is set.
+
+        Raises:
+            ValueError: If it can't be written.
+        """
+
+
+class JsonValues(Values):
+    """Members by their names, as JSON.
+
+    Args:
+        chosen: Columns of the value, in this order; empty for all others.
+        taken_out: Columns that mean something else.
+        is_csv: Whether members are cells, whose look decides what they are.
+    """
+
+    def __init__(self, chosen: Sequence[str], taken_out: Collection[str], *, is_csv: bool) -> None:
+        self._chosen = tuple(chosen)
+        self._taken_out = taken_out
+        self._is_csv = is_csv
+
+    def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the members that are there; an empty cell is left out."""
+        names = self._chosen or [name for name in members if name not in self._taken_out]
+        present = {name: members[name] for name in names if name in members}
+        if not self._is_csv:
+            return present
+        return {name: cell_value(cell) for name, cell in present.items() if cell.strip()}
+
+    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+        """Write an object."""
+        return _json(features)
+
+
+class VectorValues(Values):
+    """Raw float32 without a model: names have one order, and one length, for the whole file.
+
+    Args:
+        names: The order; empty if the first event of the file decides.
+        taken_out: Columns that mean something else.
+        is_chosen: Whether members of other names are left out, or an error.
+        is_csv: Whether an empty text is an empty cell.
+    """
+
+    is_json = False
+
+    def __init__(
+        self, names: Sequence[str], taken_out: Collection[str], *, is_chosen: bool, is_csv: bool
+    ) -> None:
+        self._names = tuple(names)
+        self._taken_out = taken_out
+        self._is_chosen = is_chosen
+        self._is_csv = is_csv
+        self._counts: dict[str, int] = {}  # numbers of a list; 0 for a single number
+
+    def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the numbers by name."""
+        return {
+            name: number_of(name, value)
+            for name, value in members.items()
+            if (name in self._names if self._is_chosen else name not in self._taken_out)
+            and not (self._is_csv and not value.strip())
+        }
+
+    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+        """Write the numbers side by side, in the order of the names."""
+        names = self._names or tuple(features)
+        order = ", ".join(names)
+        for name in features:
+            if name not in names:
+                raise ValueError(f"{name!r} is not among the numbers of the first event: {order}")
+        vector: list[Any] = []
+        counts: dict[str, int] = {}
+        for name in names:
+            if name not in features:
+                raise ValueError(
+                    f"{name!r} is missing: with --codec float32 each number has its place ({order})"
+                )
+            value = features[name]
+            counts[name] = len(value) if isinstance(value, list) else 0
+            if counts[name] != self._counts.get(name, counts[name]):
+                raise ValueError(f"{name!r} has not as many numbers as in the first event")
+            vector.extend(value if isinstance(value, list) else [value])
+        for element in vector:
+            if not isinstance(element, int | float | None) or isinstance(element, bool):
+                raise ValueError(f"{str(element)[:_SHOWN]!r} is not a number")
+        written = encode_float32(vector)
+        # Only a whole event decides for those that follow.
+        self._names, self._counts = names, counts
+        return written
+
+
+class ModelValues(Values):
+    """The inputs of a model, converted and checked as a worker would check them.
+
+    Args:
+        description: Of the model.
+        chosen: Columns that may be inputs; empty for all.
+        marks: Columns that are marks, and so no inputs.
+        is_csv: Whether an empty text is an empty cell.
+    """
+
+    def __init__(
+        self,
+        description: ModelFile,
+        chosen: Sequence[str],
+        marks: Collection[str],
+        *,
+        is_csv: bool,
+    ) -> None:
+        self.is_json = description.codec == "json"
+        rules = description.rules
+        self._steps_limit = rules.generation.steps_max if rules.generation else 0
+        self._fields = description.inputs
+        self._fed = rules.fed_inputs if rules.is_feeding_events else ()
+        self._wanted: list[Field] = [
+            field
+            for field in description.inputs
+            if field.name not in marks and (not chosen or field.name in chosen)
+        ]
+        self._is_csv = is_csv
+
+    @property
+    def required(self) -> list[str]:
+        """Names of the inputs that every event has to have."""
+        return [field.name for field in self._fields if not field.optional]
+
+    def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the model's inputs; the fields decide what a cell is."""
+        return {
+            field.name: _converted(field, members[field.name])
+            for field in self._wanted
+            if field.name in members and not (self._is_csv and not members[field.name].strip())
+        }
+
+    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+        """Check as the worker does, and write with the model's codec."""
+        if steps_max is not None and steps_max > self._steps_limit:
+            raise ValueError(
+                f"'steps_max' is {steps_max}, this model generates {self._steps_limit} at most"
+                if self._steps_limit
+                else "'steps_max' is set, but this model generates nothing"
+            )
+        try:
+            check_event(self._fields, features, 0)
+            if self.is_json:
+                return _json(features)
+            return encode(self._fields, [features], self._fed).astype("<f4").tobytes()
+        except FieldError as error:
+            raise ValueError(error.detail) from None
+
+
+def _json(features: Mapping[str, Any]) -> bytes:
+    try:
+        return encode_json(features)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _converted(field: Field, value: Any) -> Any:
+    """Convert a text to what a field takes; the checks look at the rest."""
+    if not isinstance(value, str):
+        return value
+    if isinstance(field, Number):
+        if field.size == 1:
+            return number_of(field.name, value)
+        return _list_of(field, value)
+    if isinstance(field, Category) and value not in field.values:
+        return value.strip()
+    return value
+
+
+def _list_of(field: Number, text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise ValueError(
+            f"{field.name!r} is {text[:_SHOWN]!r}, not a JSON list of {field.size} numbers"
+        ) from None
