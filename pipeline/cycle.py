@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from pipeline.codec import Codec
 from pipeline.errors import BrokerError, StateError
 from pipeline.log import AbortedError, Log
 from pipeline.outgoing import OutgoingRecords, refused_records
+from pipeline.owned import Owned, check_forward, check_positions, read_commits
 from pipeline.pool import BEFORE_FIRST, Pool, States
 from pipeline.recovery import CommitMark
 from pipeline.saver import Save, Saver
@@ -62,23 +63,6 @@ class StoreBehindError(Exception):
     def __init__(self, partition: int, detail: str) -> None:
         super().__init__(f"partition {partition}: {detail}")
         self.partition = partition
-
-
-@dataclass(slots=True)
-class Owned:
-    """A partition that this worker has.
-
-    Attributes:
-        position: Where to predict on: all before it is committed.
-        start: Offset where the states begin.
-        queued: `applied` once every save that waits is done.
-        epoch: Names this hold of the partition to the saver.
-    """
-
-    position: Offset
-    start: Offset
-    queued: Offset
-    epoch: int
 
 
 class Cycle:
@@ -171,6 +155,8 @@ class Cycle:
         with timed("pack"):
             batch = self.pack(records)
         try:
+            if not is_replay:
+                check_positions(self.owned, batch.next_offsets)
             with timed("load"):
                 states = self.load(batch, is_replay=is_replay)
             with timed("step"):
@@ -277,6 +263,7 @@ class Cycle:
 
         # A crash before the commit: nothing has happened.  After it: replay heals the store.
         """
+        check_forward(self.owned, batch.next_offsets)
         self._log.commit(self._marked(batch.next_offsets))
         for partition, offset in batch.next_offsets.items():
             self.owned[partition].position = offset
@@ -284,11 +271,18 @@ class Cycle:
     def commit_positions(self, partitions: Iterable[int]) -> bool:
         """Commit where partitions stand, without an event; False if it has to be tried again."""
         try:
+            check_positions(self.owned, partitions)
             self._log.commit(self._marked({p: self.owned[p].position for p in partitions}))
         except AbortedError as error:
             self._count_abort(error)
             return False
         return True
+
+    def read_commits(self) -> None:
+        """Look for commits of others, see `pipeline.owned`: the group has a new generation."""
+        # At least once, a batch whose commit was made, and not answered, is read again.
+        if self._settings.guarantee == "exactly-once":
+            read_commits(self.owned, self._log)
 
     def _marked(self, offsets: Mapping[int, Offset]) -> dict[int, tuple[Offset, str]]:
         """Put the mark beside each offset."""

@@ -198,6 +198,7 @@ class Engine:
     def assigned(self, partitions: Sequence[int]) -> dict[int, StartAt]:
         """See `Listener.assigned`: decide for each partition, by the table in `recovery`."""
         self._has_joined = True
+        self._cycle.read_commits()
         if partitions:
             _log.info("assigned partitions %s", sorted(partitions))
             self._takeover.recover(partitions)

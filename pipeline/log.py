@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pipeline.batch import Offset, Record
@@ -27,7 +27,12 @@ class StartAt(NamedTuple):
 
 
 class Listener(Protocol):
-    """Who is told about the assignment; always from within `Log.poll` or `Log.close`."""
+    """Who is told about the assignment; always from within `Log.poll` or `Log.close`.
+
+    The group waits for a member that takes its time within `assigned`. If it leaves it out
+    meanwhile, or at any other time, `revoked` tells of the loss before anything is assigned again,
+    and until then no commit of that member is accepted.
+    """
 
     def assigned(self, partitions: Sequence[int]) -> dict[int, StartAt]:
         """Take partitions over; say for each where to begin."""
@@ -100,8 +105,10 @@ class Log(Protocol):
     def rewind(self, positions: Mapping[int, Offset]) -> None:
         """Read partitions again from these positions."""
 
-    def committed(self) -> dict[int, tuple[Offset | None, str]]:
-        """Read the group's committed offset and its metadata, for every partition of the topic.
+    def committed(
+        self, partitions: Collection[int] | None = None
+    ) -> dict[int, tuple[Offset | None, str]]:
+        """Read the group's committed offset and its metadata: of these partitions, or of all.
 
         Waits for open transactions that could still move them, and looks at how many partitions
         there are now.

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from models import LoadedModel
 from pipeline.batch import Offset
-from pipeline.cycle import Cycle, Owned
+from pipeline.cycle import Cycle
 from pipeline.damages import Damages
 from pipeline.errors import StateError
 from pipeline.log import Log, Replay
 from pipeline.open_sequences import read_open_sequences
+from pipeline.owned import Owned
 from pipeline.pool import Pool
 from pipeline.recovery import CommitMark, Decision, Situation, check_partitions, decide
 from pipeline.retention import Beginnings

@@ -294,8 +294,8 @@ class MemoryGroup:
     """Who has which partition, and what is committed.
 
     Members are told about a rebalance by `target`, when they ask. One that has partitions to give
-    up does so before another takes them; one that was left out of a rebalance has lost them at
-    once, and learns it later.
+    up does so before another takes them, however long its listener is busy with what came before;
+    one that was left out of a rebalance has lost them at once, and learns it later.
 
     Attributes:
         generation: Number of the last rebalance.

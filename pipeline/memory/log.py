@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pipeline.batch import Offset, Record
@@ -92,11 +92,14 @@ class MemoryLog:
         """See `Log.rewind`."""
         self._positions.update({p: at for p, at in positions.items() if p in self._positions})
 
-    def committed(self) -> dict[int, tuple[Offset | None, str]]:
+    def committed(
+        self, partitions: Collection[int] | None = None
+    ) -> dict[int, tuple[Offset | None, str]]:
         """See `Log.committed`."""
         self._look_at_topics()
+        wanted = range(self.partitions) if partitions is None else partitions
         nothing: tuple[Offset | None, str] = (None, "")
-        return {p: self._group.offsets.get(p, nothing) for p in range(self.partitions)}
+        return {p: self._group.offsets.get(p, nothing) for p in wanted}
 
     def topic_setting(self, topic: str, name: str) -> str:
         """See `Log.topic_setting`."""
@@ -168,15 +171,20 @@ class MemoryLog:
     def _rebalance(self) -> None:
         """Take note of the group's generation: give up first, then take what is free."""
         assert self._listener is not None
-        target = self._group.target(self)
+        generation, target = self._group.generation, self._group.target(self)
         self._give_up(self._positions.keys() - target)
+        if self._group.generation != generation:
+            return  # it has moved on while the listener let go: the next poll takes note of that
         free = {p for p in target - self._positions.keys() if self._group.owner(p) is None}
         if not free and self._generation == self._group.generation:
             return
         self._generation = self._group.generation
+        for partition in free:
+            # From here on the group waits for this member to give it up, or leaves it out: what
+            # happens while the listener is asked is noticed at the next poll.
+            self._group.take(self, partition)
         starts: dict[int, StartAt] = self._listener.assigned(sorted(free))
         for partition, start in starts.items():
-            self._group.take(self, partition)
             self._positions[partition] = start.position
             if start.is_paused:
                 self._paused.add(partition)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
@@ -166,14 +166,16 @@ class KafkaLog:
                 self._ended.discard(partition)
                 self._consumer.seek(TopicPartition(self._topic, partition, offset))
 
-    def committed(self) -> dict[int, tuple[Offset | None, str]]:
+    def committed(
+        self, partitions: Collection[int] | None = None
+    ) -> dict[int, tuple[Offset | None, str]]:
         """See `Log.committed`; an isolation of read_committed makes the broker wait."""
         self._watch.ask()
         try:
             self._note_partitions(self._watch.verify())
         except NoAnswerError as error:
             raise BrokerError(str(error)) from error
-        return self._committed_of(range(self.partitions))
+        return self._committed_of(range(self.partitions) if partitions is None else partitions)
 
     def _committed_of(self, partitions: Iterable[int]) -> dict[int, tuple[Offset | None, str]]:
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]

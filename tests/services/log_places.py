@@ -12,8 +12,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
     OffsetSpec,
 )
-from kafka import KafkaAdminClient
-from kafka.admin import MemberToRemove
 
 from pipeline.batch import Offset
 from pipeline.log import Log, StartAt
@@ -23,6 +21,8 @@ from pipeline.topic_state import partitions_changed
 from pipeline.topics import create_topics
 from pipeline.transport import KafkaLog
 from tests.helpers import wait_until
+from tests.services.group_members import group_members, remove_member
+from tests.services.kafka_writer import KafkaWriter
 
 PARTITIONS = 2
 
@@ -114,8 +114,14 @@ class Place(Protocol):
     def recreate(self, topic: str, partitions: int = PARTITIONS) -> None:
         """Delete a topic, and create another of its name."""
 
+    def members(self) -> int:
+        """Count the members of the group, those that the group still waits for included."""
+
     def lose(self, member: Log, heir: Log) -> None:
         """Let a member lose its place without asking it; the heir has all partitions then."""
+
+    def take_back(self, member: Log) -> None:
+        """Let the group deal with a lost member again, which has not polled since."""
 
     def let_time_out(self, member: Log) -> None:
         """Let the open transaction of a log be ended by its time-out."""
@@ -228,9 +234,16 @@ class MemoryPlace:
     def recreate(self, topic: str, partitions: int = PARTITIONS) -> None:
         self.broker.recreate(topic, partitions)
 
+    def members(self) -> int:
+        return len(self.broker.group.members)
+
     def lose(self, member: Log, heir: Log) -> None:
         self.broker.group.rebalance({heir: range(PARTITIONS)})
         heir.poll(1, 0)
+
+    def take_back(self, member: Log) -> None:
+        group = self.broker.group
+        group.rebalance_evenly([*group.members, member], PARTITIONS)
 
     def let_time_out(self, member: Log) -> None:
         assert isinstance(member, MemoryLog)
@@ -255,12 +268,16 @@ class KafkaPlace:
         self._producer = Producer({**self._client, "linger.ms": 0})
         self._admin = AdminClient(self._client)
         self._logs: list[KafkaLog] = []
+        self._client_ids: dict[KafkaLog, str] = {}
         self._writers = 0
 
     def log(self, worker_id: str = "one", **changes: Any) -> KafkaLog:
-        options = {"bootstrap_servers": self._servers, **changes}
-        self._logs.append(KafkaLog(settings_of(self, **options), worker_id))
-        return self._logs[-1]
+        client_id = f"{self.input}.{worker_id}"
+        options = {"bootstrap_servers": self._servers, "kafka_options": {"client.id": client_id}}
+        log = KafkaLog(settings_of(self, **{**options, **changes}), worker_id)
+        self._logs.append(log)
+        self._client_ids[log] = client_id
+        return log
 
     def publish(self, *values: bytes, partition: int = 0, topic: str | None = None) -> None:
         for value in values:
@@ -272,7 +289,7 @@ class KafkaPlace:
         name = f"{self.input}.writer-{self._writers}"
         producer = Producer({**self._client, "transactional.id": name, "linger.ms": 0})
         producer.init_transactions(30)
-        return KafkaWriter(producer, self)
+        return KafkaWriter(producer, self.input, self.log_end)
 
     def log_end(self, partition: int) -> int:
         """Ask for the end of an input partition, markers and open transactions counted."""
@@ -331,19 +348,22 @@ class KafkaPlace:
             return False
         return True
 
+    def members(self) -> int:
+        return len(group_members(self._servers, settings_of(self).group))
+
     def lose(self, member: Log, heir: Log) -> None:
         # What the group's coordinator does with a member that it has not heard of for too long.
         assert isinstance(member, KafkaLog) and isinstance(heir, KafkaLog)
-        admin = KafkaAdminClient(bootstrap_servers=self._servers)
-        name = member._consumer.memberid()  # noqa: SLF001
-        admin.remove_group_members(settings_of(self).group, [MemberToRemove(name)])
-        admin.close()
+        remove_member(self._servers, settings_of(self).group, self._client_ids[member])
 
         def has_all() -> bool:
             heir.poll(1, POLL_TIMEOUT_S)
             return len(heir._assigned) == PARTITIONS  # noqa: SLF001
 
         wait_until(has_all, 60, "the heir to have all partitions")
+
+    def take_back(self, member: Log) -> None:
+        """Its client does it by itself."""
 
     def let_time_out(self, member: Log) -> None:
         # What was sent is on its way: it has to be in the log before what is published behind it.
@@ -360,35 +380,3 @@ class KafkaPlace:
         for log in self._logs:
             log.close()
         self._producer.close()
-
-
-class KafkaWriter:
-    """`Writer` on a real broker."""
-
-    def __init__(self, producer: Producer, place: KafkaPlace) -> None:
-        self._producer, self._place = producer, place
-        self._ends: dict[int, int] = {}
-        self._is_open = False
-
-    def send(self, *values: bytes, partition: int = 0) -> None:
-        if not self._is_open:
-            self._producer.begin_transaction()
-            self._is_open = True
-        for value in values:
-            self._producer.produce(self._place.input, value, b"k", partition)
-        assert self._producer.flush(30) == 0
-        self._ends[partition] = self._place.log_end(partition)
-
-    def end(self, *, is_committed: bool) -> None:
-        if is_committed:
-            self._producer.commit_transaction(30)
-        else:
-            self._producer.abort_transaction(30)
-        self._is_open = False
-        ends, self._ends = self._ends, {}
-        for partition, end in ends.items():
-            wait_until(
-                lambda p=partition, e=end: self._place.log_end(p) > e,
-                60,
-                "the transaction's marker",
-            )

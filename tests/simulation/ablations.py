@@ -173,8 +173,8 @@ def _commit_read_first(patch: Patch) -> None:
         early[:] = [self._log.committed()]  # noqa: SLF001
         recover(self, partitions)
 
-    def committed_early(self: MemoryLog) -> Any:
-        return early.pop() if early else committed(self)
+    def committed_early(self: MemoryLog, partitions: Any = None) -> Any:
+        return early.pop() if early else committed(self, partitions)
 
     patch.setattr(Takeover, "recover", recover_late)
     patch.setattr(MemoryLog, "committed", committed_early)
@@ -194,6 +194,25 @@ def _no_producer_fence(patch: Patch) -> None:
     _no_generation_fence(patch)
 
 
+def _taken_when_asked(patch: Patch) -> None:
+    def rebalance(self: MemoryLog) -> None:
+        group, listener = self._group, self._listener
+        assert listener is not None
+        target = group.target(self)
+        self._give_up(self._positions.keys() - target)
+        free = {p for p in target - self._positions.keys() if group.owner(p) is None}
+        if not free and self._generation == group.generation:
+            return
+        self._generation = group.generation
+        for partition, start in listener.assigned(sorted(free)).items():
+            group.take(self, partition)
+            self._positions[partition] = start.position
+            if start.is_paused:
+                self._paused.add(partition)
+
+    patch.setattr(MemoryLog, "_rebalance", rebalance)
+
+
 def _clock_not_saved(patch: Patch) -> None:
     write = StateRecords.write_clock
 
@@ -206,7 +225,7 @@ def _clock_not_saved(patch: Patch) -> None:
 #: All by their names.
 ABLATIONS: dict[str, Ablation] = {
     "no-generation-fence": Ablation(
-        "who has missed a rebalance may commit", _no_generation_fence, 2
+        "who has missed a rebalance may commit", _no_generation_fence, 14
     ),
     "no-replay": Ablation("what the store lacks is not read again", _no_replay, 1),
     "no-compare-and-set": Ablation(
@@ -227,12 +246,17 @@ ABLATIONS: dict[str, Ablation] = {
     "no-replay-skip": Ablation(
         "a replay steps what a state has already seen", _no_replay_skip, 651
     ),
-    "commit-read-first": Ablation("the commit is read before the store", _commit_read_first, 41),
+    "commit-read-first": Ablation("the commit is read before the store", _commit_read_first, 6),
     "no-transaction": Ablation(
-        "predictions are sent outside of the transaction", _no_transaction, 2
+        "predictions are sent outside of the transaction", _no_transaction, 3
     ),
     "no-producer-fence": Ablation(
-        "neither an old producer nor an old generation is refused", _no_producer_fence, 2
+        "neither an old producer nor an old generation is refused", _no_producer_fence, 3
+    ),
+    "taken-when-asked": Ablation(
+        "a member is told nothing of what the group does while its listener is busy",
+        _taken_when_asked,
+        1440,
     ),
     "clock-not-saved": Ablation("the clock of a partition is not saved", _clock_not_saved, 1),
 }

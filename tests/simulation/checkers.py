@@ -24,6 +24,7 @@ from deploy.judge import Judge
 from deploy.unrolled import unroll_log
 from models import LoadedModel
 from models.devices import device_of
+from pipeline.batch import Offset
 from pipeline.memory import MemoryBroker
 from pipeline.records import Source, read_dead_letter_headers, read_prediction_headers
 from pipeline.stepping import Stepper
@@ -126,6 +127,14 @@ class Checkers:
     def is_all_done(self) -> bool:
         """Whether each event is committed, and its state saved."""
         return not self.what_is_left()
+
+    def count_left(self) -> int:
+        """Count the events that are not committed."""
+        count = 0
+        for partition in range(self._broker.partition_counts[INPUT]):
+            offset, _ = self._broker.group.offsets.get(partition, (Offset(0), ""))
+            count += len(self._broker.read(INPUT, partition, offset)[0])
+        return count
 
     def what_is_left(self) -> str:
         """Say what is not yet committed or saved; nothing if all is."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.batch import Offset
@@ -79,10 +79,12 @@ class SimulatedLog(MemoryLog):
         self._meet("log", "after", "poll")
         return records
 
-    def committed(self) -> dict[int, tuple[Offset | None, str]]:
+    def committed(
+        self, partitions: Collection[int] | None = None
+    ) -> dict[int, tuple[Offset | None, str]]:
         """Read the commits."""
         self._meet("log", "before", "committed")
-        found = super().committed()
+        found = super().committed(partitions)
         self._meet("log", "after", "committed")
         return found
 

@@ -34,9 +34,10 @@ from tests.world import INPUT
 #: Ticks after the last event in which faults may still strike.
 _FAULTS_TICKS = 40
 
-#: Ticks within which all has to be committed and saved once the faults have stopped, and within
-#: which all workers have to have left after that.
-_CALM_TICKS, _LEAVING_TICKS = 1_500, 400
+#: Ticks within which all has to be committed and saved once the faults have stopped, for each
+#: event that is left beyond that, and within which all workers have to have left after that.
+#: The batch of a small pool is one event, and a worker may be interrupted at a third of its calls.
+_CALM_TICKS, _EVENT_TICKS, _LEAVING_TICKS = 1_000, 50, 400
 
 #: What ends the longest sleep once the faults have stopped.
 _WAKING_TICKS = 20
@@ -188,7 +189,8 @@ class Simulation:
             while self.scheduler.now < self.plan.last_tick + _FAULTS_TICKS:
                 self._tick()
             self._calm_down()
-            deadline = self.scheduler.now + _CALM_TICKS
+            calm_ticks = _CALM_TICKS + _EVENT_TICKS * self.checkers.count_left()
+            deadline = self.scheduler.now + calm_ticks
             while not self.checkers.is_all_done():
                 if self.scheduler.now > deadline:
                     raise CheckError("progress", self.checkers.what_is_left())

@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
-from pipeline.errors import BrokerError, FencedError, StoreError, UnsavedError
+from models import GRU, SequenceRules
+from pipeline.errors import BrokerError, FencedError, StateError, StoreError, UnsavedError
 from pipeline.memory import MemoryLog, MemoryStore, run_to_end
-from tests.world import World
+from tests.world import World, loaded
 
 
 @pytest.fixture
@@ -130,6 +131,46 @@ def test_a_worker_whose_name_another_has_is_fenced(world):
     with pytest.raises(FencedError, match="transactional id"):
         first.run(work)
     run_to_end(second)
+    world.assert_truth()
+
+
+def test_a_worker_commits_nothing_where_another_has_gone_on_and_waits_to_be_told(world, caplog):
+    # Given a worker that has kept a partition, which another has moved on without its knowledge
+    log, engine = join(world)
+    engine.poll(0)
+    offset, mark = world.broker.group.offsets[0]
+    for number in range(5):
+        world.broker.publish("events", b"key", b"other's %d" % number, partition=0)
+    world.broker.group.offsets[0] = (offset + 5, mark)
+    answers = outputs(world)
+    # When the group begins another generation, then it answers nothing, and moves nothing back
+    world.broker.group.rebalance({log: [0, 1]})
+    engine.run(engine.poll(0))
+    assert outputs(world) == answers and not world.broker.records("events.dead-letter")
+    assert f"another worker has committed partition 0 up to {offset + 5}" in caplog.text
+    assert world.broker.group.offsets[0] == (offset + 5, mark)
+    # And when it is told of the loss, and takes the partition again, it goes on behind the other
+    world.broker.group.rebalance({})
+    engine.poll(0)
+    world.broker.group.rebalance({log: [0, 1]})
+    world.broker.publish("events", b"key", b"after", partition=0)
+    run_to_end(engine)
+    assert [r.value() for r in world.broker.records("events.dead-letter")] == [b"after"]
+
+
+def test_a_batch_that_was_committed_already_is_not_answered_again():
+    # Given a model without states, which can't tell by them, and a batch that is committed
+    rules = SequenceRules("one-to-one")
+    world = World(loaded(GRU(input_size=2, hidden_size=4, output_size=1), rules=rules))
+    world.publish_random(random.Random(0), 10)
+    engine = world.start()
+    work = engine.poll(0)
+    engine.run(work)
+    # When it runs again, then the worker leaves
+    with pytest.raises(StateError, match="would be answered twice"):
+        engine.run(work)
+    engine.drain()
+    world.run_to_end()
     world.assert_truth()
 
 
