@@ -150,13 +150,13 @@ class KafkaLog:
 
     def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
         """See `Log.commit`."""
-        self._verify()
         places = [
             TopicPartition(self._topic, partition, offset, metadata)
             for partition, (offset, metadata) in offsets.items()
         ]
         with self._explaining_sends():
-            self._transactions.commit(self._consumer, places)
+            # The answer to what `poll` has asked arrives while the offsets are on their way.
+            self._transactions.commit(self._consumer, places, self._verify)
         self._positions.update({partition: offset for partition, (offset, _) in offsets.items()})
 
     def rewind(self, positions: Mapping[int, Offset]) -> None:

@@ -27,6 +27,9 @@ LOOK_INTERVAL_S = 2.0
 #: created is unknown to some brokers for a moment.
 GONE_AFTER_S = 5.0
 
+#: Seconds that the cause of an error is looked for: it may be that no broker is there.
+EXPLANATION_TIMEOUT_S = 2.0
+
 #: Between two questions meanwhile.
 _ASK_AGAIN_S = 0.05
 
@@ -142,8 +145,8 @@ class TopicWatch:
             BrokerError: If it is.
         """
         try:
-            question = self._admin.ask(self._names, self._timeout_s)
-            self._outputs.look(question.answer(self._timeout_s))
+            question = self._admin.ask(self._names, EXPLANATION_TIMEOUT_S)
+            self._outputs.look(question.answer(EXPLANATION_TIMEOUT_S))
         except NoAnswerError as error:
             _log.warning("the topics could not be looked at: %s", error)
             return

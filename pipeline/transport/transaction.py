@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -85,8 +85,19 @@ class Transactions:
             except KafkaException as error:
                 self._raise(error)
 
-    def commit(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
+    def commit(
+        self,
+        consumer: Any,
+        offsets: Sequence[TopicPartition],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Commit what was sent, and the offsets.
+
+        Args:
+            consumer: Member of the group.
+            offsets: With their metadata.
+            check: Called when only the commit itself is left to be done; what it raises is raised
+                here, and nothing is committed.
 
         Raises:
             AbortedError: If nothing of it has happened.
@@ -96,6 +107,7 @@ class Transactions:
         if not self._is_open:
             self._call(self._open)  # what failed before is over, also where nothing is sent now
         if self._id is None:
+            check()
             self._commit_at_least_once(consumer, offsets)
             return
         try:
@@ -106,6 +118,7 @@ class Transactions:
             # Not asked again, even where librdkafka would allow it: nothing is lost by an abort,
             # and a second call after a time-out was seen never to return.
             self._raise(error)
+        check()
         # A crash here is an aborted transaction, one line later a committed one.
         self._call(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
         self._is_open = False
