@@ -24,6 +24,17 @@ class TwoStates(nn.Module):
         return self.head(h) / (1 + seen).unsqueeze(1), h, seen + 1
 
 
+class Stateless(nn.Module):
+    """A linear head; forward takes the inputs alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+
 TWO = (torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
 
 
