@@ -24,6 +24,7 @@ from pipeline.publishing.files import EventFile, read_csv, read_json_lines
 from pipeline.publishing.limits import TopicLimits
 from pipeline.publishing.values import JsonValues, ModelValues, Values, VectorValues
 from pipeline.transport.admin import Admin
+from pipeline.transport.options import RESERVED
 
 _READERS = {"csv": read_csv, "jsonl": read_json_lines}
 
@@ -183,10 +184,10 @@ def find_target(bootstrap_servers: str, topic: str) -> tuple[Target, str]:
         BrokerError: If no broker answers, or it refuses.
         ConfigError: If there is no such topic, or a client option is invalid.
     """
-    options = {
-        **kafka_options(read_variables(os.environ)),
-        "bootstrap.servers": bootstrap_servers,
-    }
+    options = kafka_options(read_variables(os.environ))
+    if reserved := sorted(RESERVED & options.keys()):
+        raise ConfigError(f"Kafka option {reserved[0]} is Livestep's own and can't be set")
+    options["bootstrap.servers"] = bootstrap_servers
     try:
         admin = Admin(options)
     except KafkaException as error:

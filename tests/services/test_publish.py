@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
+from deploy.services import LocalServices
 from pipeline.publishing.columns import EventRecord
 from pipeline.publishing.limits import batch_bytes
 from pipeline.publishing.sender import DeliveryFailedError, RecordSender, SilenceError
@@ -495,6 +496,27 @@ def test_a_skip_that_cant_be_read_is_wrong_usage(
     done = publish(file, "--topic", topic, "--key", "k", f"--skip={skip}")
     assert done.returncode == 2, done.stderr
     assert "--skip" in done.stderr
+
+
+def test_a_broker_that_is_killed_and_comes_back_has_each_record_once(
+    services: LocalServices, topic: str
+) -> None:
+    # Given a broker that has acknowledged some records, and is killed while others are on their way
+    sender = RecordSender({"bootstrap.servers": services.bootstrap_servers}, topic)
+    for number in range(1, 20_001):
+        sender.send(record(number))
+    assert 0 < sender.delivered_count
+    services.kafka.kill()
+    # When it comes back
+    services.kafka.start()
+    sender.flush()
+    # Then each record is there once, and those of a key in their order
+    assert sender.delivered_count == 20_000
+    found = read(services.bootstrap_servers, topic)
+    for records in found.values():
+        numbers = [int(value) for _, value in records]
+        assert numbers == sorted(set(numbers))
+    assert sum(map(len, found.values())) == 20_000
 
 
 def test_a_broker_that_goes_away_ends_it_with_what_is_not_known(

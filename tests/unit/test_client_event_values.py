@@ -21,11 +21,11 @@ from models import (
 )
 from models.reading import read_description
 from pipeline.codec import codec_for
-from pipeline.errors import DecodeError
+from pipeline.errors import ConfigError, DecodeError
 from pipeline.publishing.columns import BadRow, EventColumns
 from pipeline.publishing.files import LineError
 from pipeline.publishing.limits import TopicLimits
-from pipeline.publishing.setup import open_source
+from pipeline.publishing.setup import find_target, open_source
 
 INPUTS = [
     Number("load"),
@@ -221,6 +221,12 @@ def test_marks_that_would_take_an_input_away_are_wrong_usage(tmp_path):
 def test_a_directory_without_a_model_is_a_model_error(tmp_path):
     with pytest.raises(ModelError, match="no such directory"):
         records_of("k,load\n", KEY, str(tmp_path / "nothing"))
+
+
+def test_an_option_that_decides_whether_the_count_is_exact_cant_be_given(monkeypatch):
+    monkeypatch.setenv("LIVESTEP_KAFKA_TRANSACTIONAL_ID", "mine")
+    with pytest.raises(ConfigError, match="transactional.id is Livestep's own"):
+        find_target("127.0.0.1:1", "topic")
 
 
 # ---- float32 without a model
