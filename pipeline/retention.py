@@ -101,7 +101,7 @@ def missing_beginning(
 
 def _cause(topic: str, settings: Mapping[str, str]) -> str:
     limits = [
-        f"{name}={settings[name]}{_days(name, settings[name])}"
+        limit_text(name, settings[name])
         for name in RETENTION_SETTINGS
         if settings.get(name, _UNLIMITED) != _UNLIMITED
     ]
@@ -115,7 +115,13 @@ def _cause(topic: str, settings: Mapping[str, str]) -> str:
     )
 
 
-def _days(name: str, value: str) -> str:
-    if name != "retention.ms" or not value.isdigit():
-        return ""
-    return f", {int(value) / _DAY_MS:.3g} days"
+def limit_text(name: str, value: str) -> str:
+    """Show a setting of `RETENTION_SETTINGS` with its meaning.
+
+    Example:
+        >>> limit_text("retention.ms", "604800000"), limit_text("retention.bytes", "1000")
+        ('retention.ms=604800000, 7 days', 'retention.bytes=1000')
+    """
+    is_time = name == "retention.ms" and value.isdigit()
+    days = f", {int(value) / _DAY_MS:.3g} days" if is_time else ""
+    return f"{name}={value}{days}"

@@ -5,6 +5,7 @@
     columns.py      which columns mean what; a row becomes a record, or a bad row with the reason
     values.py       the value of a record, by a model's fields or without
     limits.py       what the broker would refuse, known before
+    expiry.py       which events Kafka would soon delete
     sender.py       records to the broker, and what became of each
     position.py     how far it has come, as --skip takes it
     publication.py  one run: bad rows, refusals, signals, the report

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pipeline.errors import BrokerError, OutputError
 from pipeline.publishing.columns import BadRow, EventRecord
+from pipeline.publishing.expiry import Expiry
 from pipeline.publishing.files import LineError
 from pipeline.publishing.interrupts import Interrupts
 from pipeline.publishing.position import Position
@@ -58,6 +59,7 @@ class Publication:
         sender: Sends records.
         interrupts: Signals.
         console: Takes what is to be said.
+        expiry: Looks for events that Kafka will soon delete.
 
     Attributes:
         left_out_count: Rows that were left out.
@@ -70,6 +72,7 @@ class Publication:
         sender: RecordSender,
         interrupts: Interrupts,
         console: Console,
+        expiry: Expiry,
     ) -> None:
         self.left_out_count = 0
         self._course = course
@@ -77,6 +80,7 @@ class Publication:
         self._sender = sender
         self._interrupts = interrupts
         self._console = console
+        self._expiry = expiry
         self._row_count = 0
         self._sent_count = 0
         self._started_s = time.monotonic()
@@ -119,6 +123,7 @@ class Publication:
                 continue
             self._pace()
             self._row_count = record.number
+            self._expiry.note_sent(record.line, record.timestamp_ms)
             self._deliver(lambda record=record: self._sender.send(record))  # type: ignore[misc]
             self._sent_count += 1
         self._deliver(self._sender.flush)
@@ -202,6 +207,7 @@ class Publication:
         else:
             text += f"; not all rows are done: --skip {position} continues from here"
         self._console.print(text, soft_wrap=True)
+        self._expiry.report()
         if self._is_whole and position.row_count > self._row_count:
             self._console.print(
                 f"note: --skip is more than the {self._row_count:,} rows of {course.name}",

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from pipeline.errors import OutputError
 from pipeline.exit_codes import ExitCode
 from pipeline.publishing.columns import EventColumns, with_ends
+from pipeline.publishing.expiry import Expiry
 from pipeline.publishing.interrupts import Interrupted, Interrupts
 from pipeline.publishing.position import Position
 from pipeline.publishing.publication import Course, Publication
@@ -99,7 +100,13 @@ def _send(
     sender = RecordSender(
         target.options, course.topic, target.batch_bytes_max, lambda: interrupts.count > 1
     )
-    publication = Publication(course, position, sender, interrupts, console)
+    expiry = Expiry(
+        course.topic,
+        bootstrap_servers,
+        target.settings,
+        lambda text: console.print(f"warning: {text}", soft_wrap=True),
+    )
+    publication = Publication(course, position, sender, interrupts, console, expiry)
     publication.run(records)
     return publication.left_out_count
 
