@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +17,11 @@ from models.devices import device_of
 from models.rules import GAP_ENDS_MAX
 from pipeline.codec import codec_for
 from pipeline.cycle import Cycle
+from pipeline.deadline import Deadline
 from pipeline.defects import reported_defect
 from pipeline.engine import Engine
-from pipeline.errors import ConfigError, EngineError
+from pipeline.errors import ConfigError, EngineError, StoppedError
+from pipeline.exit_codes import ExitCode
 from pipeline.identity import WorkerId
 from pipeline.log import Log
 from pipeline.no_store import NoStore
@@ -30,6 +31,7 @@ from pipeline.sessions import Sessions
 from pipeline.settings import Settings
 from pipeline.status import Meter
 from pipeline.stepping import Stepper
+from pipeline.stopping import Stop
 from pipeline.store import RedisStore, Store
 from pipeline.transport import KafkaLog
 from pipeline.transport.faust_transport import (
@@ -55,6 +57,7 @@ def build_engine(
     *,
     output_partitions: dict[str, int],
     is_saving_behind: bool = True,
+    deadline: Deadline | None = None,
 ) -> Engine:
     """Put an engine together over any log and store.
 
@@ -65,7 +68,9 @@ def build_engine(
         store: Redis, or the one in memory.
         output_partitions: Partitions of the output and of the dead-letter topic.
         is_saving_behind: Save in a thread of its own; else at the end of each cycle.
+        deadline: Of a stop; one of its own if None.
     """
+    deadline = deadline or Deadline(settings.drain_timeout_s)
     model.net.eval()
     stepper = Stepper(model, device_of(model.net))
     if model.rules.session_gap_ms is not None and settings.pool_slots < 2 * (1 + GAP_ENDS_MAX):
@@ -75,7 +80,7 @@ def build_engine(
         )
     # A model that keeps nothing needs no slots.
     pool = Pool(stepper.layout, 0 if model.rules.is_stateless else settings.pool_slots)
-    saver = Saver(store, settings.save_queue_batches_max if is_saving_behind else 0)
+    saver = Saver(store, settings.save_queue_batches_max if is_saving_behind else 0, deadline)
     gap_ms = model.rules.session_gap_ms
     sessions = None if gap_ms is None else Sessions(gap_ms)
     meter = Meter()
@@ -102,6 +107,7 @@ def build_engine(
         sessions=sessions,
         model=model,
         meter=meter,
+        deadline=deadline,
     )
 
 
@@ -160,14 +166,16 @@ class Worker:
 
     Args:
         settings: All of them.
+        stop: Tells it to leave.
 
     Raises:
         EngineError: If a service or topic is missing or refuses.
         ModelError: If the model can't be loaded.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: Stop) -> None:
         self._settings = settings
+        self._stop = stop
         self._failure: BaseException | None = None
         with contextlib.ExitStack() as undo:
             self._identity = WorkerId(settings.group, settings.worker_id)
@@ -175,14 +183,19 @@ class Worker:
             model = load_model(
                 settings.model, str(choose_device(settings.device)), settings.allowed_packages
             )
-            log = KafkaLog(settings, self._identity.name)
+            log = KafkaLog(settings, self._identity.name, stop.deadline)
             undo.callback(log.close)
             store = self._open_store(log, model)
             undo.callback(store.close)
             if not model.rules.is_stateless:
                 self._warn_of_compaction(log)
             self._engine = build_engine(
-                settings, model, log, store, output_partitions=log.partition_counts
+                settings,
+                model,
+                log,
+                store,
+                output_partitions=log.partition_counts,
+                deadline=stop.deadline,
             )
             undo.pop_all()
         _log.info(
@@ -207,12 +220,12 @@ class Worker:
             group=settings.group,
             wait_s=settings.redis_wait_s,
             credentials=settings.redis_credentials,
+            deadline=self._stop.deadline,
         )
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(store.close)
             store.check()
-        except EngineError:
-            store.close()
-            raise
+            undo.pop_all()
         return store
 
     def _warn_of_compaction(self, log: KafkaLog) -> None:
@@ -229,24 +242,18 @@ class Worker:
         Raises:
             EngineError: What made the worker leave.
         """
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, stop.set)
-
-        def fail(error: BaseException) -> None:
-            self._fail(error, stop)
+        self._stop.listen(self._last_words)
 
         def fail_if_it_has(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                fail(error)
+                self._fail(error)
 
-        app = make_app(self._settings, self._engine, on_failure=fail, on_end=stop.set)
+        app = make_app(self._settings, self._engine, on_failure=self._fail, on_end=self._stop.begin)
         tasks = [asyncio.create_task(app.start()), asyncio.create_task(self._tell_status())]
         for task in tasks:
             task.add_done_callback(fail_if_it_has)
         # Starting ends when the first assignment is known, which a signal need not wait for.
-        await stop.wait()
+        await self._stop.has_begun.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -257,14 +264,29 @@ class Worker:
             if self._failure is not None:
                 raise self._failure
 
-    def _fail(self, error: BaseException, stop: asyncio.Event) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Keep the first error, which is why the worker leaves."""
-        if self._failure is None:
+        if isinstance(error, StoppedError):
+            _log.info("the stop has ended a wait: %s", error)
+        elif self._failure is None:
             is_ours = isinstance(error, EngineError | ModelError)
             self._failure = error if is_ours else reported_defect(error)
         elif error not in (self._failure, self._failure.__cause__):
             _log.warning("while leaving: %r", error)
-        stop.set()
+        self._stop.begin()
+
+    def _last_words(self) -> tuple[int, str]:
+        """Say how a worker ends whose time to leave is over."""
+        limit = f"--drain-timeout-s {self._settings.drain_timeout_s:g} is over"
+        if self._failure is not None:
+            code = getattr(self._failure, "exit_code", ExitCode.MODEL)
+            return code, f"{self._failure} ({limit}: the worker left its group without a word)"
+        if self._engine.is_behind:
+            return ExitCode.UNSAVED, f"{limit}, with states unsaved: the next worker replays them"
+        return ExitCode.KAFKA, (
+            f"{limit}, and Kafka has not answered, or a step takes so long: the next worker goes "
+            "on from the last commit, when this one's session has timed out"
+        )
 
     async def _tell_status(self) -> None:
         while self._settings.status_interval_s:
@@ -274,15 +296,16 @@ class Worker:
 
 def run_worker(settings: Settings) -> None:
     """Run one worker until it ends; see `Worker`."""
-    worker = Worker(settings)
-    # What is there by now (torch, Faust, the model) stays: the collector need not look at it in the
-    # middle of a batch again, which would take tens of milliseconds.
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_OBJECTS)
-    try:
-        asyncio.run(worker.serve())
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
+    with Stop(settings.drain_timeout_s) as stop:
+        worker = Worker(settings, stop)
+        # What is there by now (torch, Faust, the model) stays: the collector need not look at it in
+        # the middle of a batch again, which would take tens of milliseconds.
+        thresholds = gc.get_threshold()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_OBJECTS)
+        try:
+            asyncio.run(worker.serve())
+        finally:
+            gc.unfreeze()
+            gc.set_threshold(*thresholds)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from models import LoadedModel
 from pipeline.batch import Record
 from pipeline.cycle import Cycle, StoreBehindError
-from pipeline.errors import UnsavedError
+from pipeline.deadline import Deadline
+from pipeline.errors import StoppedError, UnsavedError
 from pipeline.log import Log, StartAt
 from pipeline.pool import Pool
 from pipeline.saver import Saver
@@ -30,9 +32,6 @@ _log = logging.getLogger("livestep.engine")
 
 #: Seconds that a revoke waits for saves; what is not saved by then the next owner replays.
 REVOKE_FLUSH_S = 5.0
-
-#: Seconds that leaving waits for saves.
-DRAIN_FLUSH_S = 20.0
 
 #: Seconds that either waits when the worker leaves because something has failed.
 FAILED_FLUSH_S = 1.0
@@ -59,6 +58,7 @@ class Engine:
         sessions: Finds what a session gap ends; None without one.
         model: The model.
         meter: For the status line.
+        deadline: Of a stop.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Engine:
         sessions: Sessions | None,
         model: LoadedModel,
         meter: Meter,
+        deadline: Deadline,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -82,6 +83,7 @@ class Engine:
         self._saver = saver
         self._is_stateless = model.rules.is_stateless
         self._meter = meter
+        self._deadline = deadline
         self._takeover = Takeover(
             settings=settings,
             log=log,
@@ -148,6 +150,8 @@ class Engine:
         """Note that the worker has to leave: others are to have its partitions soon."""
         try:
             yield
+        except StoppedError:
+            raise
         except Exception:
             self._has_failed = True
             raise
@@ -157,6 +161,11 @@ class Engine:
         """Whether all that the log holds for this worker is done (saves may still wait)."""
         is_waiting = self._takeover.replays or self._takeover.uncommitted
         return self._has_joined and not is_waiting and self._log.is_at_end
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether anything that is committed is not saved."""
+        return self._saver.is_behind
 
     @property
     def partitions(self) -> list[int]:
@@ -180,13 +189,13 @@ class Engine:
             UnsavedError: If states were left unsaved, and nothing else has failed.
         """
         self._is_draining = True
+        self._deadline.begin()
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._meter.dead_letter_log.tell)
-            leaving.callback(self._store.close)
-            leaving.callback(self._saver.close)
+            leaving.callback(self._close_store)
             leaving.callback(self._log.close)
             # After a failure the next owner's replay is sooner there than a store that is away.
-            self._saver.flush(FAILED_FLUSH_S if self._has_failed else DRAIN_FLUSH_S)
+            self._saver.flush(FAILED_FLUSH_S if self._has_failed else math.inf)
             self._store.give_up_waiting()
         try:
             self._saver.check_saved()
@@ -194,6 +203,11 @@ class Engine:
             if not self._has_failed:
                 raise
             _log.warning("%s", error)
+
+    def _close_store(self) -> None:
+        """End saving, and let the store go, unless a save that can't be ended still uses it."""
+        if self._saver.close():
+            self._store.close()
 
     def assigned(self, partitions: Sequence[int]) -> dict[int, StartAt]:
         """See `Listener.assigned`: decide for each partition, by the table in `recovery`."""

@@ -12,6 +12,7 @@
     │   └── TopicReplacedError     the topic was deleted, or created again, under the worker
     ├── FencedError            another worker has taken this one's place
     ├── UnsavedError           the worker has left, and states are not in Redis yet
+    ├── StoppedError           the worker was told to stop while it waited
     ├── DefectError            an exception that nothing foresaw: a defect of ours
     ├── OutputError            a command can't write what it prints
     ├── ReaderGoneError        the reader of what a command prints has closed the pipe
@@ -94,6 +95,12 @@ class UnsavedError(EngineError):
     """
 
     exit_code = ExitCode.UNSAVED
+
+
+class StoppedError(EngineError):
+    """Raised if a worker was told to stop while it waited: it leaves, and nothing has failed."""
+
+    exit_code = ExitCode.DONE
 
 
 class DefectError(EngineError):

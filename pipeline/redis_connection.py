@@ -21,8 +21,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
+from pipeline.deadline import Deadline
 from pipeline.environment import RedisCredentials
-from pipeline.errors import StoreError
+from pipeline.errors import StoppedError, StoreError
 from pipeline.redis_address import RedisAddress, read_address
 
 #: The store's, whose waiting it is.
@@ -79,37 +80,47 @@ class RedisConnection:
         url: See `pipeline.redis_address`.
         wait_s: How long a call waits.
         credentials: Used unless the URL has some itself.
+        deadline: Of a stop; a call that waits then gives up.
 
     Raises:
         ConfigError: If the URL can't be read.
     """
 
     def __init__(
-        self, url: str, wait_s: float, credentials: RedisCredentials | None = None
+        self,
+        url: str,
+        wait_s: float,
+        credentials: RedisCredentials | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self.address = read_address(url, credentials)
         self._wait_s = wait_s
+        self._deadline = deadline or Deadline()
         self._closing = threading.Event()
         self._making = threading.Lock()
         self._client: Any = None
 
-    def call(self, command: Callable[[Any], T]) -> T:
+    def call(self, command: Callable[[Any], T], *, is_save: bool = False) -> T:
         """Run a command, waiting for a Redis that is away; it has to be one that may be repeated.
 
         Args:
             command: Gets a `redis.Redis`, or a `RedisCluster`, which has the same commands.
+            is_save: It is worth waiting for also after a stop has begun, until `give_up_waiting`.
 
         Raises:
             StoreError: If Redis refuses, or is away for longer than the wait.
+            StoppedError: If a stop has ended the wait.
         """
+        stopped = self._closing if is_save else self._deadline.has_begun
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_passing),
             stop=tenacity.stop_any(
                 tenacity.stop_after_delay(self._wait_s),
                 tenacity.stop_when_event_set(self._closing),
+                tenacity.stop_when_event_set(stopped),
             ),
             wait=tenacity.wait_exponential(multiplier=0.02, max=PAUSE_S_MAX),
-            sleep=tenacity.sleep_using_event(self._closing),
+            sleep=tenacity.sleep_using_event(stopped),
             before_sleep=self._tell,
             reraise=True,
         )
@@ -117,6 +128,8 @@ class RedisConnection:
             result: T = retrying(self._try, command)
             return result
         except (RedisError, RedisClusterException) as error:
+            if not is_save and stopped.is_set() and is_passing(error):
+                raise StoppedError(f"waiting for Redis at {self.address}: {error}") from error
             raise StoreError(f"Redis at {self.address}: {_explained(error)}") from error
 
     def check(self) -> None:
@@ -176,7 +189,8 @@ class RedisConnection:
     def _connected(self) -> Any:
         with self._making:
             if self._client is None:
-                self._client = make_client(self.address)
+                timeout_s = self._deadline.call_s(SOCKET_TIMEOUT_S)
+                self._client = make_client(self.address, timeout_s)
             return self._client
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
@@ -214,14 +228,18 @@ class Script:
             ) from error
 
 
-def make_client(address: RedisAddress) -> Any:
+def make_client(address: RedisAddress, timeout_s: float = SOCKET_TIMEOUT_S) -> Any:
     """Make a client that answers within seconds or raises.
 
     Only that of a cluster sends anything yet.
+
+    Args:
+        address: Where Redis is.
+        timeout_s: After which a silent Redis counts as away.
     """
     options: dict[str, Any] = {
-        "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": SOCKET_TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         # The older protocol needs no permission to shake hands, and nothing here the newer one.
         "protocol": 2,
         "driver_info": None,

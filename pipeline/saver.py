@@ -15,13 +15,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.batch import Offset
-from pipeline.errors import EngineError, UnsavedError
+from pipeline.deadline import Deadline
+from pipeline.errors import EngineError, StoppedError, UnsavedError
 from pipeline.store import SaveRefusedError, Store
 
 _log = logging.getLogger("livestep.saver")
 
 #: Seconds that a full queue is waited for before it is told that Redis holds polling back.
 FULL_WAIT_S = 0.5
+
+#: Seconds that closing waits for a save where no stop bounds it.
+CLOSE_S = 3_600.0
 
 #: Seconds between two lines that tell it.
 HELD_BACK_INTERVAL_S = 10.0
@@ -56,10 +60,12 @@ class Saver:
     Args:
         store: Where to.
         batches_max: How many batches may wait; 0 saves at once, in the caller's thread.
+        deadline: Of a stop, which ends every wait here.
     """
 
-    def __init__(self, store: Store, batches_max: int) -> None:
+    def __init__(self, store: Store, batches_max: int, deadline: Deadline | None = None) -> None:
         self._store = store
+        self._deadline = deadline or Deadline()
         self._queue: queue.Queue[tuple[int, Callable[[], Iterable[Save]]] | None] = queue.Queue(
             batches_max
         )
@@ -68,6 +74,7 @@ class Saver:
         self._epoch: dict[int, int] = {}
         self._refused: set[int] = set()
         self._failure: Exception | None = None
+        self._has_left_out = False
         self._ticket = 0
         self._saved_ticket = 0
         self._told_held_back_s = -HELD_BACK_INTERVAL_S
@@ -123,6 +130,7 @@ class Saver:
 
         Raises:
             StoreError: If an earlier save has failed for good.
+            StoppedError: If a stop has ended the wait; these saves are left to the next owner.
         """
         self.check()
         self._ticket += 1
@@ -132,9 +140,10 @@ class Saver:
         while True:
             try:
                 # The thread may fail while the queue is full: look again from time to time.
-                return self._queue.put((self._ticket, make_saves), timeout=FULL_WAIT_S)
+                timeout_s = self._deadline.work_s(FULL_WAIT_S)
+                return self._queue.put((self._ticket, make_saves), timeout=timeout_s)
             except queue.Full:
-                self.check()
+                self._check_going_on()
                 self._tell_held_back()
 
     def check(self) -> None:
@@ -150,7 +159,7 @@ class Saver:
         """
         if self._failure is not None and not isinstance(self._failure, EngineError):
             raise self._failure
-        if self._failure is not None or self.waiting:
+        if self._failure is not None or self.is_behind:
             why = f" ({self._failure})" if self._failure is not None else ""
             raise UnsavedError(
                 f"left with states unsaved; the next owner of their partitions replays them{why}"
@@ -163,36 +172,59 @@ class Saver:
             return refused
 
     @property
+    def is_behind(self) -> bool:
+        """Whether anything that is committed is not saved."""
+        return self._has_left_out or self.waiting > 0
+
+    @property
     def waiting(self) -> int:
         """How many batches are committed and not yet saved."""
         return self._ticket - self._saved_ticket
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all is saved; False if the time was too short, which loses nothing."""
-        deadline = time.monotonic() + timeout_s
+        at_s = time.monotonic() + timeout_s
         with self._lock:
             while self._saved_ticket < self._ticket and self._failure is None:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                remaining_s = self._deadline.work_s(at_s - time.monotonic())
+                if remaining_s <= 0:
                     return False
-                self._lock.wait(remaining)
+                # A stop may shorten the wait: look again from time to time.
+                self._lock.wait(min(remaining_s, FULL_WAIT_S))
         return self._failure is None
 
     def wait_for_progress(self, timeout_s: float) -> None:
-        """Wait until one more save is done, or the time is over."""
+        """Wait until one more save is done, or the time is over.
+
+        Raises:
+            StoreError: If a save has failed for good.
+            StoppedError: If a stop has ended the wait.
+        """
         with self._lock:
             if self._saved_ticket < self._ticket and self._failure is None:
-                self._lock.wait(timeout_s)
-        self.check()
+                self._lock.wait(self._deadline.work_s(timeout_s))
+        self._check_going_on()
 
-    def close(self) -> None:
-        """Stop the thread after what it is doing; what waits is left to the next owner's replay."""
-        if self._thread is not None:
-            with contextlib.suppress(queue.Empty):
-                while True:  # the thread takes from it, too
-                    self._queue.get_nowait()
-            self._queue.put(None)
-            self._thread.join()
+    def close(self) -> bool:
+        """Stop the thread after what it is doing; what waits is left to the next owner's replay.
+
+        Returns:
+            is_over: False if a stop has no time left to wait for that; it is a daemon thread.
+        """
+        if self._thread is None:
+            return True
+        with contextlib.suppress(queue.Empty):
+            while True:  # the thread takes from it, too
+                self._queue.get_nowait()
+        self._queue.put(None)
+        self._thread.join(self._deadline.leave_s(CLOSE_S))
+        return not self._thread.is_alive()
+
+    def _check_going_on(self) -> None:
+        self.check()
+        if self._deadline.work_s(1.0) <= 0:
+            self._has_left_out = True
+            raise StoppedError("waiting for Redis to save")
 
     def _tell_held_back(self) -> None:
         """Tell now and then that polling waits for the store."""

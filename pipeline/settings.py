@@ -164,6 +164,14 @@ class Settings:
         at_least=0.0,
         at_most=280.0,
     )
+    drain_timeout_s: float = _setting(
+        20.0,
+        "How long leaving may take, whatever Redis and Kafka do: what is not saved by then the "
+        "next worker replays. Keep it some seconds below the time after which the process is "
+        "killed (Kubernetes: terminationGracePeriodSeconds).",
+        at_least=1.0,
+        at_most=3_600.0,
+    )
     status_interval_s: float = _setting(
         5.0, "Seconds between status lines; 0 for none.", at_least=0.0, at_most=86_400.0
     )

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import redis
 
 from pipeline.batch import Offset
+from pipeline.deadline import Deadline
 from pipeline.environment import RedisCredentials
 from pipeline.errors import StoreError
 from pipeline.redis_connection import RedisConnection, Script
@@ -133,6 +134,7 @@ class RedisStore:
         group: The consumer group; another group is elsewhere in the log.
         wait_s: How long a call waits for a Redis that is away.
         credentials: Used unless the URL has some itself.
+        deadline: Of a stop: reading then gives up, saving only at `give_up_waiting`.
 
     Raises:
         ConfigError: If the URL can't be read.
@@ -147,8 +149,9 @@ class RedisStore:
         group: str,
         wait_s: float,
         credentials: RedisCredentials | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
-        self._redis = RedisConnection(url, wait_s, credentials)
+        self._redis = RedisConnection(url, wait_s, credentials, deadline)
         self._topic_id = topic_id
         self._fingerprint = fingerprint
         self._group = group
@@ -303,7 +306,7 @@ class RedisStore:
             with self._naming(partition):
                 return script.run(client, self._name(partition), arguments)
 
-        written, seen = self._redis.call(run)
+        written, seen = self._redis.call(run, is_save=script is self._save)
         # The first try may have been written although its answer was lost.
         if not written and seen != b"%d" % applied:
             number = read_number(seen)

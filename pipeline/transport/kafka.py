@@ -16,6 +16,7 @@ from confluent_kafka import (
 )
 
 from pipeline.batch import Offset, Record
+from pipeline.deadline import Deadline
 from pipeline.errors import BrokerError, ConfigError, FencedError, HistoryMissingError
 from pipeline.log import AbortedError, Listener, Outgoing
 from pipeline.settings import Settings
@@ -37,6 +38,7 @@ from pipeline.transport.options import (
     replay_options,
 )
 from pipeline.transport.patience import ask_again
+from pipeline.transport.polling import Polling
 from pipeline.transport.replay import KafkaReplay
 from pipeline.transport.topic_watch import TopicWatch
 from pipeline.transport.transaction import Transactions
@@ -54,17 +56,21 @@ class KafkaLog:
     Args:
         settings: Topics, group, guarantee, passed-through options.
         worker_id: Becomes part of the transactional id.
+        deadline: Of a stop, which bounds what the broker is asked.
 
     Raises:
         ConfigError: If an option is unknown or reserved, or a topic is missing.
         BrokerError: If the broker can't be reached.
     """
 
-    def __init__(self, settings: Settings, worker_id: str) -> None:
+    def __init__(
+        self, settings: Settings, worker_id: str, deadline: Deadline | None = None
+    ) -> None:
         reserved = sorted(RESERVED & settings.kafka_options.keys())
         if reserved:
             raise ConfigError(f"Kafka option {reserved[0]} is the worker's own and can't be set")
         self._settings = settings
+        self._deadline = deadline or Deadline()
         self._topic = settings.input_topic
         self._listener: Listener | None = None
         self._failure: Exception | None = None
@@ -93,7 +99,9 @@ class KafkaLog:
                 timeout_s=self._question_s,
             )
             self._consumer = Consumer(consumer_options(settings), logger=_log)
-            self._transactions = Transactions(producer_options(settings, transactional_id))
+            producing = producer_options(settings, transactional_id)
+            self._transactions = Transactions(producing, self._deadline)
+            self._polling = Polling(self._consumer, self._topic, self._positions)
         except KafkaException as error:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
         except NoAnswerError as error:
@@ -120,11 +128,7 @@ class KafkaLog:
     def poll(self, records_max: int, timeout_s: float) -> list[Record]:
         """See `Log.poll`: a wait for the first record, and then what has arrived with it."""
         self._revoked_in_poll.clear()
-        first = self._consumer.poll(timeout_s)
-        messages: list[Any] = [] if first is None else [first]
-        if first is not None and records_max > 1:
-            # consume(n, 0) takes what is there; with a time-out it would wait for n.
-            messages += self._consumer.consume(records_max - 1, 0)
+        messages = self._polling.poll(records_max, timeout_s)
         if self._failure is not None:
             raise self._failure
         if self._ended:
@@ -180,9 +184,12 @@ class KafkaLog:
     def _committed_of(self, partitions: Iterable[int]) -> dict[int, tuple[Offset | None, str]]:
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         timeout_s = self._settings.session_timeout_ms / 1000 + QUESTION_TIMEOUT_S
+        work_s = self._deadline.work_s
         try:
             found = ask_again(
-                lambda: self._consumer.committed(wanted, timeout=timeout_s), QUESTION_TIMEOUT_S
+                lambda: self._consumer.committed(wanted, timeout=work_s(timeout_s)),
+                QUESTION_TIMEOUT_S,
+                self._deadline.has_begun,
             )
         except KafkaException as error:
             raise BrokerError(
@@ -200,10 +207,12 @@ class KafkaLog:
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """See `Log.bounds`."""
         place = TopicPartition(self._topic, partition)
+        ends, work_s = self._consumer.get_watermark_offsets, self._deadline.work_s
         try:
             low, high = ask_again(
-                lambda: self._consumer.get_watermark_offsets(place, timeout=QUESTION_TIMEOUT_S),
+                lambda: ends(place, timeout=work_s(QUESTION_TIMEOUT_S)),
                 QUESTION_TIMEOUT_S,
+                self._deadline.has_begun,
             )
         except KafkaException as error:
             raise BrokerError(f"ends of partition {partition}: {text_of(error.args[0])}") from error
@@ -230,14 +239,8 @@ class KafkaLog:
         return self._assigned <= self._ended and self._is_end_verified and not self._untaken
 
     def lag(self) -> int:
-        """See `Log.lag`, from what the broker said with the last fetch."""
-        total = self._untaken_lag
-        for partition in tuple(self._assigned):
-            _, high = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), cached=True
-            )
-            total += max(0, high - self._positions.get(partition, Offset(0)))
-        return total
+        """See `Log.lag`; also another thread may ask."""
+        return self._untaken_lag + self._polling.lag()
 
     def close(self) -> None:
         """See `Log.close`."""
@@ -347,6 +350,8 @@ class KafkaLog:
         except Exception as error:
             self._failure = error
         self._assigned -= set(partitions)
+        for partition in partitions:
+            self._positions.pop(partition, None)
         self._ended -= set(partitions)
         self._revoked_in_poll |= set(partitions)
         self._consumer.incremental_unassign(list(revoked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,7 +17,9 @@ _PAUSE_S = 0.1
 T = TypeVar("T")
 
 
-def ask_again(question: Callable[[], T], timeout_s: float) -> T:
+def ask_again(
+    question: Callable[[], T], timeout_s: float, stopped: threading.Event | None = None
+) -> T:
     """Ask until a partition has a leader, or a group its coordinator, that can answer.
 
     Both are missing for a moment where a topic is new, a broker has just started, or leadership has
@@ -25,13 +28,17 @@ def ask_again(question: Callable[[], T], timeout_s: float) -> T:
     Args:
         question: Asks librdkafka.
         timeout_s: For how long.
+        stopped: Once it is set, it is not asked again.
 
     Raises:
         KafkaException: If there is no answer in time, or it is another error.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_unsettled),
-        stop=tenacity.stop_after_delay(timeout_s),
+        stop=tenacity.stop_any(
+            tenacity.stop_after_delay(timeout_s),
+            tenacity.stop_when_event_set(stopped or threading.Event()),
+        ),
         wait=tenacity.wait_fixed(_PAUSE_S),
         reraise=True,
     )

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from pipeline.batch import Offset, Record
 from pipeline.errors import BrokerError
 from pipeline.transport.codes import END_OF_PARTITION, text_of
+from pipeline.transport.polling import poll_together
 
 _log = logging.getLogger("livestep.transport")
 
@@ -51,14 +52,10 @@ class KafkaReplay:
 
     def read(self, records_max: int, timeout_s: float) -> list[Record]:
         """See `Replay.read`."""
-        first = None if self._is_done else self._consumer.poll(timeout_s)
-        if first is None:
+        if self._is_done:
             return []
         records: list[Record] = []
-        messages: list[Any] = [first]
-        if records_max > 1:
-            messages += self._consumer.consume(records_max - 1, 0)
-        for message in messages:
+        for message in poll_together(self._consumer, records_max, timeout_s):
             error = message.error()
             if error is not None and error.code() == END_OF_PARTITION:
                 # Past the last record there may be markers only, up to the committed offset.

@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from pipeline.deadline import Deadline
 from pipeline.errors import BrokerError, FencedError
 from pipeline.log import AbortedError, Headers, Outgoing
 from pipeline.transport.codes import FENCED, UNAUTHORIZED, text_of
@@ -31,9 +32,11 @@ class Transactions:
     Args:
         options: librdkafka options; with `transactional.id` for exactly once, without for at
             least once, where `commit` is a flush followed by the consumer's commit.
+        deadline: Of a stop, which bounds each call that begins after it.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], deadline: Deadline | None = None) -> None:
+        self._deadline = deadline or Deadline()
         self._id = options.get("transactional.id")
         #: Whether there are any: without them what is sent is seen at once.
         self.are_real = self._id is not None
@@ -54,7 +57,7 @@ class Transactions:
         if self._id is None:
             return
         try:
-            self._producer.init_transactions(CALL_TIMEOUT_S)
+            self._producer.init_transactions(self._deadline.work_s(CALL_TIMEOUT_S))
         except KafkaException as error:
             if error.args[0].code() in UNAUTHORIZED:
                 raise self._unauthorized(error.args[0]) from error
@@ -111,8 +114,9 @@ class Transactions:
             self._commit_at_least_once(consumer, offsets)
             return
         try:
+            timeout_s = self._deadline.work_s(CALL_TIMEOUT_S)
             self._producer.send_offsets_to_transaction(
-                list(offsets), consumer.consumer_group_metadata(), CALL_TIMEOUT_S
+                list(offsets), consumer.consumer_group_metadata(), timeout_s
             )
         except KafkaException as error:
             # Not asked again, even where librdkafka would allow it: nothing is lost by an abort,
@@ -120,7 +124,7 @@ class Transactions:
             self._raise(error)
         check()
         # A crash here is an aborted transaction, one line later a committed one.
-        self._call(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+        self._call(lambda: self._producer.commit_transaction(self._deadline.work_s(CALL_TIMEOUT_S)))
         self._is_open = False
 
     def abort(self, reason: str) -> None:
@@ -141,7 +145,7 @@ class Transactions:
         """Abort what is open; what was committed stays."""
         try:
             if self._id is not None and self._is_open:
-                self._producer.abort_transaction(CALL_TIMEOUT_S)
+                self._producer.abort_transaction(self._deadline.leave_s(CALL_TIMEOUT_S))
             self._producer.close()
         except KafkaException as error:
             # The broker aborts it by its time-out, or has given the id to another already.
@@ -164,7 +168,7 @@ class Transactions:
     ) -> None:
         """Send one record into a queue that was full."""
         for _ in range(_QUEUE_FULL_TRIES):
-            self._producer.poll(_QUEUE_FULL_WAIT_S)
+            self._producer.poll(self._deadline.work_s(_QUEUE_FULL_WAIT_S))
             try:
                 self._producer.produce(
                     topic, value, key, partition, None, None, timestamp_ms, headers
@@ -175,7 +179,7 @@ class Transactions:
         raise BrokerError(f"records for topic {topic} could not be sent: the send queue stays full")
 
     def _commit_at_least_once(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
-        waiting = self._producer.flush(COMMIT_TIMEOUT_S)
+        waiting = self._producer.flush(self._deadline.work_s(COMMIT_TIMEOUT_S))
         self._is_open = False
         if self._failed is not None and self._failed.code() in UNAUTHORIZED:
             raise self._unauthorized(self._failed)
@@ -202,7 +206,8 @@ class Transactions:
                 return
             except KafkaException as error:
                 cause = error.args[0]
-                if cause.retriable() and time.monotonic() < deadline:
+                is_in_time = self._deadline.work_s(deadline - time.monotonic()) > 0
+                if cause.retriable() and is_in_time:
                     _log.warning("asking the broker again: %s", cause.str())
                     continue
                 self._raise(error)
@@ -239,13 +244,14 @@ class Transactions:
         deadline = time.monotonic() + COMMIT_TIMEOUT_S
         while True:
             try:
-                self._producer.abort_transaction(CALL_TIMEOUT_S)
+                self._producer.abort_transaction(self._deadline.work_s(CALL_TIMEOUT_S))
                 return
             except KafkaException as error:
                 cause = error.args[0]
                 if cause.code() in FENCED:
                     raise self._fenced(cause) from error
-                if not cause.retriable() or time.monotonic() > deadline:
+                is_in_time = self._deadline.work_s(deadline - time.monotonic()) > 0
+                if not cause.retriable() or not is_in_time:
                     raise BrokerError(f"abort failed: {cause.str()}, after: {reason}") from error
                 _log.warning("aborting again: %s", cause.str())
 

@@ -167,11 +167,14 @@ class _Thread:
         process = self._scheduler.running.process
         self._task = self._scheduler.spawn(process, "saver", self._target)
 
-    def join(self) -> None:
+    def join(self, _: float) -> None:
         task = self._task
         assert task is not None
         while not task.is_done:
             self._scheduler.running.pause(lambda: task.is_done)
+
+    def is_alive(self) -> bool:
+        return self._task is not None and not self._task.is_done
 
 
 class _Condition:

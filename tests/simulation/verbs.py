@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pipeline.cycle
+import pipeline.deadline
 import pipeline.saver
 import pipeline.stepping
 from pipeline.codec import Float32Codec, JsonCodec
@@ -33,6 +34,7 @@ def in_place_of_the_real_ones(simulation: Simulation, patch: pytest.MonkeyPatch)
     patch.setattr(pipeline.saver, "queue", Queues(scheduler))
     patch.setattr(pipeline.saver, "time", Clock(scheduler))
     patch.setattr(pipeline.cycle, "time", Clock(scheduler))
+    patch.setattr(pipeline.deadline, "time", Clock(scheduler))
     for owner, name, verb, tell in (
         (Cycle, "pack", "pack", _packed),
         (Cycle, "load", "load", _loaded),

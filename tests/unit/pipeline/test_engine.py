@@ -6,7 +6,14 @@ import threading
 import pytest
 
 from models import GRU, SequenceRules
-from pipeline.errors import BrokerError, FencedError, StateError, StoreError, UnsavedError
+from pipeline.errors import (
+    BrokerError,
+    FencedError,
+    StateError,
+    StoppedError,
+    StoreError,
+    UnsavedError,
+)
 from pipeline.memory import MemoryLog, MemoryStore, run_to_end
 from tests.world import World, loaded
 
@@ -365,6 +372,42 @@ def test_leaving_with_states_unsaved_is_said(world, failure, raised, text):
     world.assert_truth()
 
 
+@pytest.mark.parametrize("verb", ["load", "describe"])
+def test_a_wait_that_a_stop_ends_is_no_failure_and_loses_nothing(world, verb):
+    class StoppingStore(MemoryStore):
+        is_stopping = False
+
+        def load(self, partition, keys):
+            if self.is_stopping and verb == "load":
+                raise StoppedError("waiting for Redis")
+            return super().load(partition, keys)
+
+        def describe(self, partitions):
+            if self.is_stopping and verb == "describe":
+                raise StoppedError("waiting for Redis")
+            return super().describe(partitions)
+
+    # Given a worker that waits for the store, in a batch or in a rebalance
+    durable, world.store = world.store, StoppingStore()
+    world.store.restore(durable)
+    log, engine = join(world)
+    if verb == "describe":
+        world.broker.group.rebalance({log: [0]})
+    run_to_end(engine)
+    world.publish_random(random.Random(1), 20, keys=50)
+    if verb == "describe":
+        world.broker.group.rebalance({log: [0, 1]})
+    world.store.is_stopping = True
+    # When a stop ends the wait
+    with pytest.raises(StoppedError):
+        run_to_end(engine)
+    # Then it leaves as any other
+    engine.drain()
+    world.store.is_stopping = False
+    world.run_to_end()
+    world.assert_truth()
+
+
 def test_a_worker_that_has_failed_does_not_keep_its_partitions_for_a_store_that_is_away(
     world, monkeypatch
 ):
@@ -391,12 +434,11 @@ def test_a_worker_that_has_failed_does_not_keep_its_partitions_for_a_store_that_
             super().commit(offsets)
 
     # Given saves that wait for a store that is away
-    monkeypatch.setattr("pipeline.engine.DRAIN_FLUSH_S", 10_000)
     monkeypatch.setattr("pipeline.engine.REVOKE_FLUSH_S", 10_000)
     durable, world.store = world.store, AbsentStore()
     world.store.restore(durable)
     log = FailingLog(world.broker, world.settings())
-    engine = world.start(log, is_saving_behind=True)
+    engine = world.start(log, is_saving_behind=True, drain_timeout_s=3_600)
     world.publish_random(random.Random(1), 20)
     # When the broker fails for good
     with pytest.raises(BrokerError, match="can't be ended"):

@@ -34,7 +34,7 @@ def test_a_thread_that_fails_late_leaves_the_client_that_another_has_made_since(
     # Given two threads on one client whose nodes are all gone
     made: list[Client] = []
 
-    def make_client(_: Any) -> Client:
+    def make_client(*_: Any) -> Client:
         made.append(Client())
         return made[-1]
 
