@@ -26,7 +26,7 @@ test-fast: lint ## Lint, types, doctests and unit tests: no services, some minut
 
 simulate: $(INSTALLED) ## The engine under faults from a seed: SEED=7 tells its story, SEEDS=10000 runs many
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) \
-		--from $(or $(FROM),0)) $(if $(ABLATION),--ablation $(ABLATION)) $(if $(COVERAGE),--coverage)
+		--from $(or $(FROM),0)) $(if $(EDITION),--edition $(EDITION)) $(if $(ABLATION),--ablation $(ABLATION)) $(if $(COVERAGE),--coverage)
 
 chaos: jars ## Kill workers, Kafka and Redis under load, and judge: MINUTES=5 SEED=1, CLUSTER=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) --seed $(or $(SEED),1) \

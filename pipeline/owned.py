@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pipeline.batch import Offset
 from pipeline.errors import StateError
 from pipeline.log import AbortedError, Log
+from pipeline.recovery import CommitMark, is_of_another_topic
 
 
 @dataclass(slots=True)
@@ -38,7 +39,9 @@ def read_commits(owned: Mapping[int, Owned], log: Log) -> None:
     """Look for commits of others in partitions that this worker has kept through a rebalance."""
     if not owned:
         return
-    for partition, (offset, _) in log.committed(owned.keys()).items():
+    for partition, (offset, metadata) in log.committed(owned.keys()).items():
+        if is_of_another_topic(CommitMark.from_text(metadata), log.topic_id):
+            continue
         if offset is not None and offset > owned[partition].position:
             owned[partition].overtaken_at = offset
 

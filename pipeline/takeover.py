@@ -103,6 +103,9 @@ class Takeover:
                 return
             except SaveRefusedError as error:
                 _log.info("another worker's late save came in between (%d): %s", attempt, error)
+            except StateError:
+                self._log.committed(partitions)  # raises if the topic has been replaced meanwhile
+                raise
         raise StateError(f"another worker keeps writing the states of partitions {partitions}")
 
     def _look(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -144,6 +146,25 @@ def shaped_model(rng: random.Random, shape: Shape) -> LoadedModel:
     if parts["rules"].is_generating and rng.random() < 0.3:
         breaking = columns_of(parts["inputs"], "last_letter").start + LETTERS.index("b")
     return loaded(Fragile(net, breaking), **parts)
+
+
+def with_other_weights(model: LoadedModel, seed: int) -> LoadedModel:
+    """Make the next version of a model, for the same events."""
+    net = copy.deepcopy(model.net)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weights in net.parameters():
+            weights.copy_(torch.randn_like(weights))
+    return replace(model, net=net, fingerprint="00000000000000bb")
+
+
+def is_huge(record: ShapedRecord) -> bool:
+    """Whether a record has a number that breaks a step of `Fragile`."""
+    value = record.value or b""
+    if b"e+" in value:
+        return True
+    is_raw = len(value) % 4 == 0 and not value.startswith(b"{")
+    return is_raw and bool((np.abs(np.frombuffer(value, "<f4")) > FRAGILE_LIMIT).any())
 
 
 class ShapedEvents:

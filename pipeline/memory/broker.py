@@ -230,6 +230,10 @@ class MemoryBroker:
         ends.append(Offset(len(self._entries[topic][partition])))
         return self._starts.get(place, Offset(0)), min(ends)
 
+    def log_end(self, topic: str, partition: int) -> Offset:
+        """Give the offset of the next record, open transactions counted."""
+        return Offset(len(self._entries[topic][partition]))
+
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Let the log begin at an offset, as retention does."""
         self._starts[topic, partition] = Offset(before)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pipeline.cycle
@@ -17,7 +18,7 @@ from pipeline.cycle import Cycle
 from pipeline.log import Outgoing
 from pipeline.memory import MemoryGroup, MemoryLog, MemoryProducer, MemoryStore
 from pipeline.pool import Pool
-from pipeline.recovery import Decision
+from pipeline.recovery import Decision, Situation
 from pipeline.state_records import StateRecords
 from pipeline.store import SaveRefusedError
 from pipeline.takeover import Takeover
@@ -33,11 +34,13 @@ class Ablation:
         text: What is missing then.
         take_away: Does it.
         seed: One of the first that show it.
+        edition: Of its plan.
     """
 
     text: str
     take_away: Callable[[Patch], None]
     seed: int = 0
+    edition: int = 1
 
 
 def _no_generation_fence(patch: Patch) -> None:
@@ -222,6 +225,42 @@ def _clock_not_saved(patch: Patch) -> None:
     patch.setattr(StateRecords, "write_clock", write_nothing)
 
 
+def _no_checksum(patch: Patch) -> None:
+    def verified(self: StateRecords, _: int, keys: Any, records: Any) -> Any:
+        size = self.record_bytes
+        bodies = [record[:size].ljust(size, b"\0") for record in records]
+        return np.frombuffer(b"".join(bodies), dtype=np.uint8).reshape(len(keys), size)
+
+    patch.setattr(StateRecords, "_verified", verified)
+
+
+def _topic_by_name(patch: Patch) -> None:
+    patch.setattr(MemoryLog, "_look_at_topics", lambda _: None)
+
+
+def _model_not_asked(patch: Patch) -> None:
+    patch.setattr(Situation, "our_mark", property(lambda situation: situation.mark))
+
+
+def _commit_before_send(patch: Patch) -> None:
+    send, commit = Cycle.send, Cycle.commit
+    waiting: dict[int, Any] = {}
+
+    def keep(self: Cycle, batch: Batch, stepped: Any) -> None:
+        if self._settings.guarantee == "exactly-once":  # noqa: SLF001
+            send(self, batch, stepped)
+        else:
+            waiting[id(batch)] = stepped
+
+    def commit_and_send(self: Cycle, batch: Batch) -> None:
+        commit(self, batch)
+        if id(batch) in waiting:
+            send(self, batch, waiting.pop(id(batch)))
+
+    patch.setattr(Cycle, "send", keep)
+    patch.setattr(Cycle, "commit", commit_and_send)
+
+
 #: All by their names.
 ABLATIONS: dict[str, Ablation] = {
     "no-generation-fence": Ablation(
@@ -238,13 +277,13 @@ ABLATIONS: dict[str, Ablation] = {
     "offset-plus-one": Ablation("offsets are taken to have no gaps", _offset_plus_one, 16),
     "feedback-not-saved": Ablation("what is fed back is not saved", _feedback_not_saved),
     "no-rewind": Ablation("after an abort the next batch follows", _no_rewind),
-    "slots-kept": Ablation("the slots of a partition that has gone are kept", _slots_kept, 1),
+    "slots-kept": Ablation("the slots of a partition that has gone are kept", _slots_kept, 4),
     "no-chunk-chain": Ablation(
         "a save's chunk is written without the one before", _no_chunk_chain, 886
     ),
     "applied-first": Ablation("`applied` moves in the first chunk of a save", _applied_first, 4),
     "no-replay-skip": Ablation(
-        "a replay steps what a state has already seen", _no_replay_skip, 651
+        "a replay steps what a state has already seen", _no_replay_skip, 549
     ),
     "commit-read-first": Ablation("the commit is read before the store", _commit_read_first, 6),
     "no-transaction": Ablation(
@@ -259,6 +298,14 @@ ABLATIONS: dict[str, Ablation] = {
         1440,
     ),
     "clock-not-saved": Ablation("the clock of a partition is not saved", _clock_not_saved, 1),
+    "no-checksum": Ablation("a state in Redis is taken as it is", _no_checksum, 1033, edition=2),
+    "topic-by-name": Ablation("an input topic is known by its name", _topic_by_name, 3, edition=2),
+    "model-not-asked": Ablation(
+        "a commit is taken for this model's, whoever made it", _model_not_asked, 28, edition=2
+    ),
+    "commit-before-send": Ablation(
+        "at least once, a batch is committed before it is sent", _commit_before_send, 328, edition=2
+    ),
 }
 
 

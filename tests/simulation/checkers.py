@@ -1,9 +1,10 @@
 """What has to be true of log and store, whoever works on them; nothing here knows the engine.
 
 truth      each answer is what the offline rules say, and none is missing
-once       no answer is there twice
+once       no answer is there twice; at least once: only before it is committed, and alike
 order      the answers of a key stand in the order of its events
-committed  a commit never goes back; no state has seen what is not committed
+committed  a commit never goes back, and another model begins where the one before has stopped; no
+           state has seen what is not committed
 applied    never ahead of the commit; what it covers is in the store, as the offline rules say
 memory     slots and waiting saves stay within their bounds
 progress   when the faults stop, all is committed and saved within a bound
@@ -11,98 +12,113 @@ progress   when the faults stop, all is committed and saved within a bound
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from deploy.events import READ_ALL_THE_SAME
-from deploy.judge import Judge
-from deploy.unrolled import unroll_log
+from deploy.answers import read_outputs
 from models import LoadedModel
-from models.devices import device_of
 from pipeline.batch import Offset
-from pipeline.memory import MemoryBroker
+from pipeline.log import Outgoing
+from pipeline.memory import MemoryBroker, MemoryLog
 from pipeline.records import Source, read_dead_letter_headers, read_prediction_headers
-from pipeline.stepping import Stepper
-from pipeline.store import CLOCK_KEY
+from pipeline.recovery import CommitMark
 from tests.shaped import ShapedRecord
+from tests.simulation.check_error import CheckError
+from tests.simulation.eras import Cuts, Era
+from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.services import SimulatedStore
-from tests.simulation.truth import KeyState, Truth
 from tests.world import DEAD, INPUT, OUTPUT, plain
 
-#: Bytes of offset and timesteps, which stand at the head of a record.
-_HEADER_BYTES = 16
-
-#: How far a state may be from the offline one: a batch rounds otherwise than a single row.
-_STATE_TOLERANCE = 1e-3
-
-
-class CheckError(Exception):
-    """Raised if something is not as it has to be.
-
-    Args:
-        check: Name of the check, as at the head of this file.
-        text: What was found.
-    """
-
-    def __init__(self, check: str, text: str) -> None:
-        super().__init__(f"{check}: {text}")
-        self.check = check
+#: How far an answer may be from the same one given before: a batch rounds otherwise than another.
+_TOLERANCE = 1e-3
 
 
 class Checkers:
     """Looks at log and store after every tick.
 
     Args:
-        model: The model.
+        plan: What the run has to keep.
         broker: The log.
-        store: The store.
+        make_store: Makes a store, for one model on one topic.
     """
 
-    def __init__(self, model: LoadedModel, broker: MemoryBroker, store: SimulatedStore) -> None:
-        self._model = model
+    def __init__(
+        self,
+        plan: Plan,
+        broker: MemoryBroker,
+        make_store: Callable[[], SimulatedStore],
+    ) -> None:
+        self._plan = plan
         self._broker = broker
-        self._store = store
-        self._truth = Truth(model)
-        self._layout = Stepper(model, device_of(model.net)).layout
-        self._events: list[SimpleNamespace] = []
-        self._bad_count = 0
-        self._committed: dict[int, int] = {}
-        self._right: dict[tuple[int, bytes], bytes] = {}
+        self._make_store = make_store
+        self._models = [plan.model()]
+        if plan.takeover is not None:
+            self._models.append(plan.next_model())
+        self._commits: list[tuple[int, Offset, str]] = []
+        self._undue: set[tuple[int, int]] = set()
         self._read: dict[int, int] = {}
-        self._answered: set[tuple[Any, ...]] = set()
-        self._last: dict[tuple[int, bytes], tuple[int, int]] = {}
+        self._answered: dict[tuple[Any, ...], Any] = {}
+        self._repeats: set[tuple[int, int]] = set()
+        self._last: dict[tuple[int, int, bytes], int] = {}
+        self.eras: list[Era] = []
+        self.begin_era()
 
     # What the simulation says.
 
+    @property
+    def era(self) -> Era:
+        """The one of the present topic."""
+        return self.eras[-1]
+
+    @property
+    def stores(self) -> list[SimulatedStore]:
+        """The stores of all models on all topics."""
+        return [side.store for era in self.eras for side in era.sides.values()]
+
+    def begin_era(self) -> None:
+        """Begin with a new input topic; what was answered of the one before is all that will be."""
+        cuts: Cuts = {
+            (topic, partition): self._broker.log_end(topic, partition)
+            for topic in (OUTPUT, DEAD)
+            for partition in range(self._broker.partition_counts[topic])
+        }
+        topic_id = self._broker.topics()[INPUT].id
+        mode = self._plan.takeover.on_new_model if self._plan.takeover else ""
+        self.eras.append(Era(topic_id, self._models, mode, self._make_store, cuts))
+
     def take_event(self, source: Source, record: ShapedRecord) -> None:
         """Take an event as it is published, if its transaction will be committed."""
-        self._events.append(
-            SimpleNamespace(
-                topic=INPUT,
-                partition=source.partition,
-                offset=source.offset,
-                key=record.key,
-                value=record.value,
-                timestamp=record.timestamp_ms,
-                headers=list(record.headers),
-            )
-        )
-        self._bad_count += record.is_bad
-        if not record.is_bad:
-            self._truth.take(source, record)
+        self.era.take_event(source, record)
+
+    def take_commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
+        """Take a commit as it is made."""
+        self._commits += [(p, offset, text) for p, (offset, text) in offsets.items()]
+
+    def take_sending(self, log: MemoryLog, topic: str, record: Outgoing) -> None:
+        """Take note of an answer that is about to be sent, seen at once, at least once.
+
+        Its event has to be one that is not committed, unless the group has gone on without who
+        sends: it does not know yet, and no commit of it will be accepted.
+        """
+        partition = record[2]
+        source = read_prediction_headers(record[4]).source if topic == OUTPUT else None
+        if source is None:
+            return
+        committed, _ = self._broker.group.offsets.get(source.partition, (0, ""))
+        is_owner = self._broker.group.owner(source.partition) is log
+        if source.offset < committed and is_owner:
+            self._undue.add((partition, self._broker.log_end(topic, partition)))
 
     def not_needed(self) -> dict[int, int]:
         """Say for each partition up to where no replay will ever need the log."""
         found: dict[int, int] = {}
-        for partition, (offset, _) in self._broker.group.offsets.items():
-            applied = self._store.applied_of(partition)
-            if self._model.rules.is_stateless:
+        (side,) = self.era.sides.values()
+        for partition, offset in self.era.committed.items():
+            applied = side.store.applied_of(partition)
+            if side.model.rules.is_stateless:
                 found[partition] = offset
             elif applied is not None:
                 found[partition] = min(applied, offset)
@@ -117,9 +133,8 @@ class Checkers:
             CheckError: If something is not as it has to be.
         """
         self._look_at_commits()
-        for partition in sorted(self._store.dirty):
-            self._look_at_store(partition)
-        self._store.dirty.clear()
+        for side in self.era.sides.values():
+            side.checks.look()
         self._look_at_answers()
         for process in processes:
             _look_at_memory(process)
@@ -132,20 +147,23 @@ class Checkers:
         """Count the events that are not committed."""
         count = 0
         for partition in range(self._broker.partition_counts[INPUT]):
-            offset, _ = self._broker.group.offsets.get(partition, (Offset(0), ""))
+            offset = Offset(self.era.committed.get(partition, 0))
             count += len(self._broker.read(INPUT, partition, offset)[0])
         return count
 
     def what_is_left(self) -> str:
         """Say what is not yet committed or saved; nothing if all is."""
         for partition in range(self._broker.partition_counts[INPUT]):
-            offset, _ = self._broker.group.offsets.get(partition, (None, ""))
-            if offset is None:
+            offset = self.era.committed.get(partition)
+            side = self.era.side_of(partition)
+            if offset is None or side is None:
                 return f"partition {partition} has no commit"
-            if rest := self._broker.read(INPUT, partition, offset)[0]:
+            if side.model is not self._models[-1]:
+                return f"partition {partition} is still the old model's"
+            if rest := self._broker.read(INPUT, partition, Offset(offset))[0]:
                 return f"partition {partition}: {len(rest)} events behind {offset} not committed"
-            applied = self._store.applied_of(partition)
-            if applied != offset and not self._model.rules.is_stateless:
+            applied = side.store.applied_of(partition)
+            if applied != offset and not side.model.rules.is_stateless:
                 return f"partition {partition} is committed up to {offset}, applied is {applied}"
         return ""
 
@@ -155,121 +173,87 @@ class Checkers:
         Raises:
             CheckError: If one differs, or is missing.
         """
-        if left := self.what_is_left():
+        # Who has taken over from one that left may have found what somebody had changed.
+        is_changed = any(side.store.changed for side in self.era.sides.values())
+        left = f"{self.count_left()} events" if is_changed else self.what_is_left()
+        if not self.era.is_frozen and left not in ("", "0 events"):
             raise CheckError("progress", left)
-        judge = Judge(INPUT, self._broker.partition_counts[OUTPUT], self._model)
-        letters = [plain(record) for record in self._broker.records(DEAD)]
+        letters = self._letters()
+        for number, era in enumerate(self.eras):
+            answers = [
+                (read_prediction_headers(record.headers() or []).source, plain(record))
+                for record in self._broker.records(OUTPUT)
+                if self._era_of(record) == number
+                and (record.partition(), record.offset()) not in self._repeats
+            ]
+            mine = [plain(one) for one in letters if self._era_of(one) == number]
+            is_over = number < len(self.eras) - 1 or era.is_frozen
+            era.judge(answers, mine, self._broker.partition_counts[OUTPUT], is_over=is_over)
+
+    def _letters(self) -> list[Any]:
+        """Give the dead letters; at least once, the first of each event."""
+        letters = self._broker.records(DEAD)
+        if self._plan.guarantee == "exactly-once":
+            return letters
+        first: dict[tuple[int, Source], Any] = {}
         for letter in letters:
-            judge.take_dead_letter(letter)
-        judge.take_events(unroll_log(self._events, self._model, judge.dead, lambda *_: None))
-        for record in self._broker.records(OUTPUT):
-            judge.take_prediction(plain(record))
-        report = judge.report()
-        if not report.is_clean:
-            raise CheckError("truth", str(report))
-        reasons = [read_dead_letter_headers(letter.headers)[0] for letter in letters]
-        bad = [reason for reason in reasons if reason not in READ_ALL_THE_SAME]
-        if len(bad) != self._bad_count:
-            raise CheckError("truth", f"{self._bad_count} bad events, dead letters {bad}")
+            source = read_dead_letter_headers(letter.headers() or [])[2]
+            first.setdefault((self._era_of(letter), source), letter)
+        return list(first.values())
+
+    def _era_of(self, record: Any) -> int:
+        """Say of which input topic an answer is: nothing of the one before is committed later."""
+        place = record.topic(), record.partition()
+        numbers = range(len(self.eras))
+        return max(n for n in numbers if self.eras[n].cuts[place] <= record.offset())
 
     def _look_at_commits(self) -> None:
-        for partition, (offset, _) in self._broker.group.offsets.items():
-            before = self._committed.get(partition, 0)
-            if offset < before:
-                what = f"partition {partition}: the commit goes back from {before} to {offset}"
-                raise CheckError("committed", what)
-            self._committed[partition] = offset
-
-    def _look_at_store(self, partition: int) -> None:
-        applied = self._store.applied_of(partition)
-        if applied is None:
-            return
-        committed = self._committed.get(partition)
-        if applied > (committed or 0):
-            raise CheckError(
-                "applied", f"partition {partition}: applied is {applied}, the commit {committed}"
-            )
-        records = self._store.records_of(partition)
-        for key, record in records.items():
-            if self._right.get((partition, key)) != record:
-                if key != CLOCK_KEY:
-                    self._check_record(partition, key, record)
-                self._right[partition, key] = record
-        self._check_covered(partition, applied, records)
-
-    def _check_record(self, partition: int, key: bytes, record: bytes) -> None:
-        """Check one key's state: it is right at its offset."""
-        offset, timesteps = struct.unpack_from("<qq", record)
-        name = f"partition {partition}, the state of {key.decode()} at offset {offset}"
-        if offset >= self._committed.get(partition, 0):
-            raise CheckError("committed", f"{name}: the commit is {self._committed[partition]}")
-        if offset < self._store.ends.get((partition, key), -1):
-            # A replay may meet the middle of a sequence that has ended behind it, and step it from
-            # zeros: harmless, since it is read up to the end, which takes the state away again.
-            return
-        truth = self._truth.partitions.get(partition)
-        found = truth.at(key, offset) if truth is not None else None
-        if found is None or found[0] != offset:
-            raise CheckError("applied", f"{name}: there is no such event")
-        if found[1] is None:
-            raise CheckError("applied", f"{name}: its sequence has ended")
-        if found[1].timesteps != timesteps or not _are_close(found[1], self._tensors(record)):
-            raise CheckError("applied", f"{name}: is not what the unroll says")
-
-    def _check_covered(self, partition: int, applied: int, records: dict[bytes, bytes]) -> None:
-        """Check that the store holds all that `applied` covers."""
-        truth = self._truth.partitions.get(partition)
-        if truth is None:
-            return
-        for key in truth.states:
-            entry = truth.at(key, applied - 1)
-            if entry is None:
-                continue
-            offset, state = entry
-            record = records.get(key)
-            seen = -1 if record is None else int.from_bytes(record[:8], "little", signed=True)
-            name = f"partition {partition}, applied {applied}, {key.decode()}"
-            if state is None and 0 <= seen <= offset:
-                raise CheckError("applied", f"{name}: ended at {offset}, its state is still there")
-            if state is not None and seen < offset:
-                gone = self._store.ends.get((partition, key), -1)
-                if gone > offset:  # a later save, in part there, has taken it away
-                    continue
-                raise CheckError("applied", f"{name}: has seen {seen}, and should {offset}")
-        if self._model.rules.session_gap_ms is not None:
-            clocks = [clock for offset, clock in truth.clocks if offset < applied]
-            found = -1 if CLOCK_KEY not in records else _clock(records[CLOCK_KEY])
-            if clocks and found != clocks[-1]:
-                raise CheckError("applied", f"the clock is {found}, and should be {clocks[-1]}")
-
-    def _tensors(self, record: bytes) -> list[Any]:
-        """Read a record's tensors, each as one row."""
-        tensors, at = [], _HEADER_BYTES
-        for dtype, width in zip(self._layout.dtypes, self._layout.widths, strict=True):
-            count = width // dtype.itemsize
-            if width:
-                tensors.append(torch.frombuffer(bytearray(record[at : at + width]), dtype=dtype))
-            else:
-                tensors.append(torch.zeros(count, dtype=dtype))
-            at += width
-        return tensors
+        commits, self._commits = self._commits, []
+        for partition, offset, text in commits:
+            mark = CommitMark.from_text(text)
+            if mark is None or mark.topic != self.era.topic_id:
+                raise CheckError("committed", f"partition {partition}: {text!r} names no topic")
+            self.era.take_commit(partition, offset, mark)
 
     def _look_at_answers(self) -> None:
         """Check what has come to the output since the last look."""
         for partition in range(self._broker.partition_counts[OUTPUT]):
-            start = self._read.get(partition, 0)
+            start = Offset(self._read.get(partition, 0))
             records, self._read[partition] = self._broker.read(OUTPUT, partition, start)
             for record in records:
                 found = read_prediction_headers(record.headers() or [])
-                key = record.key() or b""
-                name = (found.source, found.ended_by, found.step, found.ended_by and key)
+                key, era = record.key() or b"", self._era_of(record)
+                name = (era, found.source, found.ended_by, found.step, found.ended_by and key)
                 if name in self._answered:
-                    raise CheckError("once", f"{found.source} is answered again: step {found.step}")
-                self._answered.add(name)
-                at = (found.source.offset, found.step or 0)
-                if at[0] < self._last.get((partition, key), at)[0]:
+                    self._check_repeat(record, self._answered[name])
+                    continue
+                self._answered[name] = record
+                place, offset = (era, found.source.partition, key), found.source.offset
+                if offset < self._last.get(place, offset):
                     raise CheckError("order", f"{found.source} stands behind a later answer")
-                self._last[partition, key] = at
+                self._last[place] = offset
+
+    def _check_repeat(self, record: Any, first: Any) -> None:
+        """Check an answer that was given before: at least once it may be, for a reason."""
+        found = read_prediction_headers(record.headers() or [])
+        what = f"{found.source} is answered again: step {found.step}"
+        if self._plan.guarantee == "exactly-once":
+            raise CheckError("once", what)
+        if (record.partition(), record.offset()) in self._undue:
+            raise CheckError("once", f"{what}, although it was committed")
+        if not _are_alike(record, first, self._models[0]):
+            raise CheckError("once", f"{what}, otherwise than before")
+        self._repeats.add((record.partition(), record.offset()))
+
+
+def _are_alike(record: Any, first: Any, model: LoadedModel) -> bool:
+    """Compare an answer with the same one given before: all but the last digits."""
+    if (record.key(), record.headers()) != (first.key(), first.headers()):
+        return False
+    numbers, _ = read_outputs(record.value(), model)
+    return np.allclose(
+        numbers, read_outputs(first.value(), model)[0], rtol=_TOLERANCE, atol=_TOLERANCE
+    )
 
 
 def _look_at_memory(process: Process) -> None:
@@ -281,16 +265,3 @@ def _look_at_memory(process: Process) -> None:
     queue = process.queue
     if queue is not None and len(queue.items) > max(process.sizes.save_queue_batches_max, 1):
         raise CheckError("memory", f"{process.name} has {len(queue.items)} saves waiting")
-
-
-def _clock(record: bytes) -> int:
-    """Read a clock, which stands behind the header."""
-    clock: int = struct.unpack_from("<q", record, _HEADER_BYTES)[0]
-    return clock
-
-
-def _are_close(state: KeyState, tensors: list[Any]) -> bool:
-    return len(state.tensors) == len(tensors) and all(
-        np.allclose(np.ravel(mine), np.ravel(theirs), rtol=_STATE_TOLERANCE, atol=_STATE_TOLERANCE)
-        for mine, theirs in zip(state.tensors, tensors, strict=True)
-    )

@@ -6,7 +6,7 @@ from collections import Counter
 
 from rich.table import Table
 
-from tests.simulation.faults import GAPS, KINDS, VERBS
+from tests.simulation.faults import GAPS, KINDS, STORIES, VERBS
 
 Hits = Counter[tuple[str, str, str]]
 
@@ -14,7 +14,8 @@ Hits = Counter[tuple[str, str, str]]
 def missing(hits: Hits) -> list[tuple[str, str, str]]:
     """Give the moments at which a fault can strike and never has."""
     moments = [(name, *moment) for name, kind in KINDS.items() for moment in kind.moments]
-    return [moment for moment in [*moments, (GAPS, "poll", "within")] if not hits[moment]]
+    moments += [(GAPS, "poll", "within"), *((story, "", "") for story in STORIES)]
+    return [moment for moment in moments if not hits[moment]]
 
 
 def rows(hits: Hits) -> list[list[str]]:
@@ -37,6 +38,11 @@ def rows(hits: Hits) -> list[list[str]]:
     return found
 
 
+def story_rows(hits: Hits) -> list[list[str]]:
+    """Write a row for each story: its name, its text, in how many runs it was told."""
+    return [[name, text, str(hits[name, "", ""])] for name, text in STORIES.items()]
+
+
 def table(hits: Hits, seeds: int) -> Table:
     """Make a table for the terminal."""
     made = Table(title=f"Faults that have struck in {seeds} seeds: before/within/after each verb")
@@ -45,10 +51,14 @@ def table(hits: Hits, seeds: int) -> Table:
         made.add_column(verb, justify="right")
     for row in rows(hits):
         made.add_row(*row)
+    made.caption = ", ".join(f"{name} {count}" for name, _, count in story_rows(hits))
     return made
 
 
 def markdown(hits: Hits) -> str:
-    """Make the table of the README."""
-    lines = [["fault", *VERBS], ["---"] * (1 + len(VERBS)), *rows(hits)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Make the tables of the README."""
+    faults = [["fault", *VERBS], ["---"] * (1 + len(VERBS)), *rows(hits)]
+    stories = [["story", "what it is", "runs"], ["---"] * 3, *story_rows(hits)]
+    return "\n\n".join(
+        "\n".join(f"| {' | '.join(line)} |" for line in lines) for lines in (faults, stories)
+    )

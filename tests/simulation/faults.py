@@ -14,6 +14,9 @@ from typing import Literal
 
 VERBS = ("poll", "pack", "load", "step", "send", "commit", "save")
 
+#: No worker in particular.
+ANY_WORKER = -1
+
 Phase = Literal["before", "within", "after"]
 Place = Literal["", "log", "store"]
 
@@ -28,6 +31,7 @@ class Kind:
         place: What the point within the verb has to be a call of; empty for any.
         when: Whether that call has to be about to be made, or just made; None for either.
         elsewhere: Why it can't strike anywhere else; empty if it can strike everywhere.
+        edition: Of the plans that it belongs to, and of all later ones.
     """
 
     text: str
@@ -35,6 +39,7 @@ class Kind:
     place: Place = ""
     when: Literal["before", "after"] | None = None
     elsewhere: str = ""
+    edition: int = 1
 
 
 def _everywhere() -> tuple[tuple[str, Phase], ...]:
@@ -65,6 +70,7 @@ KINDS: dict[str, Kind] = {
     "flushed": Kind("Redis loses all", _everywhere()),
     "failover": Kind("Redis loses its last writes", _everywhere()),
     "evicted": Kind("Redis loses one partition's hash", _everywhere()),
+    "changed": Kind("somebody changes bytes in Redis", _everywhere(), edition=2),
     "aborted": Kind(
         "the broker aborts the transaction", _OPEN, when="before", elsewhere=_NO_TRANSACTION
     ),
@@ -107,6 +113,15 @@ KINDS: dict[str, Kind] = {
 #: Offsets that are no records; they are in the log, and the verb that reads it meets them.
 GAPS = "gap"
 
+#: What a run may be about, beside its faults.
+STORIES = {
+    "at-least-once": "the workers send without a transaction",
+    "takeover-zeros": "another model takes over, with states at zeros",
+    "takeover-warm": "another model takes over, and first replays the history",
+    "recreated": "the input topic is deleted and created again",
+    "added": "the input topic gets more partitions",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -114,7 +129,7 @@ class Fault:
 
     Attributes:
         kind: Its name in `KINDS`.
-        worker: Whom it strikes.
+        worker: Whom it strikes; `ANY_WORKER` for whoever is there first.
         verb: In which verb.
         phase: Before, within or after it.
         call: From which call of the verb on.
@@ -135,9 +150,13 @@ class Fault:
 
 
 def draw_fault(rng: random.Random, workers: int) -> Fault:
-    """Draw a fault; each kind is as frequent as it has moments, a rare kind a little more."""
-    weights = [len(kind.moments) + 4 for kind in KINDS.values()]
-    name = rng.choices(list(KINDS), weights)[0]
+    """Draw a fault of the first edition.
+
+    Each kind is as frequent as it has moments, a rare kind a little more.
+    """
+    kinds = {name: kind for name, kind in KINDS.items() if kind.edition == 1}
+    weights = [len(kind.moments) + 4 for kind in kinds.values()]
+    name = rng.choices(list(kinds), weights)[0]
     moments = KINDS[name].moments
     # Within a verb there are many moments.
     shares = [3 if phase == "within" else 1 for _, phase in moments]
@@ -187,7 +206,8 @@ class Faults:
         struck = [
             fault
             for fault in self._waiting
-            if (fault.worker, fault.verb, fault.phase) == (worker, verb, phase)
+            if fault.worker in (worker, ANY_WORKER)
+            and (fault.verb, fault.phase) == (verb, phase)
             and fault.call <= call
             and (phase != "within" or fault.point <= point)
             and _fits(KINDS[fault.kind], phase, place, when)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from models import LoadedModel
 from models.rules import GAP_ENDS_MAX, Shape
-from tests.shaped import SHAPES, ShapedEvents, ShapedRecord, shaped_model
+from tests.shaped import SHAPES, ShapedEvents, ShapedRecord, shaped_model, with_other_weights
 from tests.simulation.faults import Fault, draw_fault
 
 #: A publisher writes by itself, or in a transaction that is committed, or aborted.
@@ -70,6 +71,36 @@ class Rebalance:
 
 
 @dataclass(frozen=True, slots=True)
+class Takeover:
+    """Workers with another model take over, one after another.
+
+    Attributes:
+        tick: From when on all that start have the other model, and the first worker has to leave.
+        gap_ticks: Between two workers.
+        on_new_model: As the setting of those that start.
+    """
+
+    tick: int
+    gap_ticks: int
+    on_new_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicChange:
+    """The input topic becomes another one.
+
+    Attributes:
+        tick: When.
+        added: Partitions that it gets; 0 if it is deleted and created again.
+        is_group_told: Whether the group forgets at once what it has committed to a deleted topic.
+    """
+
+    tick: int
+    added: int
+    is_group_told: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that a run depends on.
 
@@ -87,6 +118,9 @@ class Plan:
         events: In the order in which they are published.
         rebalances: In their order.
         faults: In any order.
+        guarantee: As the setting.
+        takeover: By another model, if there is one.
+        topic_change: Of the input topic, if there is one.
     """
 
     seed: int
@@ -102,20 +136,37 @@ class Plan:
     events: tuple[Published, ...]
     rebalances: tuple[Rebalance, ...]
     faults: tuple[Fault, ...]
+    guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    takeover: Takeover | None = None
+    topic_change: TopicChange | None = None
 
     @property
     def last_tick(self) -> int:
         """When the last thing of the plan happens that has a time."""
         ends = [event.tick + event.open_ticks for event in self.events]
+        if self.takeover is not None:
+            ends.append(self.takeover.tick + len(self.sizes) * self.takeover.gap_ticks)
+        if self.topic_change is not None:
+            ends.append(self.topic_change.tick)
         return max([*ends, *[one.tick for one in self.rebalances], self.trim_tick, 1])
+
+    @property
+    def is_refused_in_the_end(self) -> bool:
+        """Whether workers have to refuse: keys may have moved away from their states."""
+        is_added = self.topic_change is not None and self.topic_change.added > 0
+        return is_added and not self.model().rules.is_stateless
 
     def model(self) -> LoadedModel:
         """Make the model that the seed says."""
         return shaped_model(random.Random(f"{self.seed}/model"), self.shape)
 
+    def next_model(self) -> LoadedModel:
+        """Make the model that takes over: other weights."""
+        return with_other_weights(self.model(), self.seed)
 
-def draw_plan(seed: int) -> Plan:
-    """Draw a plan."""
+
+def draw_first_edition(seed: int) -> Plan:
+    """Draw a plan of the first edition; see `editions.py`."""
     rng = random.Random(f"{seed}/plan")
     # Of the shapes with states there are more: they are what a fault can hurt.
     shape = rng.choice([*SHAPES, *(s for s in SHAPES if s not in ("one-to-one", "one-to-many"))])

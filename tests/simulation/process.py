@@ -35,6 +35,7 @@ class Process:
         queue: The saver's.
         pool: The engine's slots.
         left: Why it has left by itself, if by an error.
+        is_next_model: Whether it has the model that takes over.
     """
 
     def __init__(self, simulation: Simulation, worker: int, life: int, sizes: Sizes) -> None:
@@ -52,6 +53,13 @@ class Process:
         self.pool: Any = None
         self.engine: Engine | None = None
         self._simulation = simulation
+        plan = simulation.plan
+        self.is_next_model = simulation.coordinator.is_taking_over
+        sides = list(simulation.checkers.era.sides.values())
+        self._side = sides[-1] if self.is_next_model else sides[0]
+        takeover = {}
+        if self.is_next_model and plan.takeover is not None:
+            takeover["on_new_model"] = plan.takeover.on_new_model
         self.settings = Settings(
             model="model",
             input_topic=INPUT,
@@ -59,11 +67,14 @@ class Process:
             batch_events_max=sizes.batch_events_max,
             pool_slots=sizes.pool_slots,
             save_queue_batches_max=max(sizes.save_queue_batches_max, 1),
+            guarantee=plan.guarantee,
+            **takeover,
         )
         self.log = SimulatedLog(
             simulation.broker,
             self.settings,
             f"w{worker}",
+            witness=simulation.checkers,
             meet=simulation.meet,
             is_over=lambda: self.is_over,
             rng=simulation.rng if sizes.is_ragged else None,
@@ -100,16 +111,16 @@ class Process:
         simulation = self._simulation
         self.engine = engine = build_engine(
             self.settings,
-            simulation.model,
+            self._side.model,
             self.log,
-            simulation.store,
+            self._side.store,
             output_partitions=simulation.broker.partition_counts,
             is_saving_behind=self.is_saving_behind,
         )
         try:
             engine.join()
             self.has_joined = True
-            simulation.note_joined(self)
+            simulation.coordinator.note_joined(self)
             while not self.is_told_to_leave:
                 with simulation.verb("poll"):
                     work = engine.poll(0)

@@ -45,7 +45,7 @@ class Publisher:
 
         Some keys come back for it, so that their states are looked at once more.
         """
-        for partition in range(self._plan.partitions):
+        for partition in range(self._broker.partition_counts[INPUT]):
             last = {
                 event.record.key: event.record
                 for event in self._plan.events
@@ -56,7 +56,7 @@ class Publisher:
                 self._publish_one(Published(now, record, PLAIN, 0))
 
     def _partition(self, key: bytes) -> int:
-        return key[-1] % self._plan.partitions
+        return key[-1] % self._broker.partition_counts[INPUT]
 
     def _publish_one(self, event: Published) -> None:
         record = event.record

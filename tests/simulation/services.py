@@ -11,18 +11,40 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from models import LoadedModel
 from pipeline.batch import Offset
 from pipeline.errors import BrokerError, StoreError
 from pipeline.log import AbortedError, Outgoing
 from pipeline.memory import MemoryBroker, MemoryLog, MemoryStore
 from pipeline.settings import Settings
-from pipeline.state_records import read_header
-from pipeline.store import SaveRefusedError
+from pipeline.state_records import HEADER_BYTES, read_header
+from pipeline.store import CLOCK_KEY, SaveRefusedError
+from pipeline.stored_partition import read_number
+from tests.damages import FIELDS, RECORDS, Changes, Scene
 from tests.simulation.baton import Ended
 from tests.simulation.faults import Fault, Place
 
 #: Writes that a failover can lose at most.
 _WRITES_MAX = 100
+
+#: Changes of a record that need not know how the worker makes its checksum.
+_CHANGED_RECORDS = (
+    "truncated",
+    "empty",
+    "the header alone",
+    "no record at all",
+    "longer",
+    "of an older version, without a checksum",
+    "a bit of the state turned",
+    "a bit of the checksum turned",
+    "zeros",
+    "an earlier offset",
+    "an offset of the future",
+    "other timesteps",
+    "another key's",
+)
+
+_CLOCK_FIELD = b"k" + CLOCK_KEY
 
 
 class Meeting(Protocol):
@@ -31,13 +53,24 @@ class Meeting(Protocol):
     def __call__(self, place: Place, when: str, what: str) -> list[Fault]: ...
 
 
+class Witness(Protocol):
+    """Who is told of what reaches the broker."""
+
+    def take_commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
+        """Take a commit as it is made."""
+
+    def take_sending(self, log: MemoryLog, topic: str, record: Outgoing) -> None:
+        """Take a record that is about to be sent, seen at once."""
+
+
 class SimulatedLog(MemoryLog):
     """One process' view of the broker.
 
     Args:
         broker: Where the topics are.
-        settings: Topics.
+        settings: Topics and guarantee.
         worker_id: The transactional id.
+        witness: Told of each commit, and of each record that is sent outside of a transaction.
         meet: Called at each point.
         is_over: Whether the process is no more.
         rng: Draws how many records a ragged poll gives; None for all.
@@ -54,11 +87,13 @@ class SimulatedLog(MemoryLog):
         settings: Settings,
         worker_id: str,
         *,
+        witness: Witness,
         meet: Meeting,
         is_over: Callable[[], bool],
         rng: random.Random | None,
     ) -> None:
         super().__init__(broker, settings, worker_id)
+        self._witness = witness
         self._meet = meet
         self._is_over = is_over
         self._rng = rng
@@ -92,8 +127,10 @@ class SimulatedLog(MemoryLog):
         """Send one record after the other."""
         for record in records:
             self._meet("log", "before", "send")
+            if not self._is_transactional:
+                self._witness.take_sending(self, topic, record)
             super().send(topic, [record])
-            self.is_open = True
+            self.is_open = self._is_transactional
         self._meet("log", "after", "send")
 
     def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
@@ -107,6 +144,7 @@ class SimulatedLog(MemoryLog):
             raise AbortedError("simulated: the broker has aborted the transaction")
         try:
             super().commit(offsets)
+            self._witness.take_commit(offsets)
         finally:
             self.is_open = False
         faults = self._meet("log", "after", "commit")
@@ -132,6 +170,7 @@ class SimulatedStore(MemoryStore):
     Attributes:
         dirty: Partitions that have changed since somebody has looked.
         ends: For each partition and key the last offset at which a state was taken away.
+        changed: What somebody has put into a field of a partition, None if it was taken away.
     """
 
     def __init__(self, save_keys_max: int, meet: Meeting, tell: Callable[[str], None]) -> None:
@@ -141,6 +180,7 @@ class SimulatedStore(MemoryStore):
         self._before: deque[MemoryStore] = deque(maxlen=_WRITES_MAX)
         self.dirty: set[int] = set()
         self.ends: dict[tuple[int, bytes], int] = {}
+        self.changed: dict[tuple[int, bytes], bytes | None] = {}
 
     def describe(self, partitions: Sequence[int]) -> Any:
         """Describe, if the store answers."""
@@ -217,6 +257,34 @@ class SimulatedStore(MemoryStore):
         self._note(partition)
         self._hashes.pop(partition, None)
 
+    def change_some(self, partition: int, rng: random.Random, model: LoadedModel) -> str:
+        """Change something of a partition as somebody else might; say what, nothing if all is."""
+        fields = self.fields(partition)
+        keys = sorted(name[1:] for name in fields if name[:1] == b"k" and name != _CLOCK_FIELD)
+        changes: Changes = {}
+        if keys and rng.random() < 0.7:
+            name = rng.choice(_CHANGED_RECORDS)
+            key, other = rng.choice(keys), rng.choice(keys)
+            if len(fields[b"k" + key]) > HEADER_BYTES:
+                changes = RECORDS[name][0](Scene(fields, partition, key, other, model, ""))
+        elif fields:
+            name = rng.choice(list(FIELDS))
+            changes = FIELDS[name][0]
+        changes = {field: value for field, value in changes.items() if fields.get(field) != value}
+        if not changes:
+            return ""
+        self._note(partition)
+        for field, value in changes.items():
+            self.change(partition, field, value)
+            self.changed[partition, field] = value
+        return f"{partition}: {name}: {', '.join(field.decode() for field in changes)}"
+
+    def is_changed(self, partition: int) -> bool:
+        """Whether a partition still holds anything that somebody has put there."""
+        fields = self.fields(partition)
+        changed = {field: value for (p, field), value in self.changed.items() if p == partition}
+        return bool(fields) and any(fields.get(one) == changed[one] for one in changed)
+
     def records_of(self, partition: int) -> dict[bytes, bytes]:
         """Give the records of a partition by their keys, for who checks them."""
         fields = self.fields(partition)
@@ -224,8 +292,7 @@ class SimulatedStore(MemoryStore):
 
     def applied_of(self, partition: int) -> Offset | None:
         """Give `applied`, for who checks it."""
-        applied = self.fields(partition).get(b"applied")
-        return None if applied is None else Offset(int(applied))
+        return read_number(self.fields(partition).get(b"applied"))
 
     def _note(self, *partitions: int) -> None:
         """Keep what a replica that is behind would hold."""

@@ -53,7 +53,13 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
             dataclasses.replace(one, owners=one.owners[:-1]) for one in plan.rebalances
         )
         yield dataclasses.replace(plan, partitions=plan.partitions - 1, rebalances=rebalances)
-    for name, simplest in (("switch_share", 0.0), ("trim_tick", 0)):
+    for name, simplest in (
+        ("switch_share", 0.0),
+        ("trim_tick", 0),
+        ("takeover", None),
+        ("topic_change", None),
+        ("guarantee", "exactly-once"),
+    ):
         if getattr(plan, name) != simplest:
             yield dataclasses.replace(plan, **{name: simplest})
     if any(event.mode != PLAIN for event in plan.events):

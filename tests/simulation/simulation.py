@@ -13,23 +13,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import (
-    BrokerError,
-    EngineError,
-    FencedError,
-    HistoryMissingError,
-    StoreError,
-)
 from pipeline.memory import memory_broker
 from tests.simulation.baton import Ended, Scheduler, Task
-from tests.simulation.checkers import CheckError, Checkers
+from tests.simulation.check_error import CheckError
+from tests.simulation.checkers import Checkers
+from tests.simulation.coordinator import Coordinator
 from tests.simulation.faults import GAPS, Fault, Faults, Phase, Place
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.publisher import Publisher
 from tests.simulation.services import SimulatedStore
 from tests.simulation.verbs import in_place_of_the_real_ones
-from tests.world import INPUT
 
 #: Ticks after the last event in which faults may still strike.
 _FAULTS_TICKS = 40
@@ -74,21 +68,20 @@ class Simulation:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.model = plan.model()
         self.rng = random.Random(f"{plan.seed}/order")
         self.scheduler = Scheduler()
         self.broker = memory_broker(plan.partitions)
-        self.store = SimulatedStore(plan.save_keys_max, self.meet, self.tell)
-        self.checkers = Checkers(self.model, self.broker, self.store)
         self.faults = Faults(plan.faults)
+        self.checkers = Checkers(plan, self.broker, self._make_store)
         self.story: list[StoryLine] = []
-        self.processes: list[Process] = []
-        self._newest: dict[int, Process] = {}
-        self._holders: dict[int, Process] = {}
-        self._fenced: set[Process] = set()
+        self.coordinator = Coordinator(self)
         self._publisher = Publisher(plan, self.broker, self.checkers.take_event)
-        self._rebalances = list(plan.rebalances)
-        self._is_calm = self._is_leaving = False
+        self._is_calm = False
+        if plan.guarantee == "at-least-once":
+            self.faults.hits["at-least-once", "", ""] += 1
+
+    def _make_store(self) -> SimulatedStore:
+        return SimulatedStore(self.plan.save_keys_max, self.meet, self.tell)
 
     # What the processes call.
 
@@ -108,11 +101,9 @@ class Simulation:
         texts = [f"{p}: {' '.join(map(str, found))}" for p, found in offsets.items()]
         self.tell(f"poll    {'replay ' if work.is_replay else ''}{'; '.join(texts)}")
 
-    def note_joined(self, process: Process) -> None:
-        """Note that a process has joined: it has its worker's transactional id now."""
-        if process.worker in self._holders:
-            self._fenced.add(self._holders[process.worker])
-        self._holders[process.worker] = process
+    def say(self, text: str, name: str = "") -> None:
+        """Tell what happens beside the processes, or to one of them."""
+        self.story.append((self.scheduler.now, name, text))
 
     @contextlib.contextmanager
     def verb(self, name: str) -> Iterator[None]:
@@ -159,21 +150,34 @@ class Simulation:
             case "nothing-polled":
                 process.log.silent_polls = fault.length
             case "rebalance":
-                self._deal(self._members())
+                self.coordinator.deal(self.coordinator.members())
             case "fenced":
-                self._start(process.worker)
+                self.coordinator.start(process.worker)
             case "restart":
                 process.is_told_to_leave = True
             case "flushed":
-                self.store.lose_all()
+                for store in self.checkers.stores:
+                    store.lose_all()
             case "failover":
-                self.store.fail_over(fault.length)
+                for store in self.checkers.stores:
+                    store.fail_over(fault.length)
             case "evicted":
-                self.store.evict(fault.point % self.plan.partitions)
+                for store in self.checkers.stores:
+                    store.evict(fault.point % self.plan.partitions)
+            case "changed":
+                self._change_bytes(fault)
             case "aborted":
                 process.log.is_to_abort = True
             case "timed-out":
-                self._time_out(process)
+                self.coordinator.time_out(process)
+
+    def _change_bytes(self, fault: Fault) -> None:
+        """Change something of a partition in Redis, once its beginning is committed."""
+        partition = fault.point % self.plan.partitions
+        side = self.checkers.era.side_of(partition)
+        if side is not None:
+            rng = random.Random(f"{self.plan.seed}/changed/{fault.call}/{fault.length}")
+            self.tell(f"        {side.store.change_some(partition, rng, side.model)}")
 
     # What goes on beside them.
 
@@ -185,33 +189,39 @@ class Simulation:
         """
         try:
             for worker in range(len(self.plan.sizes)):
-                self._start(worker)
+                self.coordinator.start(worker)
             while self.scheduler.now < self.plan.last_tick + _FAULTS_TICKS:
                 self._tick()
             self._calm_down()
             calm_ticks = _CALM_TICKS + _EVENT_TICKS * self.checkers.count_left()
             deadline = self.scheduler.now + calm_ticks
-            while not self.checkers.is_all_done():
+            while not self._is_done():
                 if self.scheduler.now > deadline:
-                    raise CheckError("progress", self.checkers.what_is_left())
+                    raise CheckError("progress", self.checkers.what_is_left() or "none has refused")
                 self._tick()
-            self._is_leaving = True
+            self.coordinator.is_leaving = True
             deadline = self.scheduler.now + _LEAVING_TICKS
-            for process in self.processes:
+            for process in self.coordinator.processes:
                 process.is_told_to_leave = True
-            while not all(process.is_over for process in self.processes):
+            while not all(process.is_over for process in self.coordinator.processes):
                 if self.scheduler.now > deadline:
                     raise CheckError("progress", "a worker that was told to leave does not")
                 self._tick()
             # Readers of committed records wait for what the dead have left open.
-            for process in self.processes:
+            for process in self.coordinator.processes:
                 if process.log.is_open:
-                    self._time_out(process)
+                    self.coordinator.time_out(process)
+            self.checkers.look(self.coordinator.processes)
             self.checkers.check_end()
         finally:
-            for process in self.processes:
+            for process in self.coordinator.processes:
                 process.is_over = True
             self.scheduler.bury()
+
+    def _is_done(self) -> bool:
+        if self.checkers.era.is_frozen:
+            return self.coordinator.has_refused
+        return self.checkers.is_all_done()
 
     def _calm_down(self) -> None:
         """Let the faults stop."""
@@ -219,10 +229,10 @@ class Simulation:
         self.faults.stop()
         self._publisher.publish_last(self.scheduler.now)
         latest = self.scheduler.now + _WAKING_TICKS
-        for process in self.processes:
+        for process in self.coordinator.processes:
             process.log.silent_polls = 0
             process.asleep_until = min(process.asleep_until, latest)
-            if process is not self._newest[process.worker]:
+            if not self.coordinator.is_newest(process):
                 process.is_told_to_leave = True
         for task in self.scheduler.tasks:
             task.asleep_until = min(task.asleep_until, latest)
@@ -230,14 +240,14 @@ class Simulation:
     def _tick(self) -> None:
         self.scheduler.now += 1
         self._publisher.publish(self.scheduler.now)
-        self._move()
-        self._look_after_members()
+        self.coordinator.move()
+        self.coordinator.look_after_members()
         tasks = [task for task in self.scheduler.tasks if self._is_next(task)]
         if tasks:
             self.rng.choice(tasks).resume()
         for task in self.scheduler.bury():
             self._judge(task)
-        self.checkers.look(self.processes)
+        self.checkers.look(self.coordinator.processes)
 
     def _is_next(self, task: Task) -> bool:
         if not task.is_runnable:
@@ -253,105 +263,9 @@ class Simulation:
         if task.name == "saver" or process.is_over:
             return
         process.end(self.scheduler.now)
-        if process.left is not None and not self._is_excused(process, process.left):
-            raise CheckError("error", f"{process.name} left: {process.left!r}") from process.left
-
-    def _is_excused(self, process: Process, error: EngineError) -> bool:
-        """Whether a worker may leave with an error: one that a fault has made."""
-        struck = {kind for kind, _, _ in self.faults.hits}
-        excuses = {
-            FencedError: process in self._fenced,
-            BrokerError: "unknown" in struck,
-            StoreError: "refused" in struck,
-            HistoryMissingError: bool(self.plan.trim_tick),
-        }
-        return excuses.get(type(error), False)
-
-    def _start(self, worker: int) -> None:
-        """Start a worker, or another process under its name."""
-        sizes, life = self.plan.sizes[worker], 0
-        if worker in self._newest:
-            life = self._newest[worker].life + 1
-        process = Process(self, worker, life, sizes[life % len(sizes)])
-        self.processes.append(process)
-        self._newest[worker] = process
-        what = f"starts: batch {process.sizes.batch_events_max}, pool {process.sizes.pool_slots}"
-        self.story.append((self.scheduler.now, process.name, what))
-
-    def _look_after_members(self) -> None:
-        """Be the group's coordinator, the broker's clock, and what starts workers again."""
-        now, plan = self.scheduler.now, self.plan
-        for process in list(self._newest.values()):
-            away = plan.restart_ticks[process.life % len(plan.restart_ticks)]
-            is_gone = process.is_over and now >= process.died_at + away
-            if is_gone and not self._is_leaving:
-                self._start(process.worker)
-        for process in self.processes:
-            silent = process.silent_ticks(now)
-            is_member = process.log in self.broker.group.members
-            if silent > plan.session_ticks and is_member:
-                self._say(f"the group goes on without {process.name}")
-                self._deal([log for log in self._members() if log is not process.log])
-            elif silent > plan.transaction_ticks and process.log.is_open:
-                self._time_out(process)
-            elif not silent and not is_member and self._would_join(process):
-                self._say(f"{process.name} joins again")
-                self._deal([*self._members(), process.log])
-
-    def _would_join(self, process: Process) -> bool:
-        is_here = process.has_joined and not process.is_leaving
-        is_newest = process is self._newest[process.worker]
-        return is_here and is_newest and not process.partitions and self.rng.random() < 0.2
-
-    def _time_out(self, process: Process) -> None:
-        """Let the broker give a transaction up, if no other process has its id by now."""
-        process.log.is_open = False
-        if self._holders.get(process.worker) is process:
-            self._say(f"the broker's time for {process.name} is out")
-            self._fenced.add(process)
-            self.broker.fence(process.log.worker_id)
-
-    def _members(self) -> list[Any]:
-        return list(self.broker.group.members)
-
-    def _deal(self, members: list[Any]) -> None:
-        self.rng.shuffle(members)
-        self.broker.group.rebalance_evenly(members, self.plan.partitions)
-        self._say_group()
-
-    def _move(self) -> None:
-        """Let partitions move, and the log forget what nobody needs."""
-        now = self.scheduler.now
-        while self._rebalances and self._rebalances[0].tick <= now:
-            one = self._rebalances.pop(0)
-            members = set(self._members())
-            shares: dict[Any, list[int]] = {
-                process.log: []
-                for process in self._newest.values()
-                if process.log in members and process.worker != one.left_out
-            }
-            for partition, worker in enumerate(one.owners):
-                if worker in self._newest and self._newest[worker].log in shares:
-                    shares[self._newest[worker].log].append(partition)
-            if shares:
-                self.broker.group.rebalance(shares)
-                self._say_group()
-        if now == self.plan.trim_tick:
-            for partition, before in self.checkers.not_needed().items():
-                self._say(f"the log of partition {partition} begins at {before} from now on")
-                self.broker.delete_records(INPUT, partition, before)
-
-    def _say(self, text: str) -> None:
-        self.story.append((self.scheduler.now, "", text))
-
-    def _say_group(self) -> None:
-        group = self.broker.group
-        shares = [
-            f"{process.name} {sorted(group.target(process.log))}"
-            for process in self.processes
-            if process.log in group.members
-        ]
-        self._say(f"generation {group.generation}: {', '.join(shares)}")
+        left = process.left
+        if left is not None and not self.coordinator.is_excused(process, left):
+            raise CheckError("error", f"{process.name} left: {left!r}") from left
 
 
 def simulate(plan: Plan, ablation: AbstractContextManager[Any] | None = None) -> Outcome:

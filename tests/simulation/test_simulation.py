@@ -1,4 +1,4 @@
-"""A thousand seeds of the simulator, and the proof that it can fail."""
+"""A thousand seeds of the simulator, most new with each commit, and the proof that it can fail."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import torch
 
 from tests.simulation.ablations import ABLATIONS, ablated
 from tests.simulation.coverage import missing
-from tests.simulation.plan import draw_plan
+from tests.simulation.editions import EDITION, draw_plan
+from tests.simulation.faults import KINDS
+from tests.simulation.seeds import FAILED, FIXED, derived_seeds, repeat_line
 from tests.simulation.shrink import shrink, size
 from tests.simulation.simulation import simulate
 
-#: Seeds that have to run without a failure, and within which each ablation has to be found.
-SEEDS = 1_000
-
 #: Seeds of one test, so that a failure is named early.
 BLOCK = 100
+
+FIRST_FIXED = range(FIXED.start, FIXED.stop, BLOCK)
+DERIVED = derived_seeds()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,34 +37,54 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def hits():
-    """What has struck in the blocks that have run so far, and which these are."""
+    """What has struck in the blocks of fixed seeds that have run, and which these are."""
     return {"blocks": set(), "faults": Counter()}
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+def run(seed, edition=EDITION):
+    """Run a seed: no checker may find anything."""
+    outcome = simulate(draw_plan(seed, edition))
+    assert outcome.failure is None, f"{repeat_line(seed, edition)}: {outcome.failure}"
+    return outcome
+
+
+@pytest.mark.parametrize("first", FIRST_FIXED)
 def test_nothing_is_wrong_whatever_strikes(first, hits):
-    # Given workers, events and faults from a seed, when they have run to the end
     for seed in range(first, first + BLOCK):
-        outcome = simulate(draw_plan(seed))
-        # Then no checker has found anything
-        assert outcome.failure is None, f"make simulate SEED={seed}: {outcome.failure}"
-        hits["faults"] += outcome.hits
+        hits["faults"] += run(seed).hits
     hits["blocks"].add(first)
 
 
-def test_each_fault_has_struck_wherever_it_can(hits):
-    if hits["blocks"] != set(range(0, SEEDS, BLOCK)):
-        pytest.skip("not all seeds have run")
+@pytest.mark.parametrize("number", range(len(DERIVED) // BLOCK))
+def test_nothing_is_wrong_with_seeds_that_no_commit_before_has_run(number):
+    for seed in DERIVED[number * BLOCK : (number + 1) * BLOCK]:
+        run(seed)
+
+
+@pytest.mark.parametrize("failed", FAILED, ids=lambda one: f"{one.edition}/{one.seed}")
+def test_what_has_failed_once_is_right_now(failed):
+    run(failed.seed, failed.edition)
+
+
+def test_each_fault_has_struck_wherever_it_can_and_each_story_was_told(hits):
+    if hits["blocks"] != set(FIRST_FIXED):
+        pytest.skip("not all fixed seeds have run")
     assert missing(hits["faults"]) == []
+
+
+def test_other_commits_run_other_seeds_and_the_same_commit_the_same():
+    assert derived_seeds("one") == derived_seeds("one")
+    assert not set(derived_seeds("one")) & set(derived_seeds("another"))
+    assert not set(derived_seeds()) & {*FIXED, *(one.seed for one in FAILED)}
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_what_the_promise_rests_on_is_missed_when_it_is_taken_away(name):
     # Given an engine, a log or a store without one of their pieces
-    found = None
+    found, one = None, ABLATIONS[name]
     # When it runs, the seed first that is known to show it, then all others
-    for seed in (ABLATIONS[name].seed, *range(SEEDS)):
-        outcome = simulate(draw_plan(seed), ablated(name))
+    for seed in (one.seed, *FIXED):
+        outcome = simulate(draw_plan(seed, one.edition), ablated(name))
         if outcome.failure is not None:
             found = outcome
             break
@@ -72,11 +94,12 @@ def test_what_the_promise_rests_on_is_missed_when_it_is_taken_away(name):
 
 
 def test_a_seed_gives_the_same_story_in_another_process():
-    # Given a seed with faults, and another hash seed of Python
-    seed = next(seed for seed in range(SEEDS) if len(draw_plan(seed).faults) > 5)
+    # Given a seed with faults of the newest kind, and another hash seed of Python
+    newest = {name for name, kind in KINDS.items() if kind.edition == EDITION}
+    seed = next(s for s in FIXED if newest & {kind for kind, _, _ in simulate(draw_plan(s)).hits})
     code = (
         "import json\n"
-        "from tests.simulation.plan import draw_plan\n"
+        "from tests.simulation.editions import draw_plan\n"
         "from tests.simulation.simulation import simulate\n"
         f"print(json.dumps(simulate(draw_plan({seed})).story))\n"
     )
@@ -92,7 +115,7 @@ def test_a_seed_gives_the_same_story_in_another_process():
 def test_shrinking_leaves_a_short_story_that_still_fails():
     # Given a seed that fails without the generation fence
     name = "no-generation-fence"
-    plan = draw_plan(ABLATIONS[name].seed)
+    plan = draw_plan(ABLATIONS[name].seed, ABLATIONS[name].edition)
     outcome = simulate(plan, ablated(name))
     assert outcome.failure is not None
 
