@@ -95,14 +95,16 @@ class Engine:
             model=model,
         )
         self._is_draining = False
-        self._has_failed = False
+        #: What has made the worker leave; None if nothing has.
+        self.failure: Exception | None = None
         self._is_replays_turn = False
         self._has_joined = False
 
     def join(self) -> None:
         """Warm up and join the group; partitions are assigned within later polls."""
-        self._cycle.warm_up()
-        self._log.subscribe(self)
+        with self._noting_failure():
+            self._cycle.warm_up()
+            self._log.subscribe(self)
 
     def poll(self, timeout_s: float) -> Work | None:
         """Give the next work: what has arrived, or a part of a replay; None if there is neither.
@@ -152,8 +154,8 @@ class Engine:
             yield
         except StoppedError:
             raise
-        except Exception:
-            self._has_failed = True
+        except Exception as error:
+            self.failure = self.failure or error
             raise
 
     @property
@@ -195,12 +197,13 @@ class Engine:
             leaving.callback(self._close_store)
             leaving.callback(self._log.close)
             # After a failure the next owner's replay is sooner there than a store that is away.
-            self._saver.flush(FAILED_FLUSH_S if self._has_failed else math.inf)
+            self._saver.flush(FAILED_FLUSH_S if self.failure is not None else math.inf)
             self._store.give_up_waiting()
+            refused = self._saver.take_refused() & self._cycle.owned.keys()
         try:
-            self._saver.check_saved()
+            self._saver.check_saved(refused)
         except UnsavedError as error:
-            if not self._has_failed:
+            if self.failure is None:
                 raise
             _log.warning("%s", error)
 
@@ -225,7 +228,7 @@ class Engine:
 
     def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
         """See `Listener.revoked`: no batch is in flight; save what waits, forget the slots."""
-        flush_s = FAILED_FLUSH_S if self._has_failed else REVOKE_FLUSH_S
+        flush_s = FAILED_FLUSH_S if self.failure is not None else REVOKE_FLUSH_S
         if not is_lost and not self._saver.flush(flush_s):
             _log.warning("partitions go with saves undone; their next owner replays them")
         for partition in partitions:

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.batch import Offset
@@ -151,15 +151,18 @@ class Saver:
         if self._failure is not None:
             raise self._failure
 
-    def check_saved(self) -> None:
+    def check_saved(self, refused: Collection[int] = ()) -> None:
         """Raise what has kept saves from being done; call it after `close`.
+
+        Args:
+            refused: Partitions of this worker whose last saves the store has refused.
 
         Raises:
             UnsavedError: If Redis is what has; anything else is a defect.
         """
         if self._failure is not None and not isinstance(self._failure, EngineError):
             raise self._failure
-        if self._failure is not None or self.is_behind:
+        if self._failure is not None or self.is_behind or refused:
             why = f" ({self._failure})" if self._failure is not None else ""
             raise UnsavedError(
                 f"left with states unsaved; the next owner of their partitions replays them{why}"

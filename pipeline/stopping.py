@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -98,6 +99,10 @@ def _end_while_starting(number: int, _: FrameType | None) -> NoReturn:
 
 def _end(code: int, text: str) -> NoReturn:
     """End this process now, without waiting for any thread."""
-    # Past Python's standard error, whose lock a thread that hangs may hold.
-    os.write(2, f"error: {text}\n".encode(errors="replace"))
-    os._exit(code)
+    # Past Python's standard error, whose lock a thread that hangs may hold. A pipe counts as
+    # writable if so many bytes have room; one that is full, or has lost its reader, gets none.
+    try:
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"error: {text}\n".encode(errors="replace")[: select.PIPE_BUF])
+    finally:
+        os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -23,6 +24,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from pipeline.errors import BrokerError, ConfigError
 from pipeline.topic_state import TopicState
 from pipeline.transport.codes import ALL_DOWN, LOCKED_OUT, UNAUTHORIZED, text_of
+
+_log = logging.getLogger("livestep.transport")
 
 #: Seconds that a worker waits for a first answer of the broker.
 CONNECT_TIMEOUT_S = 10.0
@@ -68,6 +71,16 @@ class Admin:
             raise ConfigError(
                 f"topic {missing[0]} is missing: livestep topics create {' '.join(missing)}"
             )
+        # librdkafka sends its questions to one broker. Only a client that knows a topic looks for
+        # another one when that broker goes away.
+        self._client.list_topics(names[0], timeout=CONNECT_TIMEOUT_S)
+
+    def find_brokers(self) -> None:
+        """Ask again which brokers there are, after a question that none has answered."""
+        try:
+            self._client.list_topics(timeout=_LOOK_AFTER_S)
+        except KafkaException as error:
+            _log.warning("no broker answers: %s", error.args[0].str())
 
     def partition_count(self, topic: str) -> int:
         """Give the number of partitions of a topic that is there.
@@ -95,14 +108,20 @@ class Admin:
         )
 
     def ends(self, topic: str, partitions: Iterable[int], timeout_s: float) -> list[int]:
-        """Give the offset after the last committed record of each partition."""
+        """Give the offset after the last committed record of each partition.
+
+        Raises:
+            NoAnswerError: If no broker answers in time; it may be asked again.
+        """
         last = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         wanted = dict.fromkeys((TopicPartition(topic, p) for p in partitions), last)
         futures = self._client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
         try:
             return [int(future.result(timeout_s).offset) for future in futures.values()]
+        except TimeoutError as error:
+            raise NoAnswerError(f"ends of topic {topic}: no broker answers") from error
         except KafkaException as error:
-            raise BrokerError(f"ends of topic {topic}: {text_of(error.args[0])}") from error
+            raise NoAnswerError(f"ends of topic {topic}: {text_of(error.args[0])}") from error
 
     def setting(self, topic: str, name: str) -> str:
         """Read one setting of a topic, such as `cleanup.policy`."""
@@ -123,7 +142,10 @@ class Admin:
     def _settings(self, topic: str) -> dict[str, str]:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         future = self._client.describe_configs([resource])[resource]
-        found = future.result(CONNECT_TIMEOUT_S)
+        try:
+            found = future.result(CONNECT_TIMEOUT_S)
+        except TimeoutError as error:
+            raise BrokerError(f"settings of topic {topic}: no broker answers") from error
         return {name: str(entry.value) for name, entry in found.items()}
 
     def _topics(self) -> dict[str, Any]:

@@ -144,10 +144,14 @@ class BatchConsumer(Consumer):
 
     async def on_stop(self) -> None:
         """Leave, after the batch in flight: `Engine.drain` waits its turn on the thread."""
+        engine = self.app.thread.engine
         try:
-            await self.app.thread.call(self.app.thread.engine.drain)
+            await self.app.thread.call(engine.drain)
         except Exception as error:
             self.app.on_failure(error)  # Faust would log it, and no more
+        if engine.failure is not None:
+            # The agent may have been cancelled before the batch in flight has failed.
+            self.app.on_failure(engine.failure)
         self.app.thread.close()
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
@@ -20,7 +19,6 @@ from pipeline.deadline import Deadline
 from pipeline.errors import BrokerError, ConfigError, FencedError, HistoryMissingError
 from pipeline.log import AbortedError, Listener, Outgoing
 from pipeline.settings import Settings
-from pipeline.topic_state import TopicState
 from pipeline.transport.admin import Admin, NoAnswerError
 from pipeline.transport.codes import (
     END_OF_PARTITION,
@@ -44,6 +42,9 @@ from pipeline.transport.topic_watch import TopicWatch
 from pipeline.transport.transaction import Transactions
 
 _log = logging.getLogger("livestep.transport")
+
+#: Part of the session time-out, which is that of a transaction too, for the question within one.
+_QUESTION_SHARE = 0.8
 
 #: Seconds for one question to the broker, beyond the session time-out, within which an open
 #: transaction of a dead worker is aborted.
@@ -82,7 +83,8 @@ class KafkaLog:
         self._untaken: set[int] = set()
         self._untaken_lag = 0
         # An open transaction waits with the question, and has no longer.
-        self._question_s = min(QUESTION_TIMEOUT_S, settings.session_timeout_ms / 1000)
+        session_s = settings.session_timeout_ms / 1000
+        self._question_s = min(QUESTION_TIMEOUT_S, _QUESTION_SHARE * session_s)
         transactional_id = None
         if settings.guarantee == "exactly-once":
             transactional_id = f"{settings.group}.{worker_id}"
@@ -97,6 +99,7 @@ class KafkaLog:
                 outputs,
                 auto_offset_reset=settings.auto_offset_reset,
                 timeout_s=self._question_s,
+                deadline=self._deadline,
             )
             self._consumer = Consumer(consumer_options(settings), logger=_log)
             producing = producer_options(settings, transactional_id)
@@ -149,7 +152,7 @@ class KafkaLog:
             self._watch.check_outputs()
         if not self._transactions.are_real:
             self._verify()  # what is sent is seen at once
-        with self._explaining_sends():
+        with self._watch.explaining_sends():
             self._transactions.send(topic, records)
 
     def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
@@ -158,9 +161,11 @@ class KafkaLog:
             TopicPartition(self._topic, partition, offset, metadata)
             for partition, (offset, metadata) in offsets.items()
         ]
-        with self._explaining_sends():
+        self._watch.ask_if_unknown()
+        with self._watch.explaining_sends():
             # The answer to what `poll` has asked arrives while the offsets are on their way.
             self._transactions.commit(self._consumer, places, self._verify)
+        self._watch.forget()
         self._positions.update({partition: offset for partition, (offset, _) in offsets.items()})
 
     def rewind(self, positions: Mapping[int, Offset]) -> None:
@@ -176,7 +181,7 @@ class KafkaLog:
         """See `Log.committed`; an isolation of read_committed makes the broker wait."""
         self._watch.ask()
         try:
-            self._note_partitions(self._watch.verify())
+            self._note_partitions(self._watch.verify().partitions)
         except NoAnswerError as error:
             raise BrokerError(str(error)) from error
         return self._committed_of(range(self.partitions) if partitions is None else partitions)
@@ -254,13 +259,13 @@ class KafkaLog:
         except NoAnswerError as error:
             self._transactions.abort(str(error))
             raise AbortedError(str(error)) from error
-        self._note_partitions(now)
+        self._note_partitions(now.partitions)
 
     def _look_at_topics(self) -> None:
         """Look at the topics by the timer."""
         now = self._watch.look()
         if now is not None:
-            self._note_partitions(now)
+            self._note_partitions(now.partitions)
             if self._untaken:
                 self._look_for_takers()
 
@@ -270,35 +275,34 @@ class KafkaLog:
             return False
         self._watch.ask()
         try:
-            self._note_partitions(self._watch.verify())
+            self._note_partitions(self._watch.verify().partitions)
         except NoAnswerError as error:
             _log.warning("whether this is the end is asked again: %s", error)
             return False
         return True
 
-    def _note_partitions(self, now: TopicState) -> None:
-        """Take note of the number of partitions; the listener may refuse it."""
-        if now.partitions != self.partitions:
+    def _note_partitions(self, count: int) -> None:
+        """Take note of more partitions, which the listener may refuse.
+
+        A topic never has fewer: a broker that says so has not heard of the new ones yet.
+        """
+        if count > self.partitions:
             if self._listener is not None:
-                self._listener.partitions_changed(now.partitions)
-            self._untaken |= set(range(self.partitions, now.partitions))
-            self.partitions = now.partitions
+                self._listener.partitions_changed(count)
+            self._untaken |= set(range(self.partitions, count))
+            self.partitions = count
 
     def _look_for_takers(self) -> None:
         """See which new partitions others have taken: who takes one commits where it begins."""
         committed = self._committed_of(sorted(self._untaken))
         self._untaken -= {p for p, (offset, _) in committed.items() if offset is not None}
         # Not by `bounds`: the consumer may not know of them yet.
-        self._untaken_lag = sum(self._admin.ends(self._topic, self._untaken, self._question_s))
-
-    @contextlib.contextmanager
-    def _explaining_sends(self) -> Iterator[None]:
-        """Name the cause if something can't be sent because its topic is gone."""
         try:
-            yield
-        except (AbortedError, BrokerError):
-            self._watch.check_outputs()
-            raise
+            ends = self._admin.ends(self._topic, self._untaken, self._question_s)
+        except NoAnswerError as error:
+            _log.warning("the lag of new partitions is asked again: %s", error)
+            return
+        self._untaken_lag = sum(ends)
 
     def _explain_reading(self, error: KafkaError, message: Any) -> None:
         """Raise what is behind an error of reading, if the topic or its retention is.
@@ -309,6 +313,7 @@ class KafkaLog:
         """
         if error.code() not in TOPIC_IS_OTHER:
             return
+        self._watch.ask()
         try:
             self._watch.verify()
         except NoAnswerError as unanswered:
@@ -326,6 +331,8 @@ class KafkaLog:
         assert self._listener is not None
         partitions = [one.partition for one in assigned]
         try:
+            # The group's leader may have heard of new partitions before the broker that we ask.
+            self._note_partitions(max([0, *partitions]) + 1)
             starts = self._listener.assigned(partitions)
         except Exception as error:
             # An exception can't pass through librdkafka: `poll` raises it.

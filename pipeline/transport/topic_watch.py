@@ -10,11 +10,14 @@ topics are looked at by a timer, too, for a worker that is idle.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from pipeline.errors import ConfigError, TopicReplacedError
+from pipeline.deadline import Deadline
+from pipeline.errors import BrokerError, ConfigError, TopicReplacedError
+from pipeline.log import AbortedError
 from pipeline.topic_state import OutputTopics, TopicState, topic_replaced
 from pipeline.transport.admin import Admin, NoAnswerError, Question
 
@@ -43,6 +46,7 @@ class TopicWatch:
         output_topics: May change, which is logged.
         auto_offset_reset: `Settings.auto_offset_reset`, for messages.
         timeout_s: How long to wait for an answer.
+        deadline: Of a stop, which bounds that.
 
     Attributes:
         states: All topics as they were at the start.
@@ -60,12 +64,14 @@ class TopicWatch:
         *,
         auto_offset_reset: str,
         timeout_s: float,
+        deadline: Deadline,
     ) -> None:
         self._admin = admin
         self._topic = input_topic
         self._names = [input_topic, *output_topics]
         self._auto_offset_reset = auto_offset_reset
         self._timeout_s = timeout_s
+        self._deadline = deadline
         self.states: dict[str, TopicState] = {}
         for name, state in admin.ask(self._names, timeout_s).answer(timeout_s).items():
             if state is None:
@@ -74,6 +80,7 @@ class TopicWatch:
         self._id = self.states[input_topic].id
         self._outputs = OutputTopics({name: self.states[name] for name in output_topics})
         self._question: Question | None = None
+        self._verified: TopicState | None = None
         self._look: Question | None = None
         self._is_unanswered = False
         self._look_due_s = time.monotonic() + LOOK_INTERVAL_S
@@ -81,20 +88,41 @@ class TopicWatch:
 
     def ask(self) -> None:
         """Ask what the input topic is, which `verify` will wait for: records have been polled."""
+        self._verified = None
         self._question = self._admin.ask([self._topic], self._timeout_s)
 
+    def ask_if_unknown(self) -> None:
+        """Ask, unless `verify` has an answer or waits for one."""
+        if self._verified is None and self._question is None:
+            self.ask()
+
+    def forget(self) -> None:
+        """Forget the answer: what follows needs another one."""
+        self._verified = None
+
     def verify(self) -> TopicState:
-        """Wait for the answer to the last `ask`, or ask now.
+        """Wait for the answer to the last `ask`, or ask now; until `forget` it stays the answer.
 
         Raises:
             TopicReplacedError: If the input topic is not the one of the start.
             NoAnswerError: If no broker answers.
         """
+        if self._question is None and self._verified is not None:
+            return self._verified
         question, self._question = self._question, None
-        deadline_s = time.monotonic() + GONE_AFTER_S
+        try:
+            self._verified = self._answer(question)
+        except NoAnswerError:
+            self._admin.find_brokers()
+            raise
+        return self._verified
+
+    def _answer(self, question: Question | None) -> TopicState:
+        """Wait for an answer that names the topic, for a while."""
+        deadline_s = time.monotonic() + self._deadline.work_s(GONE_AFTER_S)
         while True:
             question = question or self._admin.ask([self._topic], self._timeout_s)
-            now = question.answer(self._timeout_s)[self._topic]
+            now = question.answer(self._deadline.work_s(self._timeout_s))[self._topic]
             if now is not None:
                 return self._same(now)
             if time.monotonic() > deadline_s:
@@ -126,6 +154,7 @@ class TopicWatch:
             if not self._is_unanswered:
                 _log.warning("looking at the topics again later: %s", error)
             self._is_unanswered = True
+            self._admin.find_brokers()
             return None
         self._is_unanswered = False
         self._outputs.look(states)
@@ -138,6 +167,15 @@ class TopicWatch:
         self._gone_since_s = None
         return self._same(now)
 
+    @contextlib.contextmanager
+    def explaining_sends(self) -> Iterator[None]:
+        """Name the cause if something can't be sent because its topic is gone."""
+        try:
+            yield
+        except (AbortedError, BrokerError):
+            self.check_outputs()
+            raise
+
     def check_outputs(self) -> None:
         """Find out, after something could not be sent, whether its topic is the cause.
 
@@ -146,7 +184,8 @@ class TopicWatch:
         """
         try:
             question = self._admin.ask(self._names, EXPLANATION_TIMEOUT_S)
-            self._outputs.look(question.answer(EXPLANATION_TIMEOUT_S))
+            timeout_s = self._deadline.work_s(EXPLANATION_TIMEOUT_S)
+            self._outputs.look(question.answer(timeout_s))
         except NoAnswerError as error:
             _log.warning("the topics could not be looked at: %s", error)
             return

@@ -144,8 +144,12 @@ class Transactions:
     def close(self) -> None:
         """Abort what is open; what was committed stays."""
         try:
-            if self._id is not None and self._is_open:
-                self._producer.abort_transaction(self._deadline.leave_s(CALL_TIMEOUT_S))
+            if self._id is None:
+                self._producer.purge()  # what a failed batch has left: closing would flush it
+            elif self._is_open:
+                # The group is to be left, too.
+                timeout_s = self._deadline.call_s(CALL_TIMEOUT_S)
+                self._producer.abort_transaction(self._deadline.leave_s(timeout_s))
             self._producer.close()
         except KafkaException as error:
             # The broker aborts it by its time-out, or has given the id to another already.

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from models import GRU, SequenceRules
+from pipeline.batch import Offset
 from pipeline.errors import (
     BrokerError,
     FencedError,
@@ -461,3 +462,26 @@ def test_leaving_saves_what_was_committed_and_gives_the_partitions_up(world):
     second.poll(0)
     assert second.partitions == [0, 1]
     assert "in replay" not in second.status_line()
+
+
+def test_a_worker_whose_last_save_is_refused_says_that_states_are_unsaved(world):
+    # Given a store that loses what it was given just before the last save
+    world.publish_random(random.Random(1), 30)
+    engine = world.start(is_saving_behind=False)
+    run_to_end(engine)
+    world.publish_random(random.Random(2), 30)
+    work = engine.poll(0)
+    for partition in engine.partitions:
+        world.store.begin(
+            partition,
+            expected=world.store.describe([partition])[partition].applied,
+            applied=Offset(0),
+            start=Offset(0),
+            partitions=2,
+        )
+    engine.run(work)
+    # Then leaving says so, and the next worker replays
+    with pytest.raises(UnsavedError, match="replays them"):
+        engine.drain()
+    world.run_to_end()
+    world.assert_truth()

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.app import make_app
 from pipeline.engine import Work
-from pipeline.errors import UnsavedError
+from pipeline.errors import BrokerError, UnsavedError
 from pipeline.memory import MemoryRecord
 from pipeline.settings import Settings
 
@@ -33,6 +33,7 @@ class ScriptedEngine:
         self.has_run = threading.Event()
         self.is_drained = False
         self.drain_failure = None
+        self.failure = None
 
     def join(self):
         """Nothing to join."""
@@ -50,6 +51,9 @@ class ScriptedEngine:
             if callable(work.records[-1].value()):
                 work.records[-1].value()()
             self.ran.append(work)
+        except Exception as error:
+            self.failure = error
+            raise
         finally:
             self.has_run.set()
 
@@ -165,6 +169,31 @@ def test_a_batch_in_flight_when_the_app_stops_is_finished_first():
     assert engine.is_drained
 
 
+def test_a_batch_in_flight_that_fails_when_the_app_stops_is_not_passed_over():
+    failure = BrokerError("the transaction can't be ended")
+
+    class Failing(Held):
+        def __call__(self):
+            super().__call__()
+            raise failure
+
+    held = Failing()
+    engine = ScriptedEngine(work_of(0, held))
+
+    async def scenario():
+        app, failures = app_around(engine)
+        starting = asyncio.create_task(app.start())
+        await begun(held.has_begun)
+        await starting
+        stopping = asyncio.create_task(app.stop())
+        asyncio.get_running_loop().call_soon(held.release.set)
+        await stopping
+        return failures
+
+    assert set(asyncio.run(scenario())) == {failure}
+    assert engine.is_drained
+
+
 def test_a_stop_in_the_middle_of_fausts_rebalance_is_no_failure():
     engine = ScriptedEngine(work_of(0))
 
@@ -210,5 +239,7 @@ def test_after_a_batch_that_failed_nothing_is_polled():
         await app.stop()
         return failures
 
-    assert [type(failure) for failure in asyncio.run(scenario())] == [ZeroDivisionError]
+    # One error, which leaving tells again: the app keeps the first.
+    (failure,) = set(asyncio.run(scenario()))
+    assert isinstance(failure, ZeroDivisionError)
     assert engine.is_drained

@@ -1,5 +1,7 @@
 """How a process is told to stop: by one signal, by a second one, and by its time."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -41,13 +43,14 @@ class Program:
         drain_timeout_s: Its time.
         words: What it does otherwise.
         launcher: Command that starts it.
+        errors: Its standard error.
     """
 
-    def __init__(self, drain_timeout_s, *words, launcher=()):
+    def __init__(self, drain_timeout_s, *words, launcher=(), errors=subprocess.PIPE):
         command = [*launcher, sys.executable, "-c", PROGRAM, str(drain_timeout_s), *words]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT
+            command, stdin=pipe, stdout=pipe, stderr=errors, text=True, cwd=ROOT
         )
 
     def __enter__(self):
@@ -93,6 +96,26 @@ def test_when_the_time_is_over_the_process_ends_with_its_last_words():
         program.wait_for("listens")
         program.process.send_signal(signal.SIGTERM)
         assert program.end() == (10, "stops\nerror: its last words\n")
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_a_standard_error_that_takes_nothing_does_not_keep_the_process(reader):
+    reading, writing = os.pipe()
+    if reader == "gone":
+        os.close(reading)
+    else:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(65_536))
+        os.set_blocking(writing, True)
+    with Program(0.1, errors=writing) as program:
+        program.wait_for("listens")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(SOON_S) == 10
+    os.close(writing)
+    if reader == "asleep":
+        os.close(reading)
 
 
 @pytest.mark.parametrize(
