@@ -329,8 +329,13 @@ class KafkaPlace:
 
     def add_partitions(self, count: int) -> None:
         self._admin.create_partitions([NewPartitions(self.input, count)])[self.input].result(30)
+        # The controller has them; the broker that clients ask hears of them a moment later.
+        wait_until(lambda: self._partition_count() == count, 60, "the new partitions")
         # The one that there is doesn't know of them yet, and refuses to write there.
         self._producer = Producer({**self._client, "linger.ms": 0})
+
+    def _partition_count(self) -> int:
+        return len(self._admin.list_topics(self.input, timeout=30).topics[self.input].partitions)
 
     def recreate(self, topic: str, partitions: int = PARTITIONS) -> None:
         self.delete(topic)
