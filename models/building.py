@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from models.field_types import is_index, total_width
 from models.programs import PROGRAM_FILES, ProgramModel, how_to_export, program_model
 from models.reading import DESCRIPTION_FILE
 from models.stored_weights import module_weights
-from models.user_classes import AdaptedModel, StepAdapter, try_step
+from models.user_classes import AdaptedModel, Naming, StepAdapter, try_step
 from models.weights import CELLS, check_dtype, check_weights, empty_cell, fingerprint_of
 
 WEIGHTS_FILE = "model.safetensors"
@@ -35,6 +35,7 @@ def build_net(
     user_class: type[nn.Module] | None,
     device: torch.device,
     folder: Path | None,
+    explain: Callable[[ModelError, nn.Module], ModelError] | None = None,
 ) -> StepModel:
     """Build what a description names, with its weights, in eval mode, on a device.
 
@@ -45,6 +46,7 @@ def build_net(
         user_class: The class, if it is a user's.
         device: Where the net will be.
         folder: For errors; None while saving.
+        explain: Adds to an error of weights that don't fit the module that was made.
 
     Raises:
         ModelError: If description, contents and class don't fit each other.
@@ -75,12 +77,17 @@ def build_net(
     check_description(description, net, file)
     if module is not None:
         weights = module_weights(contents, module)
-        check_weights(weights, module, weights_file, is_own=net is module)
+        try:
+            check_weights(weights, module, weights_file, is_own=net is module)
+        except ModelError as error:
+            raise explain(error, module) if explain else error from error.__cause__
         check_dtype(description, contents, file)
     _check_fingerprint(description, contents, file)
     if module is not None:
-        module.load_state_dict(weights, assign=True)
-    net.eval().requires_grad_(False)
+        with Naming("load_state_dict"):
+            module.load_state_dict(weights, assign=True)
+    with Naming("eval"):
+        net.eval().requires_grad_(False)
     net.to(device)
     where = device_of(net)  # without weights to say where, states are made on the CPU
     try:

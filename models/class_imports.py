@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from models.errors import ModelError
-from models.user_classes import FOREIGN_ERRORS, kind_of
+from models.user_classes import FOREIGN_ERRORS, error_in_words, kind_of
 
 #: `package.module:Class`.
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -90,7 +90,7 @@ def import_class(
             module = importlib.import_module(module_name)
     except FOREIGN_ERRORS as error:
         problem = (
-            f"importing {module_name} raised {type(error).__name__}: {error}; "
+            f"importing {module_name} raised {error_in_words(error)}; "
             "its folder has to be the current one, or on PYTHONPATH"
         )
         raise ModelError(problem, file=file, field="class") from error
@@ -114,7 +114,7 @@ def build_module(
         return kind(**sizes)
     except FOREIGN_ERRORS as error:
         raise ModelError(
-            f"{kind.__name__}({_arguments(sizes)}) raised {type(error).__name__}: {error}",
+            f"{kind.__name__}({_arguments(sizes)}) raised {error_in_words(error)}",
             file=file,
             field="sizes",
             expected=f"the arguments {inspect.signature(kind)}",

@@ -8,9 +8,9 @@ it. Each check says in a ModelError what was expected and what was found. Files 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 
 Codec = Literal["json", "float32"]
+
+Dtype = Literal["float32", "mixed"]
+
+#: Members of `model.json` with a few values only.
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "codec": get_args(Codec),
+    "dtype": get_args(Dtype),
+    "shape": get_args(Shape),
+}
 
 #: More columns than these are a mistake in `model.json`, not a model.
 SIZE_MAX = 1_000_000
@@ -58,7 +67,7 @@ class ModelFile(
     format_version: int
     cell: str
     sizes: dict[str, Any]
-    dtype: Literal["float32", "mixed"]
+    dtype: Dtype
     shape: Shape
     feedback: tuple[Feedback, ...] = ()
     generation: Generation | None = None
@@ -101,9 +110,27 @@ def decode_description(text: bytes, file: Path | None) -> ModelFile:
     except RecursionError as error:
         raise ModelError("lists or objects that are too deep", file=file) from error
     except msgspec.ValidationError as error:  # says what was expected, what was found, and where
+        _check_choices(text, file)
         raise ModelError(str(error), file=file) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"not JSON: {error}", file=file) from error
+
+
+def _check_choices(text: bytes, file: Path | None) -> None:
+    """Raise ModelError with all choices if a member is none of them, which msgspec doesn't list."""
+    try:
+        members = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return  # what was found first is the error
+    for name, choices in _CHOICES.items():
+        if name in members and members[name] not in choices:
+            raise ModelError(
+                f"no such {name}",
+                file=file,
+                field=name,
+                expected=one_of(choices),
+                found=repr(members[name]),
+            )
 
 
 def check_widths(description: ModelFile, file: Path | None) -> None:

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from models.building import WEIGHTS_FILE, build_net, contents_file
 from models.class_imports import class_path, import_class
 from models.contract import StepModel
-from models.description import FORMAT_VERSION, Codec, ModelFile, decode_description
+from models.describing import default_field, describe
+from models.description import Codec, ModelFile, decode_description
 from models.devices import choose_device, device_of
 from models.errors import ModelError
-from models.field_types import Field, Number, OutputField
+from models.field_types import Field, OutputField
 from models.fields import decode, encode
+from models.net_differences import Arguments, explain_weights
 from models.offline_log import answer_events
 from models.program_reading import Program
 from models.program_states import StateTensor, find_time_axis
@@ -175,8 +177,18 @@ def save_model(
         description = decode_description(text, None)
         path = description.cell
         kind = import_class(path, [path.partition(":")[0]]) if ":" in path else None
-        net = build_net(description, read_weights(content), kind, torch.device("cpu"), None)
-        check_same_net(model, net, description.inputs, is_generating=rules.is_generating)
+        module = model.module if isinstance(model, AdaptedModel) else model
+        has_sizes = callable(getattr(model, "sizes", None))
+        source = "sizes=" if sizes is not None else "sizes()" if has_sizes else ""
+        arguments = Arguments(description.sizes, source)
+
+        def explain(error: ModelError, loaded: nn.Module) -> ModelError:
+            return explain_weights(error, module, loaded, arguments)
+
+        weights = read_weights(content)
+        net = build_net(description, weights, kind, torch.device("cpu"), None, explain)
+        is_generating = rules.is_generating
+        check_same_net(model, net, description.inputs, arguments, is_generating=is_generating)
     write_files(Path(directory), {WEIGHTS_FILE: content, DESCRIPTION_FILE: text})
 
 
@@ -216,7 +228,7 @@ def save_program(
         read = Program(program)
         kind = read.kind
         contents = {PROGRAM_FILES[kind]: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
-        description = _description(kind, inputs, outputs, codec, rules)
+        description = describe(kind, inputs, outputs, codec, rules)
         description.sizes = {"state": msgspec.to_builtins(tuple(state))}
         if time_axis is None:
             time_axis = find_time_axis(read, state)
@@ -285,57 +297,28 @@ def _described_and_stored(
     """Give the content of both files of a class."""
     is_own = type(model) in CELLS.values()
     module = model.module if isinstance(model, AdaptedModel) else model
+    given = sizes
     if sizes is None or is_own:
         sizes = _sizes(model)
-    if not isinstance(sizes, Mapping):
-        problem = "the arguments of the class, by name"
-        raise ModelError(problem, field="sizes", expected="a dict", found=kind_of(sizes))
+    for one in (sizes, {} if given is None else given):
+        if not isinstance(one, Mapping):
+            problem = "the arguments of the class, by name"
+            raise ModelError(problem, field="sizes", expected="a dict", found=kind_of(one))
+    if given is not None and is_own and any(sizes.get(n) != value for n, value in given.items()):
+        problem = f"not those of this {type(model).__name__}, which needs no sizes="
+        raise ModelError(problem, field="sizes", expected=dict(sizes), found=dict(given))
     weights = weights_of(module)
     is_float32 = all(tensor.dtype == torch.float32 for tensor in weights.values())
     if inputs is None:
-        inputs = [_default_field("x", model, "input_size")]
+        inputs = [default_field("x", model, "input_size")]
     if outputs is None:
-        outputs = [_default_field("y", model, "output_size")]
-    description = _description(
+        outputs = [default_field("y", model, "output_size")]
+    description = describe(
         type(model).__name__ if is_own else class_path(module), inputs, outputs, codec, rules
     )
     description.sizes = dict(sizes)
     description.dtype = "float32" if is_float32 or is_own else "mixed"
     return _describe(description, weights), write_weights(weights)
-
-
-def _description(
-    name: str,
-    inputs: Sequence[Field],
-    outputs: Sequence[OutputField],
-    codec: Codec,
-    rules: SequenceRules,
-) -> ModelFile:
-    """Describe a model, but for its sizes and its fingerprint."""
-    return ModelFile(
-        format_version=FORMAT_VERSION,
-        cell=name,
-        sizes={},
-        dtype="float32",
-        shape=rules.shape,
-        feedback=rules.feedback,
-        generation=rules.generation,
-        session_gap_ms=rules.session_gap_ms,
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        codec=codec,
-        fingerprint="",
-    )
-
-
-def _default_field(name: str, model: nn.Module, size_name: str) -> Number:
-    """Name all columns of a model with one field, if the model says how many there are."""
-    size = getattr(model, size_name, None)
-    if not isinstance(size, int):
-        member = size_name.replace("_size", "s")
-        problem = f"{type(model).__name__} has no {size_name}: say what its columns mean"
-        raise ModelError(problem, field=member, expected=f"{member}=[Number(...), ...]")
-    return Number(name, size)
 
 
 def _describe(description: ModelFile, contents: Mapping[str, Tensor]) -> bytes:

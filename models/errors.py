@@ -1,7 +1,7 @@
 """What can be wrong with a model or with an event, as exceptions that say where.
 
     ValueError
-    ├── ModelError   a model on disk, or the device for it, can't be used
+    ├── ModelError   a model, one of its fields, or the device for it can't be used
     └── FieldError   one event doesn't fit the fields of a model
 
 Both are ValueErrors, so that a caller who doesn't tell them apart needs neither name.
@@ -27,7 +27,7 @@ FieldReason = Literal[
 
 
 class ModelError(ValueError):
-    """Raised if a model can't be saved, loaded or placed; nothing was loaded then.
+    """Raised if a model can't be described, saved, loaded or placed; nothing was loaded then.
 
     Attributes:
         problem: What is wrong, as a sentence without its full stop.

@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import ModelError
+
 #: Index of a category that is absent, and of the places behind a text's end.
 NO_INDEX = -1
 
@@ -30,7 +32,7 @@ class Number(msgspec.Struct, frozen=True, tag="number", forbid_unknown_fields=Tr
         optional: Whether an event may leave it out; without meaning in an output.
 
     Raises:
-        ValueError: If the name can't be one, or the size is less than 1.
+        ModelError: If the name can't be one, or the size is less than 1.
 
     Example:
         >>> Number("x", size=12).width
@@ -66,7 +68,7 @@ class Category(msgspec.Struct, frozen=True, tag="category", forbid_unknown_field
             turns to an embedding (`NO_INDEX` if absent): for inputs only.
 
     Raises:
-        ValueError: If the name can't be one, or the values are none or not distinct.
+        ModelError: If the name can't be one, or the values are none or not distinct.
 
     Example:
         >>> Category("weather", ("sunny", "rainy")).width
@@ -86,11 +88,11 @@ class Category(msgspec.Struct, frozen=True, tag="category", forbid_unknown_field
         if isinstance(self.values, list):
             msgspec.structs.force_setattr(self, "values", tuple(self.values))
         if not isinstance(self.values, tuple) or not all(isinstance(v, str) for v in self.values):
-            raise ValueError(f"the values of category {self.name!r} have to be texts in a tuple")
+            raise ModelError(f"the values of category {self.name!r} have to be texts in a tuple")
         if not self.values:
-            raise ValueError(f"category {self.name!r} has no values")
+            raise ModelError(f"category {self.name!r} has no values")
         if len(set(self.values)) != len(self.values):
-            raise ValueError(f"category {self.name!r} lists a value twice")
+            raise ModelError(f"category {self.name!r} lists a value twice")
 
     @property
     def width(self) -> int:
@@ -111,7 +113,7 @@ class Text(msgspec.Struct, frozen=True, tag="text", forbid_unknown_fields=True):
         optional: Whether an event may leave it out.
 
     Raises:
-        ValueError: If the name can't be one, the alphabet is empty or has a character twice, or
+        ModelError: If the name can't be one, the alphabet is empty or has a character twice, or
             the length is less than 1.
 
     Example:
@@ -128,9 +130,9 @@ class Text(msgspec.Struct, frozen=True, tag="text", forbid_unknown_fields=True):
         """Check what the types don't say."""
         _check_name(self.name)
         if not self.alphabet:
-            raise ValueError(f"the alphabet of text {self.name!r} has no characters")
+            raise ModelError(f"the alphabet of text {self.name!r} has no characters")
         if len(set(self.alphabet)) != len(self.alphabet):
-            raise ValueError(f"the alphabet of text {self.name!r} has a character twice")
+            raise ModelError(f"the alphabet of text {self.name!r} has a character twice")
         _check_count(self.length, f"the length of text {self.name!r}")
 
     @property
@@ -220,13 +222,13 @@ def columns_of(fields: Sequence[Field], name: str) -> slice:
 
 def _check_count(count: int, what: str) -> None:
     if type(count) is not int or count < 1:
-        raise ValueError(f"{what} has to be an integer of at least 1")
+        raise ModelError(f"{what} has to be an integer of at least 1")
 
 
 def _check_name(name: str) -> None:
     if not isinstance(name, str):
-        raise ValueError(f"the name of a field is a text, not {name!r}")
+        raise ModelError(f"the name of a field is a text, not {name!r}")
     if not name:
-        raise ValueError("a field needs a name")
+        raise ModelError("a field needs a name")
     if any(character in '"\\' or ord(character) < 0x20 for character in name):
-        raise ValueError(f"the name {name!r} has a quote, a backslash or a control character")
+        raise ModelError(f"the name {name!r} has a quote, a backslash or a control character")

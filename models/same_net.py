@@ -18,14 +18,9 @@ from models.check_data import pack, random_rows
 from models.contract import State, StepModel, state_tensors
 from models.errors import ModelError
 from models.field_types import Field, Number, absent_row, field_blocks
-from models.net_differences import (
-    changed_tensors,
-    differences,
-    is_same_tensor,
-    left_out_arguments,
-)
+from models.net_differences import Arguments, causes, changed_tensors, differences, is_same_tensor
 from models.seeding import random_states
-from models.user_classes import AdaptedModel
+from models.user_classes import FOREIGN_ERRORS, AdaptedModel, Naming, error_in_words
 
 #: Rows of each kind of inputs, timesteps, and numbers of all inputs together, at most.
 _ROWS, _STEPS, _NUMBERS_MAX = 4, 10, 20_000_000
@@ -59,7 +54,12 @@ class _Run(NamedTuple):
 
 
 def check_same_net(
-    model: nn.Module, stored: StepModel, inputs: Sequence[Field], *, is_generating: bool
+    model: nn.Module,
+    stored: StepModel,
+    inputs: Sequence[Field],
+    arguments: Arguments,
+    *,
+    is_generating: bool,
 ) -> None:
     """Check that a net that was built from what is stored is the one that was given.
 
@@ -70,6 +70,7 @@ def check_same_net(
         model: As it was given, on any device.
         stored: As it would be loaded, on the CPU.
         inputs: What the columns mean.
+        arguments: Those with which the stored one was made.
         is_generating: Whether it is also stepped with the inputs that begin a generated sequence.
 
     Raises:
@@ -92,7 +93,8 @@ def check_same_net(
             part = sequence[:, rows]
             runs = [first if len(groups) == 1 else _run(twin, part), _run(twin, part)]
             _check_kept(model, twin, runs, has_drawn=random_states() != random_before)
-            _compare(model, stored, [runs[0], _run(stored, part)], [kinds[row] for row in rows])
+            runs = [runs[0], _run(stored, part)]
+            _compare(model, stored, runs, [kinds[row] for row in rows], arguments)
 
 
 def _twin(model: nn.Module, stored: StepModel) -> StepModel:
@@ -107,13 +109,15 @@ def _twin(model: nn.Module, stored: StepModel) -> StepModel:
                 memo[id(tensor)] = _cpu_copy(tensor)
     try:
         twin: Any = copy.deepcopy(module, memo)
-    except Exception as error:  # whatever an attribute of the user's raises
+    except FOREIGN_ERRORS as error:  # whatever an attribute of the user's raises
         raise ModelError(
             "the model can't be copied, to be compared with what would be loaded: "
-            f"{type(error).__name__}: {error}",
+            f"{error_in_words(error)}",
             field="model",
         ) from error
-    twin.eval().requires_grad_(False)
+    with Naming("eval"):
+        twin.eval()
+    twin.requires_grad_(False)
     return stored.around(twin) if isinstance(stored, AdaptedModel) else twin
 
 
@@ -152,7 +156,7 @@ def _run(net: StepModel, sequence: Tensor) -> _Run:
     try:
         for one in _trace(net, sequence):
             seen.append(one)  # noqa: PERF402 - what comes before an error counts
-    except ModelError as error:  # of a user's class, whatever it raised
+    except ModelError as error:  # whatever the net raised
         return _Run(seen, error)
     return _Run(seen, None)
 
@@ -160,19 +164,24 @@ def _run(net: StepModel, sequence: Tensor) -> _Run:
 def _trace(net: StepModel, sequence: Tensor) -> Iterator[_Seen]:
     """Step along (L, N, H_in) by each way that a net has, and give all that comes back."""
     count = sequence.shape[1]
-    state = net.initial_state(count)
+    # A net of this package raises what torch raises, if a part of it was replaced.
+    with Naming("initial_state"):
+        state = net.initial_state(count)
     yield from _states("initial_state", state)
     for step, inputs in enumerate(sequence):
-        outputs, state = net.step(inputs, state)
+        with Naming("step"):
+            outputs, state = net.step(inputs, state)
         yield _Seen(f"the outputs of step {step}", outputs.clone())
         yield from _states(f"the state after step {step}", state)
     if _has_own(net, "unroll"):
-        outputs = net.unroll(sequence, net.initial_state(count))  # (L, N, H_out)
+        with Naming("unroll"):
+            outputs = net.unroll(sequence, net.initial_state(count))  # (L, N, H_out)
         yield _Seen("the outputs of unroll", outputs.transpose(0, 1))
     if _has_own(net, "step_packed"):
         lengths = [1 + row % len(sequence) for row in range(count)]
         packed, _ = pack([sequence[:length, row] for row, length in enumerate(lengths)])
-        outputs, state = net.step_packed(packed, net.initial_state(count))
+        with Naming("step_packed"):
+            outputs, state = net.step_packed(packed, net.initial_state(count))
         yield _Seen("the outputs of step_packed", outputs)
         yield from _states("the state after step_packed", state)
 
@@ -219,7 +228,11 @@ def _check_kept(
 
 
 def _compare(
-    model: nn.Module, stored: StepModel, runs: Sequence[_Run], kinds: Sequence[str]
+    model: nn.Module,
+    stored: StepModel,
+    runs: Sequence[_Run],
+    kinds: Sequence[str],
+    arguments: Arguments,
 ) -> None:
     """Check that the model and what would be loaded have given the same."""
     given, loaded = runs
@@ -232,15 +245,13 @@ def _compare(
     else:
         where = f"given, it raises {_raised(given)}; loaded, {_raised(loaded)}"
     module = model.module if isinstance(model, AdaptedModel) else model
-    found = differences(module, stored.module if isinstance(stored, AdaptedModel) else stored)
-    if isinstance(stored, AdaptedModel):
-        found += left_out_arguments(type(module), stored.sizes())
-    causes = "; ".join(found) or (
-        "look for an attribute that was set after construction, a buffer with persistent=False, a "
-        "forward hook, or an argument that sizes() leaves out"
+    other = stored.module if isinstance(stored, AdaptedModel) else stored
+    found = "; ".join(causes(module, other, arguments)) or (
+        "look for an attribute that was set after construction, a buffer with persistent=False, or "
+        "a forward hook"
     )
     raise ModelError(
-        f"what would be loaded is not the model that was given: {where}; {causes}", field="model"
+        f"what would be loaded is not the model that was given: {where}; {found}", field="model"
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from models.errors import ModelError
+from models.user_classes import Naming
 from models.weights import DTYPES
 
 
@@ -24,8 +25,10 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         ModelError: If one has no values, or is not a dense tensor of one of `DTYPES`.
     """
+    with Naming("state_dict"):
+        tensors = module.state_dict()
     weights = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ModelError("only tensors can be saved", field=name, found=type(tensor).__name__)
         if is_lazy(tensor):

@@ -198,15 +198,15 @@ class Naming:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, FOREIGN_ERRORS) and not isinstance(error, ModelError):
-            raise ModelError(f"{self._method} raised {_error_in_words(error)}") from error
+            raise ModelError(f"{self._method} raised {error_in_words(error)}") from error
 
 
-def _error_in_words(error: BaseException) -> str:
-    """Name an error; one of TorchScript by its last line, which follows the source code."""
+def error_in_words(error: BaseException) -> str:
+    """Name an error in one line; one of TorchScript by its last, which follows the source code."""
     text = str(error)
     if text.startswith("The following operation failed in the TorchScript interpreter"):
         text = text.strip().splitlines()[-1].removeprefix("RuntimeError: ")
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
 def weights_dtype(module: nn.Module) -> torch.dtype:

@@ -42,6 +42,30 @@ class Act(nn.Module):
         return self.head(self.dropout(state)), state
 
 
+class Plain(nn.Module):
+    """Has defaults for its arguments, no method `sizes`, and keeps no number."""
+
+    def __init__(self, hidden: int = 4, act: str = "tanh") -> None:
+        super().__init__()
+        self.cell = nn.Linear(1, hidden)
+        self.act = nn.ReLU() if act == "relu" else nn.Tanh()
+        self.head = nn.Linear(hidden, 1)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.head.weight.new_zeros(batch_size, 1)
+
+    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(self.head(self.act(self.cell(inputs + state))))
+        return state, state
+
+
+class PlainSized(Plain):
+    """Says that it needs no arguments, which is wrong as soon as it is given any."""
+
+    def sizes(self) -> dict[str, Any]:
+        return {}
+
+
 class Packing(Act):
     """With a packed way of its own, that alone looks at an attribute."""
 

@@ -103,7 +103,9 @@ def test_an_integer_where_a_float_is_meant_is_the_same_model(tmp_path: Path) -> 
 
 
 def test_a_field_that_is_none_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"at `\$.inputs\[0\]`"):
+    with pytest.raises(
+        ModelError, match="inputs: .* each a Number or Category or Text, found a str"
+    ):
         save_model(GRU(1, 4, 1), tmp_path / "new", ["x"])  # type: ignore[list-item]
     assert not (tmp_path / "new").exists()
 
@@ -152,7 +154,7 @@ def test_an_index_is_an_input_of_json_models_only(tmp_path: Path) -> None:
     outputs = [index, Number("y")]
     with pytest.raises(ModelError, match="outputs: output 'dish' needs a logit for each value"):
         save_model(gru, tmp_path / "new", outputs=outputs)
-    with pytest.raises(ModelError, match=r"'text' - at `\$.outputs\[0\]"):
+    with pytest.raises(ModelError, match="outputs: .* each a Number or Category, found a Text"):
         save_model(gru, tmp_path / "new", outputs=[text])  # type: ignore[list-item]
     fed = Category("dish", ("1", "2"), optional=True, encoding="index")
     rules = SequenceRules(feedback=(Feedback("dish", "dish"),))
