@@ -39,7 +39,8 @@ def read_whole_log(
         record: kafka-python's ConsumerRecord; in order within a partition.
 
     Raises:
-        BrokerError: If no broker answers, there is no such topic, or a transaction stays open.
+        BrokerError: If no broker answers, or a transaction stays open.
+        MissingTopicError: If there is no such topic.
     """
     ends = {
         TopicPartition(topic, partition): end

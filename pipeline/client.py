@@ -124,12 +124,22 @@ def decode_float32(value: bytes) -> tuple[float, ...]:
     """Read raw little-endian float32.
 
     Raises:
-        DecodeError: If the length is no multiple of four.
+        DecodeError: If the length is no multiple of four, or it is a JSON object.
 
     Example:
         >>> decode_float32(bytes.fromhex("0000803f000000c0"))
         (1.0, -2.0)
     """
+    if value.startswith(b'{"') and _is_json(value):
+        raise DecodeError("not-float32", f"{value[:40]!r} is JSON, not float32")
     if len(value) % 4:
         raise DecodeError("wrong-length", f"{len(value)} bytes are no whole number of float32")
     return tuple(np.frombuffer(value, "<f4").tolist())
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -22,7 +22,7 @@ from kafka.errors import (
 )
 
 from pipeline.environment import kafka_options, read_variables
-from pipeline.errors import BrokerError, ConfigError
+from pipeline.errors import BrokerError, ConfigError, MissingTopicError
 from pipeline.kafka_security import (
     RIGHTS,
     kafka_python_options,
@@ -147,9 +147,9 @@ def broker_errors(doing: str) -> Iterator[None]:
         raise BrokerError(f"{doing} failed: {cause(error)}") from error
 
 
-def missing_topic(topic: str, bootstrap_servers: str) -> BrokerError:
+def missing_topic(topic: str, bootstrap_servers: str) -> MissingTopicError:
     """Make the error for a topic that isn't there."""
-    return BrokerError(
+    return MissingTopicError(
         f"there is no topic {topic!r} at {bootstrap_servers}: create it by "
         f"`livestep topics create {topic}`"
     )

@@ -2,6 +2,7 @@
 
     EngineError
     ├── ConfigError            a setting, a flag or a topic that can't be right
+    │   └── MissingTopicError      a topic isn't there
     ├── BrokerError            Kafka can't be reached or refuses
     ├── StoreError             Redis can't be reached or refuses
     ├── StateError             log and store disagree in a way that replay can't heal
@@ -36,6 +37,10 @@ class ConfigError(EngineError):
     """Raised at start, before anything is read: the worker does not start."""
 
     exit_code = ExitCode.SETTING
+
+
+class MissingTopicError(ConfigError):
+    """Raised if a topic isn't there."""
 
 
 class BrokerError(EngineError):

@@ -42,7 +42,8 @@ class EventPublisher:
         client_options: Of kafka-python's KafkaProducer, under its own names.
 
     Raises:
-        BrokerError: If no broker answers, or there is no such topic.
+        BrokerError: If no broker answers.
+        MissingTopicError: If there is no such topic.
         ConfigError: If the client has no such option.
 
     Example:

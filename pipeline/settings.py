@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,9 +26,7 @@ from pipeline.environment import (
 )
 from pipeline.errors import ConfigError
 from pipeline.records import dead_letter_topic
-
-#: What Kafka allows in a topic's name.
-_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+from pipeline.topic_names import check_topic_name
 
 
 def _setting(
@@ -194,11 +191,7 @@ class Settings:
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
         for name in ("input_topic", "output_topic", "dead_letter_topic"):
-            if not _TOPIC_NAME.fullmatch(getattr(self, name)):
-                raise ConfigError(
-                    f"{_flag(name)} {getattr(self, name)!r} is no topic name: letters, digits, "
-                    "'.', '_' and '-', 249 at most"
-                )
+            check_topic_name(getattr(self, name), _flag(name))
         if len({self.input_topic, self.output_topic, self.dead_letter_topic}) < 3:
             raise ConfigError("input, output and dead-letter topic have to be three topics")
         if self.pool_slots < 2 * self.batch_events_max:

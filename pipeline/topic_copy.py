@@ -76,8 +76,8 @@ def copy_topic(
         report: See `CopyReport`.
 
     Raises:
-        ConfigError: If the target has records already, or is the source.
-        BrokerError: If no broker answers, a topic is missing, or a record is not delivered.
+        ConfigError: If a topic is missing, the target has records already, or is the source.
+        BrokerError: If no broker answers, or a record is not delivered.
     """
     if source == target:
         raise ConfigError(f"a topic can't be copied into itself: {source!r}")

@@ -50,7 +50,8 @@ class TopicReader(ABC, Generic[T]):
         client_options: Of kafka-python's KafkaConsumer, under its own names.
 
     Raises:
-        BrokerError: If no broker answers, or there is no such topic.
+        BrokerError: If no broker answers.
+        MissingTopicError: If there is no such topic.
         ConfigError: If the client has no such option.
     """
 

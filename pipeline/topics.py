@@ -22,6 +22,7 @@ from pipeline.connection import CONNECT_TIMEOUT_S, broker_errors, connect, missi
 from pipeline.errors import BrokerError
 from pipeline.kafka_security import RIGHTS
 from pipeline.kafka_tools import alter_command
+from pipeline.topic_names import check_topic_name
 
 #: How long a new topic may take until all its partitions have a leader.
 READY_TIMEOUT_S = 30.0
@@ -132,6 +133,7 @@ def describe_topics(
 
     Raises:
         BrokerError: If no broker answers, or one may not see a topic that is named.
+        ConfigError: If no topic can have such a name.
     """
     with _admin(bootstrap_servers, timeout_s, client_options) as admin:
         topics = _describe(admin, names)
@@ -159,7 +161,8 @@ def end_offsets(
         offsets: By partition.
 
     Raises:
-        BrokerError: If no broker answers, or there is no such topic.
+        BrokerError: If no broker answers.
+        MissingTopicError: If there is no such topic.
     """
     level = IsolationLevel.READ_COMMITTED if is_committed else IsolationLevel.READ_UNCOMMITTED
     with _admin(bootstrap_servers, timeout_s, client_options) as admin:
@@ -196,7 +199,8 @@ def lag(
         lag: By partition; a partition without a commit is behind by its whole end offset.
 
     Raises:
-        BrokerError: If no broker answers, or there is no such topic.
+        BrokerError: If no broker answers.
+        MissingTopicError: If there is no such topic.
     """
     ends = end_offsets(bootstrap_servers, topic, timeout_s=timeout_s, **client_options)
     # A consumer, and not the admin client, because it waits while the group's coordinator starts.
@@ -235,6 +239,8 @@ def _admin(
 
 
 def _describe(admin: Any, names: Sequence[str] | None) -> dict[str, Topic]:
+    for name in names or ():
+        check_topic_name(name, "topic")
     with broker_errors("asking for the topics"):
         found = admin.describe_topics(None if names is None else list(names))
     for item in found if names is not None else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -30,6 +31,19 @@ def bootstrap_servers_option(function: F) -> F:
 
 def _bootstrap_servers() -> str:
     return read_variables(os.environ).get("LIVESTEP_BOOTSTRAP_SERVERS") or _LOCAL_BROKER
+
+
+class Number(click.FloatRange):
+    """A number within a range; `nan` is in none."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Read the number."""
+        number = super().convert(value, parameter, context)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", parameter, context)
+        return number
 
 
 def codec_option(function: F) -> F:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import click
@@ -16,12 +15,13 @@ from pipeline.client import (
     PredictionReader,
     TopicReader,
 )
-from pipeline.commands.options import bootstrap_servers_option, codec_option
-from pipeline.errors import ReaderGoneError
+from pipeline.commands.options import Number, bootstrap_servers_option, codec_option
+from pipeline.errors import ConfigError, DecodeError, MissingTopicError
 from pipeline.exit_codes import ExitCode, exit_codes_help
-from pipeline.standard_streams import discard_output
+from pipeline.records import DEAD_LETTER_SUFFIX, dead_letter_topic
+from pipeline.topic_names import check_topic_name
 
-_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA)
+_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +40,7 @@ def _following_options(function: F) -> F:
         click.option(
             "--idle-timeout",
             "idle_timeout_s",
-            type=click.FloatRange(0),
+            type=Number(0),
             default=float("inf"),
             metavar="SECONDS",
             help="Stop when no record came for so long.  [default: never]",
@@ -65,15 +65,18 @@ def predictions(
     bootstrap_servers: str,
 ) -> None:
     """Follow predictions: one JSON line each on standard output, until Ctrl-C."""
-    with _quiet_end():
-        reader = PredictionReader(
-            bootstrap_servers,
-            topic,
-            codec=codec,
-            from_beginning=from_beginning,
-            keys=keys or None,
-        )
+    check_topic_name(topic, "--topic")
+    reader = PredictionReader(
+        bootstrap_servers,
+        topic,
+        codec=codec,
+        from_beginning=from_beginning,
+        keys=keys or None,
+    )
+    try:
         _print_lines(reader, prediction_line, max_count, idle_timeout_s)
+    except DecodeError as error:
+        raise ConfigError(not_a_prediction(topic, codec, error)) from error
 
 
 @click.command("dead-letters", epilog=_EXIT_CODES)
@@ -88,11 +91,36 @@ def dead_letters(
     bootstrap_servers: str,
 ) -> None:
     """Follow records that could not be used: one JSON line each on standard output."""
-    with _quiet_end():
+    check_topic_name(topic, "--topic")
+    try:
         reader = DeadLetterReader(
             bootstrap_servers, topic, from_beginning=from_beginning, keys=keys or None
         )
+    except MissingTopicError:
+        if not topic.endswith(DEAD_LETTER_SUFFIX):
+            raise
+        raise MissingTopicError(
+            f"there is no topic {dead_letter_topic(topic)!r}: --topic takes the name of the input "
+            f"topic, {topic.removesuffix(DEAD_LETTER_SUFFIX)!r}"
+        ) from None
+    try:
         _print_lines(reader, dead_letter_line, max_count, idle_timeout_s)
+    except DecodeError as error:
+        raise ConfigError(
+            f"topic {dead_letter_topic(topic)!r} holds a record that is not a dead letter of a "
+            f"worker: {error.detail}"
+        ) from error
+
+
+def not_a_prediction(topic: str, codec: str, error: DecodeError) -> str:
+    """Say why a record can't be printed, and what would help."""
+    if error.reason in ("not-json", "not-float32", "wrong-length"):
+        other = "float32" if codec == "json" else "json"
+        return f"{error.detail}; with --codec {other}, if that is the model's codec, it can be read"
+    return (
+        f"topic {topic!r} holds a record that is not a prediction of a worker: {error.detail}. "
+        "--topic is a worker's output topic"
+    )
 
 
 def prediction_line(prediction: Prediction) -> bytes:
@@ -149,17 +177,6 @@ def _print_lines(
             output.flush()
             if count == max_count:
                 return
-
-
-@contextlib.contextmanager
-def _quiet_end() -> Iterator[None]:
-    """Take Ctrl-C, and a reader of our output that has gone, as the normal end of following."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-    except ReaderGoneError:
-        discard_output()
 
 
 def _line(members: dict[str, Any]) -> bytes:

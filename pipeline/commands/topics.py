@@ -11,7 +11,7 @@ from pipeline.records import dead_letter_topic
 from pipeline.topic_copy import copy_topic
 from pipeline.topics import create_topics, describe_topics
 
-_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA)
+_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
 
 
 @click.group()
@@ -77,6 +77,8 @@ def _config(settings: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--config {setting}: NAME=VALUE is needed")
+        if name in config:
+            raise click.UsageError(f"--config {name} is given twice")
         config[name] = value
     return config
 

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
-from pipeline.errors import BrokerError, ConfigError
+from pipeline.errors import BrokerError, MissingTopicError
 from pipeline.topic_state import TopicState
 from pipeline.transport.codes import ALL_DOWN, LOCKED_OUT, UNAUTHORIZED, text_of
 
@@ -61,14 +61,14 @@ class Admin:
 
         Raises:
             BrokerError: If no broker answers, or it refuses.
-            ConfigError: If a topic is missing.
+            MissingTopicError: If a topic is missing.
         """
         known = self._topics()
         missing = [name for name in names if name not in known]
         if missing:
             # One that we may not see is not there either; asked for by name, it is refused.
             self.ask(missing[:1], CONNECT_TIMEOUT_S).answer(CONNECT_TIMEOUT_S)
-            raise ConfigError(
+            raise MissingTopicError(
                 f"topic {missing[0]} is missing: livestep topics create {' '.join(missing)}"
             )
         # librdkafka sends its questions to one broker. Only a client that knows a topic looks for

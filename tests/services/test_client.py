@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from deploy.ports import ReservedPort
 from pipeline.client import DeadLetterReader, EventPublisher, PredictionReader
-from pipeline.errors import BrokerError, ConfigError, DecodeError
+from pipeline.errors import BrokerError, ConfigError, DecodeError, MissingTopicError
 from pipeline.records import Source, dead_letter_headers, prediction_headers
 from pipeline.topics import create_topics, describe_topics, end_offsets, lag
 
@@ -189,7 +189,7 @@ def test_a_missing_topic_is_one_clear_error_and_is_not_created(
     bootstrap_servers, topic_names, client
 ):
     missing = topic_names("missing")
-    with pytest.raises(BrokerError, match=f"no topic '{missing}.*livestep topics create"):
+    with pytest.raises(MissingTopicError, match=f"no topic '{missing}.*livestep topics create"):
         client(bootstrap_servers, missing)
     assert not [name for name in describe_topics(bootstrap_servers) if name.startswith(missing)]
 

@@ -206,14 +206,14 @@ def follower(bootstrap_servers, topic):
 
 def test_ctrl_c_ends_following_quietly(follower):
     follower.send_signal(signal.SIGINT)
-    assert follower.wait(WAIT_S) == 0
-    assert follower.stderr.read() == ""
+    assert follower.wait(WAIT_S) == 130
+    assert follower.stderr.read().strip() == ""
 
 
 def test_a_closed_pipe_ends_following_quietly(follower, bootstrap_servers, topic):
     follower.stdout.close()
     put(bootstrap_servers, topic, 5)
-    assert follower.wait(WAIT_S) == 0
+    assert follower.wait(WAIT_S) == 141
     assert follower.stderr.read() == ""
 
 
@@ -247,8 +247,48 @@ def test_the_first_lines_of_predictions_can_be_taken(bootstrap_servers, topic):
     put(bootstrap_servers, topic, 20_000)
     options = ["--topic", topic, "--from-beginning", "--max", "20000"]
     done = run_livestep(bootstrap_servers, "| head -n 1", "predictions", *options)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (141, "")
     assert json.loads(done.stdout)["timestep"] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "codec", "hint"),
+    [(b'{"y":12}', "float32", "--codec json"), (b"\0\0\x80?", "json", "--codec float32")],
+)
+def test_predictions_of_the_other_codec_are_a_config_error_with_the_hint(
+    invoke, bootstrap_servers, topic, value, codec, hint
+):
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap_servers})
+    headers = prediction_headers(Source("events", 0, 0).to_bytes(), 0, b"abc")
+    producer.produce(topic, value, key="k", timestamp=9, headers=headers)
+    assert producer.flush(WAIT_S) == 0
+    with pytest.raises(ConfigError, match=hint):
+        invoke(predictions, "--topic", topic, "--from-beginning", "--codec", codec)
+
+
+def test_a_topic_without_predictions_or_dead_letters_is_a_config_error(
+    invoke, bootstrap_servers, topic, create_topic
+):
+    create_topic(f"{topic}.dead-letter", 1, retention_ms="-1")
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap_servers})
+    for name in (topic, f"{topic}.dead-letter"):
+        producer.produce(name, b'{"x":1}', key="k", timestamp=9)
+    assert producer.flush(WAIT_S) == 0
+    with pytest.raises(ConfigError, match=f"'{topic}' holds a record that is not a prediction"):
+        invoke(predictions, "--topic", topic, "--from-beginning")
+    with pytest.raises(ConfigError, match="holds a record that is not a dead letter"):
+        invoke(dead_letters, "--topic", topic, "--from-beginning")
+
+
+def test_the_name_of_a_dead_letter_topic_is_answered_with_that_of_the_input_topic(invoke, topic):
+    with pytest.raises(ConfigError, match=f"the name of the input topic, '{topic}'$"):
+        invoke(dead_letters, "--topic", f"{topic}.dead-letter")
+
+
+def test_following_a_missing_topic_is_a_config_error(invoke, topic_names):
+    for command in (predictions, dead_letters):
+        with pytest.raises(ConfigError, match="livestep topics create"):
+            invoke(command, "--topic", topic_names("missing"))
 
 
 def test_publishing_needs_no_standard_output(bootstrap_servers, topic, tmp_path):

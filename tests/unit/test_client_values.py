@@ -65,6 +65,12 @@ def test_bytes_that_are_no_whole_number_of_float32_are_named():
         decode_float32(b"12345")
 
 
+def test_json_is_not_read_as_float32():
+    with pytest.raises(DecodeError, match="is JSON, not float32"):
+        decode_float32(b'{"y":12}')
+    assert len(decode_float32(b'{"y}')) == 1
+
+
 def test_numbers_left_to_the_feedback_are_nan_and_no_other_number_may_be():
     assert np.isnan(np.frombuffer(encode_float32([1.0, None, None]), "<f4")).tolist() == [
         False,
