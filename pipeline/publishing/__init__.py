@@ -1,6 +1,7 @@
 """`livestep publish`: the rows of a file become records, and each one is accounted for.
 
     files.py        rows of CSV and JSON lines, each with its line
+    json_lines.py   one JSON object, exactly as it is written
     cells.py        what a cell says: numbers, truth values, times
     columns.py      which columns mean what; a row becomes a record, or a bad row with the reason
     values.py       the value of a record, by a model's fields or without

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +17,14 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 #: Leading zeros mark an identifier (a postal code, an account): `00012` is not 12.
 _IDENTIFIER = re.compile(r"[+-]?0[0-9]")
 
-#: From here on JSON writers refuse integers.
-_INTEGER_LIMIT = 2**63
+#: Integers that JSON writers and readers carry exactly.
+_INTEGERS = range(-(2**63), 2**64)
+
+#: Python reads no endless integers.
+_DIGITS_MAX = 4_000
+
+#: Earlier times, given as integers, are rather seconds or dates than milliseconds: 1980-01-01.
+_EARLY_MS = 315_532_800_000
 
 #: Characters of a cell that an error shows.
 _SHOWN = 80
@@ -31,15 +38,34 @@ def cell_value(cell: str) -> int | float | str:
         (12, 0.5, 5, -1500.0)
         >>> cell_value("00012"), cell_value("nan"), cell_value("rainy")
         ('00012', 'nan', 'rainy')
+
+    Raises:
+        ValueError: If it is a number that JSON can't carry.
     """
     text = cell.strip()
     if not _NUMBER.fullmatch(text) or _IDENTIFIER.match(text):
         return cell
-    return _number(text)
+    number = _number(text)
+    if isinstance(number, float) and text.lstrip("+-").isdigit():
+        raise ValueError(integer_problem(text))
+    return number
+
+
+def integer_problem(text: str) -> str:
+    """Say what is wrong with an integer beyond 64 bits."""
+    return (
+        f"{_short(text)} is an integer beyond 64 bits, which a JSON number does not keep exactly: "
+        "write it as text, in quotes in a JSON line"
+    )
+
+
+def is_exact(number: int) -> bool:
+    """Tell whether a JSON number carries an integer exactly."""
+    return number in _INTEGERS
 
 
 def number_of(name: str, value: Any) -> Any:
-    """Read a number, knowing that it is one: a text that says one is converted.
+    """Read a number of a model, which has float32: a text that says one is converted.
 
     Returns:
         number: `value` itself if it is not a text.
@@ -60,13 +86,54 @@ def number_of(name: str, value: Any) -> Any:
 
 
 def _number(text: str) -> int | float:
-    is_short = len(text) <= len(str(-_INTEGER_LIMIT))  # Python reads no endless integers
-    if is_short and text.lstrip("+-").isdigit() and abs(int(text)) < _INTEGER_LIMIT:
-        return int(text)
+    is_integer = text.lstrip("+-").isdigit() and len(text) <= _DIGITS_MAX
+    if is_integer and is_exact(integer := int(text)):
+        return integer
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{text[:_SHOWN]!r} is a number that no float holds")
+        raise ValueError(f"{_short(text)} is a number that no float holds")
     return number
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+class Missing:
+    """Tells which cells and members have no value.
+
+    Args:
+        texts: What stands for no value; one that is a number means every form of it.
+
+    Example:
+        >>> missing = Missing(["NA", "-999"])
+        >>> [missing.has(value) for value in ("NA", " -999.0", -999.0, "-0999", [1], None)]
+        [True, True, True, False, False, False]
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = frozenset(text.strip() for text in texts)
+        self._numbers = frozenset(filter(_is_number, map(_number_or_text, self._texts)))
+
+    def has(self, value: Any) -> bool:
+        """Tell whether a cell, or a member of JSON, has no value."""
+        if isinstance(value, str):
+            text = value.strip()
+            return text in self._texts or (
+                bool(self._numbers) and _number_or_text(text) in self._numbers
+            )
+        return _is_number(value) and (value in self._numbers or str(value) in self._texts)
+
+
+def _number_or_text(text: str) -> int | float | str:
+    try:
+        return cell_value(text)
+    except ValueError:  # a number that is too large
+        return text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def flag_of(name: str, value: Any) -> bool:
@@ -134,3 +201,13 @@ def timestamp_ms_of(name: str, value: Any) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)
+
+
+def is_early(value: Any, timestamp_ms: int) -> bool:
+    """Tell whether an event time is an integer that was probably not meant as milliseconds.
+
+    Example:
+        >>> is_early("1700000000", 1_700_000_000), is_early("1975-01-01", 157_766_400_000)
+        (True, False)
+    """
+    return 0 < timestamp_ms < _EARLY_MS and str(value).strip().isdecimal()

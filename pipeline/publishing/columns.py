@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from models.rules import MARKS
 from pipeline.event_encoding import mark_headers
-from pipeline.publishing.cells import flag_of, is_like_mark, mark_of, timestamp_ms_of
+from pipeline.publishing.cells import (
+    Missing,
+    flag_of,
+    is_early,
+    is_like_mark,
+    mark_of,
+    timestamp_ms_of,
+)
 from pipeline.publishing.files import LineError, Row
 from pipeline.publishing.values import Values
 from pipeline.records import key_bytes, key_text
@@ -28,7 +35,8 @@ class EventColumns:
         has_marks: Whether columns `start`, `end` and `steps_max` are marks of the sequence, but for
             those that mean something else here.
         values: Columns that were chosen for the value; empty if none were.
-        missing: Texts that mean that a cell has no value, beside the empty one.
+        missing: Texts that mean that a cell has no value, beside the empty one; one that is a
+            number means every form of it.
     """
 
     key: tuple[str, ...] = ()
@@ -58,7 +66,7 @@ class EventColumns:
         """Columns that are not of the value unless they were chosen for it."""
         return frozenset({*self.named, *self.marks})
 
-    def check_header(self, columns: Sequence[str], name: str) -> None:
+    def check_header(self, columns: Sequence[str], name: str, line: int = 1) -> None:
         """Check that a CSV file has the columns.
 
         Raises:
@@ -66,7 +74,35 @@ class EventColumns:
         """
         for column in (*self.named, *self.values):
             if column not in columns:
-                raise missing_column(column, columns, name)
+                raise missing_column(column, columns, name, line)
+
+    def checked_members(
+        self, rows: Iterator[Row], name: str, optional: Collection[str] = ()
+    ) -> Iterator[Row]:
+        """Give out rows of JSON lines; the first event has to have the chosen members.
+
+        Args:
+            rows: As read.
+            name: Of the file.
+            optional: Members that an event need not have.
+
+        Raises:
+            LineError: If one is missing in the first event, as it would be in a CSV header.
+        """
+        bare = (*self.marks, *(() if self.forget is None else (self.forget,)))
+        is_checked = False
+        for row in rows:
+            if not is_checked and row.members and not any(map(row.members.get, bare)):
+                is_checked = True
+                for member in self.values:
+                    if member not in row.members and member not in optional:
+                        raise LineError(
+                            name,
+                            row.line,
+                            f"there is no member {member!r}; the first event has "
+                            f"{', '.join(row.members)}",
+                        )
+            yield row
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +117,7 @@ class EventRecord:
         timestamp_ms: Event time; None for the time of sending.
         headers: Marks.
         is_closing: Whether nothing of the key's sequence is open after it.
+        is_time_doubtful: Whether the event time was probably not meant as milliseconds.
     """
 
     number: int
@@ -90,6 +127,7 @@ class EventRecord:
     timestamp_ms: int | None = None
     headers: list[tuple[str, bytes]] = field(default_factory=list)
     is_closing: bool = False
+    is_time_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +147,11 @@ class BadRow:
     reason: str
 
 
-def missing_column(column: str, columns: Sequence[str], name: str, what: str = "") -> LineError:
+def missing_column(
+    column: str, columns: Sequence[str], name: str, line: int, what: str = ""
+) -> LineError:
     """Make the error for a column that a CSV file lacks."""
-    return LineError(name, 1, f"there is no column {column!r}{what}, only {', '.join(columns)}")
+    return LineError(name, line, f"there is no column {column!r}{what}, only {', '.join(columns)}")
 
 
 def read_records(
@@ -131,13 +171,14 @@ def read_records(
     Yields:
         record: Or what is wrong with the row.
     """
+    missing = Missing(columns.missing) if columns.missing else None
     for row in rows:
         if row.problem:
             yield BadRow(row.number, row.line, None, row.problem)
             continue
         key: bytes | None = None
         try:
-            members = _without_missing(row.members, columns.missing)
+            members = row.members if missing is None else _without(missing, row.members)
             key = _key(row.number, members, columns)
             record = _record(row, key, members, columns, values)
             check(record)
@@ -165,15 +206,9 @@ def with_ends(records: Iterator[EventRecord | BadRow]) -> Iterator[EventRecord |
         yield EventRecord(number, line, key, b"", timestamp_ms, mark_headers(end=True), True)
 
 
-def _without_missing(members: Mapping[str, Any], missing: Sequence[str]) -> Mapping[str, Any]:
+def _without(missing: Missing, members: Mapping[str, Any]) -> Mapping[str, Any]:
     """Leave out what has no value: empty texts of CSV have none, null in JSON stays."""
-    if not missing:
-        return members
-    return {
-        column: value
-        for column, value in members.items()
-        if isinstance(value, bool | list | dict | None) or str(value).strip() not in missing
-    }
+    return {column: value for column, value in members.items() if not missing.has(value)}
 
 
 def _key(number: int, members: Mapping[str, Any], columns: EventColumns) -> bytes:
@@ -198,9 +233,11 @@ def _key(number: int, members: Mapping[str, Any], columns: EventColumns) -> byte
 def _record(
     row: Row, key: bytes, members: Mapping[str, Any], columns: EventColumns, values: Values
 ) -> EventRecord:
-    timestamp_ms = None
+    timestamp_ms, is_doubtful = None, False
     if columns.timestamp is not None:
-        timestamp_ms = timestamp_ms_of(columns.timestamp, members.get(columns.timestamp))
+        time = members.get(columns.timestamp)
+        timestamp_ms = timestamp_ms_of(columns.timestamp, time)
+        is_doubtful = is_early(time, timestamp_ms)
     if values.is_json:
         _refuse_marks_unasked(members, columns)
     features = values.features(members)
@@ -216,13 +253,16 @@ def _record(
                 "a key is forgotten by a line that has nothing but the key and its time, this one "
                 f"has {', '.join(others)}"
             )
-        return EventRecord(row.number, row.line, key, None, timestamp_ms, [], True)
+        return EventRecord(row.number, row.line, key, None, timestamp_ms, [], True, is_doubtful)
     is_bare = all(value is None for value in features.values()) and (
         "start" in marks or "end" in marks
     )
-    value = b"" if is_bare else values.encode(features, marks.get("steps_max"))
+    value = b"" if is_bare else values.encode(features, marks.get("steps_max"), row.members)
     headers = mark_headers(**marks)
-    return EventRecord(row.number, row.line, key, value, timestamp_ms, headers, "end" in marks)
+    is_closing = "end" in marks
+    return EventRecord(
+        row.number, row.line, key, value, timestamp_ms, headers, is_closing, is_doubtful
+    )
 
 
 def _refuse_marks_unasked(members: Mapping[str, Any], columns: EventColumns) -> None:

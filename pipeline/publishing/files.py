@@ -11,9 +11,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from pipeline.errors import EngineError
+from pipeline.publishing.json_lines import read_object
+
+#: A cell at most: more than the records of any usual topic.
+_CELL_CHARACTERS_MAX = 16 * 1024 * 1024
+
+_BARE_CR = (
+    "a carriage return without a line feed; if the file's lines end so, as on an old Mac, "
+    "`tr '\\r' '\\n'` turns them into lines"
+)
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,12 @@ class EventFile:
     Attributes:
         columns: Those of CSV; None for JSON lines, where each row has its own.
         rows: In order; read as they are asked for.
+        header_line: Of CSV, from 1.
     """
 
     columns: tuple[str, ...] | None
     rows: Iterator[Row]
+    header_line: int = 1
 
 
 class LineError(EngineError):
@@ -62,7 +73,7 @@ class LineError(EngineError):
 
 
 def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
-    """Read CSV with a header line.
+    """Read CSV with a header line; empty lines before it are skipped.
 
     Args:
         lines: Of the file, UTF-8.
@@ -72,18 +83,22 @@ def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
         LineError: If the header can't be read.
     """
     text = _Text(lines)
+    csv.field_size_limit(_CELL_CHARACTERS_MAX)
     rows = csv.reader(text, strict=True)
+    header: list[str] | None = []
     try:
-        header = next(rows, None)
+        while header is not None and len(header) < 2 and not "".join(header).strip():
+            header = next(rows, None)
     except csv.Error as error:
-        raise LineError(name, 1, f"invalid CSV: {error}") from None
+        raise LineError(name, max(rows.line_num, 1), _csv_problem(error)) from None
     if header is None:
         raise LineError(name, 1, "the file is empty; its first line should name the columns")
+    line = rows.line_num
     if text.bad_line:
-        raise LineError(name, 1, "not UTF-8")
+        raise LineError(name, line, "not UTF-8")
     if len(set(header)) < len(header):
-        raise LineError(name, 1, f"two columns have one name: {', '.join(header)}")
-    return EventFile(tuple(header), _csv_rows(rows, text, header))
+        raise LineError(name, line, f"two columns have one name: {', '.join(header)}")
+    return EventFile(tuple(header), _csv_rows(rows, text, header), line)
 
 
 def _csv_rows(rows: Any, text: _Text, header: list[str]) -> Iterator[Row]:
@@ -95,7 +110,7 @@ def _csv_rows(rows: Any, text: _Text, header: list[str]) -> Iterator[Row]:
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            problem = f"invalid CSV: {error}"
+            problem = _csv_problem(error)
         if cells is None:
             return
         if not cells and not problem:
@@ -107,6 +122,19 @@ def _csv_rows(rows: Any, text: _Text, header: list[str]) -> Iterator[Row]:
             problem = f"{len(cells)} cells, but the header has {len(header)} columns"
         members = {} if problem else dict(zip(header, cells, strict=True))
         yield Row(number, rows.line_num, members, problem)
+
+
+def _csv_problem(error: csv.Error) -> str:
+    """Say what is wrong; `csv` speaks to programmers of some of it."""
+    text = str(error)
+    if text.startswith("field larger than"):
+        return (
+            f"a cell of more than {_CELL_CHARACTERS_MAX:,} characters: "
+            "is a quote missing that ends it?"
+        )
+    if text.startswith("new-line character"):
+        return f"invalid CSV: {_BARE_CR}"
+    return f"invalid CSV: {text}"
 
 
 class _Text:
@@ -147,16 +175,17 @@ def read_json_lines(lines: Iterable[bytes], name: str) -> EventFile:
 def _json_rows(lines: Iterable[bytes]) -> Iterator[Row]:
     row_number = 0
     for line_number, line in enumerate(lines, start=1):
+        if line_number == 1:
+            line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901 - as `_Text` does
         if not line.strip():
             continue
         row_number += 1
-        members: Any = {}
+        members: dict[str, Any] = {}
         problem = ""
         try:
-            members = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            problem = f"invalid JSON: {error}"
-        if not isinstance(members, dict):
-            problem = f"a {type(members).__name__}, not a JSON object"
-            members = {}
+            members = read_object(line)
+        except ValueError as error:
+            problem = str(error)
+            if b"\r" in line.rstrip():
+                problem += f"; it has {_BARE_CR}"
         yield Row(row_number, line_number, members, problem)

@@ -95,6 +95,12 @@ def columns_of(
         )
     if key_value == "" or not key_separator:
         raise click.UsageError("a key, and the separator of its parts, can't be empty")
+    if columns is not None and not columns.strip():
+        raise click.UsageError("--columns is empty: it takes the columns of the value, A,B,C")
+    values = () if columns is None else tuple(columns.split(","))
+    for option, names in (("--key", key), ("--columns", values)):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise click.UsageError(f"{option}: {twice[0]!r} is given twice")
     return EventColumns(
         key=key,
         key_separator=key_separator,
@@ -102,7 +108,7 @@ def columns_of(
         timestamp=timestamp,
         forget=forget,
         has_marks=marks,
-        values=tuple(columns.split(",")) if columns else (),
+        values=values,
         missing=missing,
     )
 
@@ -135,7 +141,10 @@ def open_source(
         raise click.UsageError(f"--codec {codec}, but the model's codec is {description.codec}")
     file = _READERS[file_format](lines, name)
     if file.columns is not None:
-        columns.check_header(file.columns, name)
+        columns.check_header(file.columns, name, file.header_line)
+    elif columns.values:
+        optional = () if description is None else [one.name for one in description.inputs]
+        file = EventFile(None, columns.checked_members(file.rows, name, optional))
     if description is not None:
         return _for_model(file, name, columns, description)
     is_csv = file.columns is not None
@@ -165,7 +174,9 @@ def _for_model(file: EventFile, name: str, columns: EventColumns, description: M
         if columns.values and input_name not in columns.values:
             raise click.UsageError(f"--columns lacks {input_name!r}, an input of the model")
         if file.columns is not None and input_name not in file.columns:
-            raise missing_column(input_name, file.columns, name, ", an input of the model")
+            raise missing_column(
+                input_name, file.columns, name, file.header_line, ", an input of the model"
+            )
     values = ModelValues(description, columns.values, columns.marks, is_csv=bool(file.columns))
     known = {*inputs, *columns.taken_out}
     unknown = [column for column in file.columns or () if column not in known]

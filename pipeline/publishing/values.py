@@ -8,7 +8,7 @@ ModelValues    either codec; the model's inputs decide
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -19,7 +19,7 @@ from models.event_checks import check_event
 from models.field_types import Category, Field, Number
 from models.fields import encode
 from pipeline.event_encoding import encode_float32, encode_json
-from pipeline.publishing.cells import cell_value, number_of
+from pipeline.publishing.cells import cell_value, integer_problem, is_exact, number_of
 
 #: Characters of a value that an error shows.
 _SHOWN = 80
@@ -43,12 +43,15 @@ class Values(ABC):
         """
 
     @abstractmethod
-    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+    def encode(
+        self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
+    ) -> bytes:
         """Write the value of an event that is stepped.
 
         Args:
             features: As from `features`.
             steps_max: The mark, if it is set.
+            names: Of all members of the row, also of those that have no value.
 
         Raises:
             ValueError: If it can't be written.
@@ -77,7 +80,9 @@ class JsonValues(Values):
             return present
         return {name: cell_value(cell) for name, cell in present.items() if cell.strip()}
 
-    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+    def encode(
+        self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
+    ) -> bytes:
         """Write an object."""
         return _json(features)
 
@@ -112,9 +117,11 @@ class VectorValues(Values):
             and not (self._is_csv and not value.strip())
         }
 
-    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+    def encode(
+        self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
+    ) -> bytes:
         """Write the numbers side by side, in the order of the names."""
-        names = self._names or tuple(features)
+        names = self._names or tuple(name for name in names if name not in self._taken_out)
         order = ", ".join(names)
         for name in features:
             if name not in names:
@@ -123,6 +130,7 @@ class VectorValues(Values):
         counts: dict[str, int] = {}
         for name in names:
             if name not in features:
+                self._names = names
                 raise ValueError(
                     f"{name!r} is missing: with --codec float32 each number has its place ({order})"
                 )
@@ -135,7 +143,7 @@ class VectorValues(Values):
             if not isinstance(element, int | float | None) or isinstance(element, bool):
                 raise ValueError(f"{str(element)[:_SHOWN]!r} is not a number")
         written = encode_float32(vector)
-        # Only a whole event decides for those that follow.
+        # A hole has its place by its name; else only a whole event decides for those that follow.
         self._names, self._counts = names, counts
         return written
 
@@ -183,7 +191,9 @@ class ModelValues(Values):
             if field.name in members and not (self._is_csv and not members[field.name].strip())
         }
 
-    def encode(self, features: Mapping[str, Any], steps_max: int | None) -> bytes:
+    def encode(
+        self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
+    ) -> bytes:
         """Check as the worker does, and write with the model's codec."""
         if steps_max is not None and steps_max > self._steps_limit:
             raise ValueError(
@@ -194,7 +204,7 @@ class ModelValues(Values):
         try:
             check_event(self._fields, features, 0)
             if self.is_json:
-                return _json(features)
+                return _model_json(features)
             return encode(self._fields, [features], self._fed).astype("<f4").tobytes()
         except FieldError as error:
             raise ValueError(error.detail) from None
@@ -204,7 +214,18 @@ def _json(features: Mapping[str, Any]) -> bytes:
     try:
         return encode_json(features)
     except TypeError as error:
+        for value in features.values():
+            _refuse_inexact(value)
         raise ValueError(str(error)) from None
+
+
+def _refuse_inexact(value: Any) -> None:
+    """Refuse an integer that JSON doesn't carry exactly, however deep."""
+    if isinstance(value, dict | list):
+        for element in value.values() if isinstance(value, dict) else value:
+            _refuse_inexact(element)
+    elif isinstance(value, int) and not is_exact(value):
+        raise ValueError(integer_problem(str(value)))
 
 
 def _converted(field: Field, value: Any) -> Any:
@@ -218,6 +239,22 @@ def _converted(field: Field, value: Any) -> Any:
     if isinstance(field, Category) and value not in field.values:
         return value.strip()
     return value
+
+
+def _model_json(features: Mapping[str, Any]) -> bytes:
+    try:
+        return encode_json(features)
+    except TypeError:
+        return _json(_as_float32s(features))
+
+
+def _as_float32s(value: Any) -> Any:
+    """Let integers that JSON would not carry exactly be floats: a model has float32 anyway."""
+    if isinstance(value, dict):
+        return {name: _as_float32s(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_as_float32s(element) for element in value]
+    return float(value) if isinstance(value, int) and not is_exact(value) else value
 
 
 def _list_of(field: Number, text: str) -> Any:
