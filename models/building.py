@@ -91,13 +91,16 @@ def build_net(
     net.to(device)
     where = device_of(net)  # without weights to say where, states are made on the CPU
     try:
+        if isinstance(net, ProgramModel):
+            net.check_width()
         if isinstance(net, StepAdapter):
             try_step(net, where, how_to_export if module is None else None)
         if isinstance(net, ProgramModel):
             rows = random_rows(net, 2, torch.Generator().manual_seed(0), description.inputs)
             net.check_keeps_nothing(rows)
     except ModelError as error:
-        raise error.in_file(file) from error
+        cause = net.explained(error) if isinstance(net, ProgramModel) else error
+        raise cause.in_file(file) from error
     return net
 
 

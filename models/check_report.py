@@ -13,6 +13,7 @@ from models.contract import StepModel
 from models.errors import ModelError
 from models.field_types import Field
 from models.trials import trials
+from models.user_classes import AdaptedModel
 
 #: Numbers of keys at which the speed is measured.
 SPEED_BATCH_SIZES = (1, 64, 1024)
@@ -63,7 +64,7 @@ def report(
     try:
         prepared = trials(model, seed, inputs)
     except Exception as error:  # whatever the model's code raises
-        yield CheckResult("model steps", "failed", _in_words(error), "let it step three times")
+        yield CheckResult("model steps", "failed", _in_words(error), _stepping_advice(model))
         return
     failed: list[str] = []
     for trial in prepared:
@@ -83,6 +84,17 @@ def report(
                     result = f"within {measured.difference:.2g}, allowed is {measured.allowed:.2g}"
             yield CheckResult(trial.name, "ok", result)
     yield from _speeds(model, inputs, speed_s, failed)
+
+
+def _stepping_advice(model: StepModel) -> str:
+    """Say what to do about a model that doesn't step: the width of its inputs if it has another."""
+    size = getattr(model.module, "input_size", None) if isinstance(model, AdaptedModel) else None
+    if isinstance(size, int) and size != model.input_size:
+        return (
+            f"its input_size is {size}, but the inputs have {model.input_size} columns: let both "
+            "be the same"
+        )
+    return "let it step three times"
 
 
 def _speeds(

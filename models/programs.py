@@ -156,6 +156,55 @@ class ProgramModel(StepAdapter):
         pairs = zip(following, self._state, strict=True)
         return outputs, tuple(tensor.movedim(one.axis, 0) for tensor, one in pairs)
 
+    def check_width(self) -> None:
+        """Check that an exported program takes inputs of as many columns as the fields give.
+
+        Raises:
+            ModelError: If its signature says another number.
+        """
+        example = self.program.examples.get(self.inputs_name)
+        stated = example.shape[-1] if isinstance(example, Tensor) else self.input_size
+        if isinstance(stated, int) and stated != self.input_size:
+            raise self._wrong_width(stated)
+
+    @torch.inference_mode()
+    def explained(self, error: ModelError) -> ModelError:
+        """Look whether a step has failed because the fields don't give as many columns as needed.
+
+        TorchScript doesn't say how many: inputs of each size that its weights have are tried, and
+        if it steps with one of them only, that is the number.
+
+        Args:
+            error: Of the step.
+
+        Returns:
+            error: The same, or one that says how many columns are needed.
+        """
+        if self.inputs_name in self.program.examples:
+            return error
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        sizes = {size for tensor in tensors for size in tensor.shape if size > 0}
+        widths = [size for size in sorted({*sizes, self.input_size}) if self._can_step(size)]
+        if len(widths) != 1 or widths[0] == self.input_size:
+            return error
+        return self._wrong_width(widths[0])
+
+    def _can_step(self, width: int) -> bool:
+        inputs = torch.zeros(2, width, device=self.device_mark.device)
+        try:
+            self._inner_step(inputs, self.initial_state(2))
+        except ModelError:
+            return False
+        return True
+
+    def _wrong_width(self, needed: int) -> ModelError:
+        return ModelError(
+            f"not as many columns as {self.inputs_name!r} of the program needs",
+            field="inputs",
+            expected=f"{needed} columns",
+            found=self.input_size,
+        )
+
     @property
     def inputs_name(self) -> str:
         """Name of the argument that takes the inputs."""

@@ -26,6 +26,7 @@ from pipeline.identity import WorkerId
 from pipeline.log import Log
 from pipeline.no_store import NoStore
 from pipeline.pool import Pool
+from pipeline.retention import compaction_warning
 from pipeline.saver import Saver
 from pipeline.sessions import Sessions
 from pipeline.settings import Settings
@@ -229,12 +230,9 @@ class Worker:
         return store
 
     def _warn_of_compaction(self, log: KafkaLog) -> None:
-        if "compact" in log.topic_setting(self._settings.input_topic, "cleanup.policy"):
-            _log.warning(
-                "topic %s is compacted: should Redis lose states, a replay could not bring "
-                "back what compaction has removed",
-                self._settings.input_topic,
-            )
+        topic = self._settings.input_topic
+        if warning := compaction_warning(topic, log.topic_setting(topic, "cleanup.policy")):
+            _log.warning("%s", warning)
 
     async def serve(self) -> None:
         """Predict until a signal, the end of the log in a burst, or an error.

@@ -22,6 +22,29 @@ _DAY_MS = 24 * 3600 * 1000
 _PARTITIONS_NAMED_MAX = 5
 
 
+def compaction_warning(topic: str, policy: str) -> str | None:
+    """Say what a compacted input topic costs, and the way out.
+
+    Args:
+        topic: Its name.
+        policy: Its `cleanup.policy`.
+
+    Returns:
+        text: None if the topic is not compacted.
+
+    Example:
+        >>> compaction_warning("readings", "delete") is None
+        True
+    """
+    if "compact" not in policy.split(","):
+        return None
+    return (
+        f"topic {topic} is compacted (cleanup.policy={policy}): should Redis lose states, a replay "
+        "could not bring back what compaction has removed, and nothing would show that it is "
+        "missing; set cleanup.policy=delete"
+    )
+
+
 def retention_of(topic: str, read: Callable[[str, str], str]) -> dict[str, str]:
     """Read a topic's `RETENTION_SETTINGS`; none if this client may not, which is logged.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -43,6 +44,9 @@ def check(**flags: Any) -> None:
     Nothing is written, except that a transactional id of its own is asked for.
     """
     settings = Settings.from_environment(**flags)
+    # What librdkafka has to say comes as an error of its calls; its log would come between.
+    quiet = {"log_level": "0", **settings.kafka_options}
+    settings = dataclasses.replace(settings, kafka_options=quiet)
     failed = run_tests(_tests(settings), Console(highlight=False, soft_wrap=True))
     sys.exit(ExitCode.FOUND if failed else ExitCode.DONE)
 
@@ -102,11 +106,12 @@ def _tests(settings: Settings) -> list[CheckItem]:
     log = _InputLog(settings)
     return [
         CheckItem("model", lambda: _check_model(settings)),
-        CheckItem("topics", log.check_topics),
+        CheckItem("Kafka", lambda: _check_kafka(settings)),
+        CheckItem("topics", log.check_topics, needs=["Kafka"]),
         CheckItem("beginning", log.check_beginning, needs=["topics"]),
         CheckItem("keys", log.check_keys, needs=["topics"]),
         CheckItem("events", log.check_events, needs=["model", "topics"]),
-        CheckItem("transactions", lambda: _check_transactions(settings)),
+        CheckItem("transactions", lambda: _check_transactions(settings), needs=["Kafka"]),
         CheckItem("Redis", lambda: _check_redis(settings)),
     ]
 
@@ -119,6 +124,14 @@ def _check_model(settings: Settings) -> str:
     return f"{model.name}, fingerprint {model.fingerprint}, on {device}"
 
 
+def _check_kafka(settings: Settings) -> str:
+    from pipeline.transport.admin import Admin
+    from pipeline.transport.options import client_options
+
+    Admin(client_options(settings)).check_brokers()
+    return f"{settings.bootstrap_servers} answers"
+
+
 class _InputLog:
     """Tests of the topics, and of what the input topic holds."""
 
@@ -126,8 +139,9 @@ class _InputLog:
         self._settings = settings
         self._bounds: dict[int, tuple[Offset, Offset]] = {}
 
-    def check_topics(self) -> str:
+    def check_topics(self) -> str | Caution:
         """Look for the topics, and learn where the input begins and ends."""
+        from pipeline.retention import compaction_warning
         from pipeline.transport import KafkaLog
 
         log = KafkaLog(self._settings, "check")
@@ -135,12 +149,10 @@ class _InputLog:
             counts = ", ".join(
                 f"{topic} ({n} partitions)" for topic, n in log.partition_counts.items()
             )
-            if "compact" in log.topic_setting(self._settings.input_topic, "cleanup.policy"):
-                counts += (
-                    "; the input is compacted: a replay can't bring back what compaction removed"
-                )
             self._bounds = {partition: log.bounds(partition) for partition in range(log.partitions)}
-            return counts
+            topic = self._settings.input_topic
+            warning = compaction_warning(topic, log.topic_setting(topic, "cleanup.policy"))
+            return Caution(f"{counts}; {warning}") if warning else counts
         finally:
             log.close()
 

@@ -225,7 +225,7 @@ def init_command(directory: Path) -> None:
     try:
         names = write_starter(directory)
     except OSError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{directory} can't be written: {error.strerror}") from None
     for name in names:
         click.echo(f"written  {directory / name}")
     click.echo(f"next: cd {directory} && python train.py, and so on in its README.md")
@@ -241,17 +241,28 @@ def _class_model(
     """Make a class's model with random weights."""
     import torch
 
-    from models import ModelError, total_width
+    from models import ModelError, StepModel, total_width
     from models.class_imports import build_module, import_class
     from models.description import SIZE_MAX
     from models.field_types import is_index
-    from models.user_classes import AdaptedModel
+    from models.user_classes import AdaptedModel, Naming
 
     kind = import_class(path, [path.partition(":")[0]])
-    module = build_module(kind, sizes).eval().requires_grad_(False).to(torch.device(device))
+    module = build_module(kind, sizes)
+    with Naming("eval"):
+        module.eval()
+    module.requires_grad_(False).to(torch.device(device))
     widths: list[int] = []
     for name, fields in (("input", inputs), ("output", outputs)):
-        width = total_width(fields) if fields else getattr(module, f"{name}_size", None)
+        size = getattr(module, f"{name}_size", None)
+        width = total_width(fields) if fields else size
+        if isinstance(module, StepModel) and width != size:
+            raise ModelError(
+                f"not the columns of a {kind.__name__} of these --sizes",
+                field=f"--{name}s",
+                expected=f"{size} columns ({name}_size)",
+                found=width,
+            )
         if not isinstance(width, int) or width < 1:
             problem = f"{kind.__name__} has no {name}_size: say what its columns mean"
             raise ModelError(problem, field=f"--{name}s", expected=f"--{name}s FIELDS")

@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 
+from pipeline.errors import ConfigError
+
 _MY_MODEL = '''\
 """A model of your own: any torch.nn.Module with `initial_state` and `step`."""
 
@@ -142,12 +144,13 @@ def write_starter(folder: Path) -> list[str]:
         names: Of the files.
 
     Raises:
-        FileExistsError: If one of them is there; nothing was written then.
+        ConfigError: If one of them is there; nothing was written then.
+        OSError: If the folder can't be written.
     """
     files = starter_files()
     for name in files:
         if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} is there already; nothing was written")
+            raise ConfigError(f"{folder / name} is there already; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)

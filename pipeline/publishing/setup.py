@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import click
-from confluent_kafka import KafkaException
 
 from models.description import ModelFile
 from models.reading import read_description
@@ -199,10 +198,7 @@ def find_target(bootstrap_servers: str, topic: str) -> tuple[Target, str]:
     if reserved := sorted(RESERVED & options.keys()):
         raise ConfigError(f"Kafka option {reserved[0]} is Livestep's own and can't be set")
     options["bootstrap.servers"] = bootstrap_servers
-    try:
-        admin = Admin(options)
-    except KafkaException as error:
-        raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
+    admin = Admin(options)
     admin.check_topics([topic])
     partition_count = admin.partition_count(topic)
     settings = admin.allowed_settings(topic)

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
-from pipeline.errors import BrokerError, MissingTopicError
+from pipeline.errors import BrokerError, ConfigError, MissingTopicError
 from pipeline.topic_state import TopicState
 from pipeline.transport.codes import ALL_DOWN, LOCKED_OUT, UNAUTHORIZED, text_of
 
@@ -45,7 +45,7 @@ class Admin:
         options: librdkafka's, of every client.
 
     Raises:
-        KafkaException: If there is no such option.
+        ConfigError: If there is no such option.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -54,7 +54,18 @@ class Admin:
         self._problems: list[KafkaError] = []
         # What it has to say comes as an error of its calls; its log would go to stderr.
         quiet: dict[str, Any] = {"log_level": 0, "error_cb": self._problems.append}
-        self._client = AdminClient({**options, **quiet})
+        try:
+            self._client = AdminClient({**options, **quiet})
+        except KafkaException as error:
+            raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
+
+    def check_brokers(self) -> None:
+        """Find out whether there is a broker that lets us in.
+
+        Raises:
+            BrokerError: If no broker answers, or it refuses.
+        """
+        self._topics()
 
     def check_topics(self, names: Sequence[str]) -> None:
         """Find out whether there is a broker that lets us in, and has these topics.

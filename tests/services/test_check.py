@@ -199,6 +199,21 @@ def test_a_log_without_its_beginning_is_a_warning_before_a_first_run_only(
     assert (found.verdicts["beginning"], found.texts["beginning"]) == ("ok", "the group goes on")
 
 
+def test_a_compacted_input_topic_is_a_warning(running: Running) -> None:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, running.input_topic)
+    resource.add_incremental_config(
+        ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    )
+    admin = AdminClient({"bootstrap.servers": running.services.bootstrap_servers})
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(30)
+    found = checked(running)
+    assert (found.exit_code, found.verdicts["topics"]) == (0, "warning")
+    text = found.texts["topics"]
+    assert f"{running.input_topic} ({PARTITIONS} partitions)" in text
+    assert f"topic {running.input_topic} is compacted (cleanup.policy=compact)" in text
+
+
 def test_without_a_model_or_a_broker_what_needs_them_is_skipped(running: Running) -> None:
     produce(running, [(key, BAD) for key in KEYS])
     (running.folder / "model" / "model.json").unlink()

@@ -257,6 +257,12 @@ def test_a_model_that_cannot_step_is_one_row_of_the_table(name: str) -> None:
     assert [(row.name, row.verdict) for row in rows] == [("model steps", "failed")]
 
 
+def test_inputs_of_another_width_than_the_models_are_named_in_the_advice() -> None:
+    net = AdaptedModel(user_models.Window(3), 2, 2, {})
+    (row,) = report(net, speed_s=0.01)
+    assert row.advice == "its input_size is 3, but the inputs have 2 columns: let both be the same"
+
+
 def test_the_table_tells_what_was_measured_and_what_to_do() -> None:
     rows = {row.name: row for row in report(adapted(user_models.RowsMix()), speed_s=0.01)}
     assert rows["neighbours don't mix"].advice.startswith("no mean, norm or sum over axis 0")

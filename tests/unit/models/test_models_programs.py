@@ -167,6 +167,41 @@ def test_a_program_for_one_batch_size_says_how_to_export(tmp_path: Path) -> None
         save_program(trace(Fixed(), torch.zeros(2, 3)), tmp_path, (), INPUTS, OUTPUTS)
 
 
+@pytest.mark.parametrize("kind", ["torchscript", "exported"])
+def test_a_program_with_another_number_of_columns_says_how_many(kind: str, tmp_path: Path) -> None:
+    # Given a program of 3 columns, and fields that give 2, all else as it has to be
+    module, state = TwoStates().eval(), (SHAPES["h"], SHAPES["seen"])
+    content = script(module) if kind == "torchscript" else export(module, *TWO, axes=(0, 0, 0))
+    message = "^inputs: not as many columns as 'x' of the program needs .expected 3 columns, found"
+    with pytest.raises(ModelError, match=message):
+        save_program(content, tmp_path, state, [Number("x", 2)], OUTPUTS)
+
+    # Then a state that is wrong is still one, with the columns that it has to have
+    if kind == "torchscript":
+        wrong = (StateTensor("h", (5,)), SHAPES["seen"])
+        with pytest.raises(ModelError, match="program raised .*--state-shape and --time-axis do"):
+            save_program(content, tmp_path, wrong, INPUTS, OUTPUTS)
+    save_program(content, tmp_path, state, INPUTS, OUTPUTS)
+
+
+class AnyWidth(nn.Module):
+    """Steps with inputs of any width, but for a number of keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 3:
+            raise ValueError("three keys")
+        return x.sum(1, keepdim=True) * self.scale[:2]
+
+
+def test_no_width_is_blamed_if_the_program_steps_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="three keys"):
+        save_program(script(AnyWidth()), tmp_path, (), [Number("x", 4)], OUTPUTS)
+
+
 def test_what_is_found_and_what_has_to_be_given_is_said() -> None:
     program = Program(script(TwoStates()))
     assert program.arguments == ["x", "h", "seen"]

@@ -97,6 +97,17 @@ def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, reason in (
+        (Path("/proc/x"), "No such file or directory"),
+        (tmp_path / "file" / "own", "Not a directory"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{folder} can't be written: {reason}$"):
+            run("init", folder, catch_exceptions=False)
+    assert ConfigError.exit_code == 3
+
+
 @pytest.fixture
 def wrong(tmp_path: Path) -> Path:
     save_model(RowsMix(), tmp_path / "wrong", [Number("x")], [Number("y")])
@@ -133,6 +144,16 @@ def test_a_class_can_be_checked_before_it_is_saved() -> None:
         assert done.exit_code == 1
     with pytest.raises(ModelError, match="--inputs: Sum has no input_size: say what its columns"):
         run("check", "tests.user_models:Sum", catch_exceptions=False)
+
+
+def test_columns_that_do_not_fit_a_class_of_this_package_are_named() -> None:
+    sizes = ("--sizes", '{"input_size": 3, "hidden_size": 4, "output_size": 1}')
+    message = "--inputs: not the columns of a GRU of .*expected 3 columns .input_size., found 2"
+    with pytest.raises(ModelError, match=message):
+        run("check", "models:GRU", *sizes, "--inputs", "a,b", catch_exceptions=False)
+    with pytest.raises(ModelError, match="--outputs: .*expected 1 columns .output_size., found 2"):
+        run("check", "models:GRU", *sizes, "--outputs", "y:2", catch_exceptions=False)
+    assert run("check", "models:GRU", *sizes, "--inputs", "a,b,c").exit_code == 0
 
 
 def test_a_model_of_this_package_is_checked_without_any_setting(tmp_path: Path) -> None:
