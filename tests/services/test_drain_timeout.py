@@ -264,9 +264,8 @@ def test_a_second_signal_ends_a_worker_at_once(
     running.wait_until_done()
     take_away(own_redis)
     running.publish(300)
-    running.wait_until_done()
-    worker.signal(signal.SIGTERM)
     running.wait_for_log(worker, "livestep.store: Redis at")
+    worker.signal(signal.SIGTERM)
     # When it is told again
     worker.signal(signal.SIGINT)
     assert worker.wait(10) == 130

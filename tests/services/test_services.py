@@ -24,6 +24,25 @@ from tests.helpers import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
+    """Kafka and Redis of this module's own: a broker with the topics of all tests starts slowly."""
+    with local_services(tmp_path_factory.mktemp("services")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bootstrap_servers(services: LocalServices) -> str:
+    """Address of that Kafka."""
+    return services.bootstrap_servers
+
+
+@pytest.fixture(scope="module")
+def redis_url(services: LocalServices) -> str:
+    """Address of that Redis."""
+    return services.redis_url
+
+
 def send(services: LocalServices, topic: str, value: bytes) -> None:
     """Write one record in one transaction."""
     producer = Producer(
