@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,6 +32,18 @@ def bootstrap_servers_option(function: F) -> F:
 
 def _bootstrap_servers() -> str:
     return read_variables(os.environ).get("LIVESTEP_BOOTSTRAP_SERVERS") or _LOCAL_BROKER
+
+
+class InputFile(click.File):
+    """A file to read; `-` is standard input, if it is open."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Open the file."""
+        if value == "-" and sys.stdin is None:
+            self.fail("standard input is closed.", parameter, context)
+        return super().convert(value, parameter, context)
 
 
 class Number(click.FloatRange):

@@ -8,7 +8,12 @@ from typing import Any, BinaryIO, Literal
 
 import click
 
-from pipeline.commands.options import bootstrap_servers_option, codec_option
+from pipeline.commands.options import (
+    InputFile,
+    Number,
+    bootstrap_servers_option,
+    codec_option,
+)
 from pipeline.exit_codes import ExitCode, exit_codes_help
 
 
@@ -23,7 +28,7 @@ from pipeline.exit_codes import ExitCode, exit_codes_help
         ExitCode.TERMINATED,
     )
 )
-@click.argument("file", type=click.File("rb"), metavar="FILE.csv|.jsonl|-")
+@click.argument("file", type=InputFile("rb"), metavar="FILE.csv|.jsonl|-")
 @click.option("--topic", required=True, help="Where to; must exist.")
 @click.option(
     "--key",
@@ -97,7 +102,8 @@ from pipeline.exit_codes import ExitCode, exit_codes_help
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
-    help="File for the rows that are left out, with line and reason; replaced.",
+    help="File for the rows that are left out, with line and reason; replaced, but with --skip "
+    "added to.",
 )
 @click.option(
     "--format",
@@ -107,9 +113,9 @@ from pipeline.exit_codes import ExitCode, exit_codes_help
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0.001, 1e9),
     metavar="EVENTS_PER_S",
-    help="No faster than this.  [default: as fast as it goes]",
+    help="No faster than this, from 0.001 on.  [default: as fast as it goes]",
 )
 @codec_option
 @bootstrap_servers_option

@@ -9,6 +9,7 @@
     expiry.py       which events Kafka would soon delete
     sender.py       records to the broker, and what became of each
     position.py     how far it has come, as --skip takes it
+    rejects.py      the file of rows that are left out
     publication.py  one run: bad rows, refusals, signals, the report
     interrupts.py   signals between two rows
     setup.py        from options and broker to columns, values and limits

@@ -76,7 +76,7 @@ class TopicLimits:
             raise ValueError(
                 f"the timestamp is {timestamp_ms}: Kafka's times begin after 1970-01-01T00:00:00Z"
             )
-        shown = _shown(timestamp_ms)
+        shown = shown_time(timestamp_ms)
         if timestamp_ms > _INT64_MAX:
             raise ValueError(f"the timestamp {shown} is beyond 64 bits")
         ahead_ms = timestamp_ms - self.clock_ms()
@@ -115,7 +115,8 @@ def _varint_bytes(number: int) -> int:
     return max((2 * number).bit_length() + 6, 7) // 7
 
 
-def _shown(timestamp_ms: int) -> str:
+def shown_time(timestamp_ms: int) -> str:
+    """Write an event time as a number and as a date."""
     try:
         moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
 
-import orjson
 from rich.console import Console
 
-from pipeline.errors import BrokerError, OutputError
+from pipeline.errors import BrokerError
 from pipeline.publishing.columns import BadRow, EventRecord
 from pipeline.publishing.expiry import Expiry
 from pipeline.publishing.files import LineError
 from pipeline.publishing.interrupts import Interrupts
+from pipeline.publishing.limits import shown_time
 from pipeline.publishing.position import Position
+from pipeline.publishing.rejects import Rejects
 from pipeline.publishing.sender import (
     DeliveryFailedError,
     RecordSender,
@@ -40,14 +40,14 @@ class Course:
         topic: Where to.
         is_skipping_errors: Whether bad rows are left out; else the first one is the end.
         rate: Events a second at most; None for as fast as it goes.
-        rejects: Takes a JSON line for each row that is left out.
+        rejects: Takes the rows that are left out.
     """
 
     name: str
     topic: str
     is_skipping_errors: bool = False
     rate: float | None = None
-    rejects: IO[bytes] | None = None
+    rejects: Rejects | None = None
 
 
 class Publication:
@@ -63,6 +63,7 @@ class Publication:
 
     Attributes:
         left_out_count: Rows that were left out.
+        row_count: Number of the last row that was looked at.
     """
 
     def __init__(
@@ -75,17 +76,23 @@ class Publication:
         expiry: Expiry,
     ) -> None:
         self.left_out_count = 0
+        self.row_count = 0
         self._course = course
         self._position = position
         self._sender = sender
         self._interrupts = interrupts
         self._console = console
         self._expiry = expiry
-        self._row_count = 0
         self._sent_count = 0
         self._started_s = time.monotonic()
         self._is_refused = False
         self._is_whole = False
+        self._is_time_doubtful = False
+
+    @property
+    def is_skip_beyond_end(self) -> bool:
+        """Whether more rows were to be left out than there are."""
+        return self._is_whole and self._position.row_count > self.row_count
 
     def run(self, records: Iterator[EventRecord | BadRow]) -> None:
         """Send records, and say in any case how far it has come.
@@ -113,20 +120,37 @@ class Publication:
 
     def _send_all(self, records: Iterator[EventRecord | BadRow]) -> None:
         for record in records:
+            self._begin()
             self._interrupts.check()
             if self._position.has_done(record):
-                self._row_count = record.number
+                self.row_count = record.number
                 continue
             if isinstance(record, BadRow):
                 self._leave_out(record)
-                self._row_count = record.number
+                self.row_count = record.number
                 continue
+            if record.is_time_doubtful and not self._is_time_doubtful:
+                self._doubt(record)
             self._pace()
-            self._row_count = record.number
+            self.row_count = record.number
             self._expiry.note_sent(record.line, record.timestamp_ms)
             self._deliver(lambda record=record: self._sender.send(record))  # type: ignore[misc]
             self._sent_count += 1
+        self._begin()
         self._deliver(self._sender.flush)
+
+    def _begin(self) -> None:
+        if self._course.rejects is not None:
+            self._course.rejects.begin()
+
+    def _doubt(self, record: EventRecord) -> None:
+        """Ask once whether times are what they should be."""
+        self._is_time_doubtful = True
+        self._console.print(
+            f"warning: line {record.line}: the timestamp {shown_time(record.timestamp_ms or 0)} is "
+            "before 1980 (are these milliseconds?)",
+            soft_wrap=True,
+        )
 
     def _deliver(self, send: Callable[[], None]) -> None:
         """Send; what the broker refuses is left out, or the end."""
@@ -162,17 +186,7 @@ class Publication:
             whose = "" if row.key is None else f" (key {row.key!r})"
             self._console.print(f"left out: line {row.line}{whose}: {row.reason}", soft_wrap=True)
         if self._course.rejects is not None:
-            members = {"row": row.number, "line": row.line, "key": row.key, "reason": row.reason}
-            shown = {
-                name: text.encode("utf-8", "backslashreplace").decode()
-                if isinstance(text, str)
-                else text
-                for name, text in members.items()
-            }
-            try:
-                self._course.rejects.write(orjson.dumps(shown) + b"\n")
-            except OSError as error:
-                raise OutputError(f"--rejects can't be written: {error.strerror}") from error
+            self._course.rejects.write(row)
 
     def _pace(self) -> None:
         """Wait until the next event may be sent, measured from the first."""
@@ -198,21 +212,18 @@ class Publication:
             if self.left_out_count > SHOWN_ROWS_MAX:
                 text += f", {SHOWN_ROWS_MAX} of them shown"
         position = self._position.after(
-            self._row_count, sender.undelivered, sender.delivered_number_max
+            self.row_count, sender.undelivered, sender.delivered_number_max
         )
-        if self._is_whole:
+        if self.is_skip_beyond_end:
+            text += f"; {course.name} has only {rows_text(self.row_count)}"
+        elif self._is_whole:
             text += (
-                f"; all {self._row_count:,} rows are done: --skip {position} continues after them"
+                f"; all {self.row_count:,} rows are done: --skip {position} continues after them"
             )
         else:
             text += f"; not all rows are done: --skip {position} continues from here"
         self._console.print(text, soft_wrap=True)
         self._expiry.report()
-        if self._is_whole and position.row_count > self._row_count:
-            self._console.print(
-                f"note: --skip is more than the {self._row_count:,} rows of {course.name}",
-                soft_wrap=True,
-            )
         if unanswered := sender.unanswered:
             lines = [record.line for record in unanswered]
             self._console.print(
@@ -221,3 +232,13 @@ class Publication:
                 f"{position} sends them again",
                 soft_wrap=True,
             )
+
+
+def rows_text(count: int) -> str:
+    """Write a number of rows.
+
+    Example:
+        >>> rows_text(1), rows_text(1_000)
+        ('1 row', '1,000 rows')
+    """
+    return f"{count:,} row{'' if count == 1 else 's'}"

@@ -7,21 +7,22 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.errors import OutputError
 from pipeline.exit_codes import ExitCode
 from pipeline.publishing.columns import EventColumns, with_ends
 from pipeline.publishing.expiry import Expiry
 from pipeline.publishing.interrupts import Interrupted, Interrupts
 from pipeline.publishing.position import Position
-from pipeline.publishing.publication import Course, Publication
+from pipeline.publishing.publication import Course, Publication, rows_text
+from pipeline.publishing.rejects import Rejects
 from pipeline.publishing.sender import RecordSender
 from pipeline.publishing.setup import Source, find_target, open_source
+from pipeline.topic_names import check_topic_name
 
 #: The progress bar moves after so many lines.
 _PROGRESS_LINES = 500
@@ -53,14 +54,17 @@ def publish_file(
     Raises:
         EngineError: If it ends early, but for a signal.
     """
+    check_topic_name(topic, "--topic")
     console = Console(stderr=True, highlight=False, markup=False)
     interrupts = Interrupts()
     path = getattr(file, "name", "-")
     name = "standard input" if path in _STANDARD_INPUT else path
     file_format = file_format or _format_by_name(path)
     try:
-        with interrupts.caught(), _rejects(rejects) as rejects_file, _progress(console) as bar:
-            lines = _shown_lines(file, interrupts.each(file), bar)
+        with interrupts.caught(), contextlib.ExitStack() as stack:
+            rejects_file = None if rejects is None else stack.enter_context(Rejects(rejects, file))
+            bar = stack.enter_context(_progress(console))
+            lines = _shown_lines(file, interrupts.each(_readable(file, name)), bar)
             source = open_source(lines, name, file_format, columns, model, codec)
             left_out_count = _send(
                 source,
@@ -106,34 +110,29 @@ def _send(
         target.settings,
         lambda text: console.print(f"warning: {text}", soft_wrap=True),
     )
+    if course.rejects is not None:
+        course.rejects.open(position.row_count)
     publication = Publication(course, position, sender, interrupts, console, expiry)
     publication.run(records)
+    if publication.is_skip_beyond_end:
+        raise click.BadParameter(
+            f"{course.name} has {rows_text(publication.row_count)}: --skip {publication.row_count} "
+            f"is after the last one, --skip {skip} is of another file",
+            param_hint="--skip",
+        )
     return publication.left_out_count
 
 
-@contextlib.contextmanager
-def _rejects(path: Path | None) -> Iterator[IO[bytes] | None]:
-    """Open the file of rejects, if there is one.
+def _readable(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """Give the file's lines.
 
     Raises:
-        click.BadParameter: If it can't be opened.
-        OutputError: If it can't be written.
+        click.UsageError: If it can't be read: a directory, or a stream that is closed.
     """
-    if path is None:
-        yield None
-        return
     try:
-        file = path.open("wb")
+        yield from file
     except OSError as error:
-        problem = f"{path}: {error.strerror}"
-        raise click.BadParameter(problem, param_hint="--rejects") from error
-    try:
-        yield file
-    finally:
-        try:
-            file.close()
-        except OSError as error:
-            raise OutputError(f"--rejects {path} can't be written: {error.strerror}") from error
+        raise click.UsageError(f"{name} can't be read: {error.strerror or error}") from error
 
 
 def _progress(console: Console) -> Progress:

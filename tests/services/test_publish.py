@@ -498,6 +498,35 @@ def test_a_skip_that_cant_be_read_is_wrong_usage(
     assert "--skip" in done.stderr
 
 
+def test_a_skip_beyond_the_end_of_the_file_is_wrong_usage_and_names_the_end(
+    publish: Publish, topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("k,n\na,1\n")
+    done = publish(file, "--topic", topic, "--key", "k", "--skip", "5")
+    assert done.returncode == 2
+    assert "rows.csv has only 1 row" in done.stderr
+    assert "--skip 1 is after the last one" in done.stderr
+
+
+def test_rejects_stay_until_rows_are_sent_and_are_added_to_by_a_skip(
+    publish: Publish, topic: str, tmp_path: Path
+) -> None:
+    file, rejects = tmp_path / "rows.csv", tmp_path / "rejects.jsonl"
+    file.write_text("k,n\na,1,2\nb,2\nc\n")
+    rejects.write_text('{"row":1}\n')
+    options = ["--key", "k", "--on-error", "skip", "--rejects", str(rejects)]
+    done = publish(file, "--topic", f"{topic}-missing", *options)
+    assert (done.returncode, rejects.read_text()) == (3, '{"row":1}\n')
+    done = publish(file, "--topic", topic, *options, "--skip", "1")
+    assert done.returncode == 1
+    first, second = rejects.read_text().splitlines()
+    assert first == '{"row":1}'
+    assert second.startswith('{"row":3,')
+    done = publish(file, "--topic", topic, *options)
+    assert [line[:8] for line in rejects.read_text().splitlines()] == ['{"row":1', '{"row":3']
+
+
 def test_a_broker_that_is_killed_and_comes_back_has_each_record_once(
     services: LocalServices, topic: str
 ) -> None:

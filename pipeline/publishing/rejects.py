@@ -1,0 +1,145 @@
+"""The file of rows that are left out: one JSON line each, and none twice."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO, Self
+
+import click
+import orjson
+
+from pipeline.errors import OutputError
+from pipeline.publishing.columns import BadRow
+
+_OPTION = "--rejects"
+
+
+class Rejects:
+    """Takes the rows that are left out; what the file has stays there until `begin`.
+
+    Args:
+        path: Of the file.
+        source: The file that is published, which may not be the same one.
+
+    Raises:
+        click.BadParameter: If it is the same one, by whatever name, or can't be a file.
+    """
+
+    def __init__(self, path: Path, source: BinaryIO) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._listed: frozenset[bytes] = frozenset()
+        self._is_replacing = False
+        if str(path) in ("-", "."):  # Path makes a dot of an empty text
+            raise click.BadParameter("the path of a file is needed", param_hint=_OPTION)
+        if _is_same(path, source):
+            raise click.BadParameter(f"{path} is the file that is published", param_hint=_OPTION)
+
+    def open(self, done_row_count: int) -> None:
+        """Open the file, to replace what it has, or to add to it where a publish goes on.
+
+        Args:
+            done_row_count: Rows that are done already, and whose rejects stay in the file.
+
+        Raises:
+            click.BadParameter: If it can't be opened, or added to.
+        """
+        try:
+            if done_row_count:
+                self._listed = self._listed_behind(done_row_count)
+            self._file = self._path.open("ab")
+            self._is_replacing = not done_row_count and self._path.is_file()
+        except OSError as error:
+            problem = f"{self._path}: {error.strerror}"
+            raise click.BadParameter(problem, param_hint=_OPTION) from error
+
+    def begin(self) -> None:
+        """Replace what the file has, now that the first row has shown that it can be read."""
+        if self._file is not None and self._is_replacing:
+            self._file.truncate(0)
+            self._is_replacing = False
+
+    def write(self, row: BadRow) -> None:
+        """Add a row, unless the publish that ended before has done so.
+
+        Raises:
+            OutputError: If it can't be written.
+        """
+        assert self._file is not None, "the file is opened before rows are left out"
+        line = orjson.dumps(
+            {
+                "row": row.number,
+                "line": row.line,
+                "key": None if row.key is None else _printable(row.key),
+                "reason": _printable(row.reason),
+            }
+        )
+        if line in self._listed:
+            return
+        try:
+            self._file.write(line + b"\n")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file.
+
+        Raises:
+            OutputError: If what was left to write can't be written.
+        """
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        except OSError as failure:
+            raise self._unwritable(failure) from failure
+
+    def _listed_behind(self, done_row_count: int) -> frozenset[bytes]:
+        """Read the rejects of rows that will come once more.
+
+        Raises:
+            click.BadParameter: If the file has something else.
+        """
+        if not self._path.is_file():
+            return frozenset()
+        listed = set()
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    is_behind = orjson.loads(line)["row"] > done_row_count
+                except (ValueError, TypeError, KeyError):
+                    raise click.BadParameter(
+                        f"{self._path}, line {number} is not a row that was left out: --skip adds "
+                        "to the rejects of the publish that ended before",
+                        param_hint=_OPTION,
+                    ) from None
+                if is_behind:
+                    listed.add(line.rstrip(b"\n"))
+        return frozenset(listed)
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"--rejects {self._path} can't be written: {error.strerror}")
+
+
+def _is_same(path: Path, source: BinaryIO) -> bool:
+    try:
+        status = path.stat()
+        is_same = os.path.samestat(status, os.fstat(source.fileno()))
+    except OSError:  # there is no such file yet, or the source has no descriptor
+        return False
+    return is_same and stat.S_ISREG(status.st_mode)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
