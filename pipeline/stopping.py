@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
@@ -13,6 +14,8 @@ from typing import Any, NoReturn, Self
 
 from pipeline.deadline import Deadline
 from pipeline.exit_codes import ExitCode
+
+_log = logging.getLogger("livestep.engine")
 
 #: Signals that drain a worker, and the exit code of one that is ended by them before it is drained.
 _CODES = {
@@ -42,6 +45,7 @@ class Stop:
 
     def __init__(self, timeout_s: float) -> None:
         self.deadline = Deadline(timeout_s)
+        self._timeout_s = timeout_s
         self.has_begun = asyncio.Event()
         self._timer = threading.Timer(timeout_s, self._end_late)
         self._timer.daemon = True
@@ -86,6 +90,11 @@ class Stop:
             _end(_CODES[number], f"ended at once by a second signal, {number.name}")
         self._is_signalled = True
         self.begin()
+        _log.info(
+            "%s: stopping within %g s; a second signal ends the worker at once",
+            number.name,
+            self._timeout_s,
+        )
 
     def _end_late(self) -> None:
         """End the process when the time is over: something still waits."""

@@ -266,6 +266,8 @@ def test_a_second_signal_ends_a_worker_at_once(
     running.publish(300)
     running.wait_for_log(worker, "livestep.store: Redis at")
     worker.signal(signal.SIGTERM)
+    # Signals that are pending together are not taken in the order in which they were sent.
+    running.wait_for_log(worker, "livestep.engine: SIGTERM: stopping within 300 s")
     # When it is told again
     worker.signal(signal.SIGINT)
     assert worker.wait(10) == 130
