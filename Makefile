@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # What writes the bill of materials and asks for weaknesses, apart: what it needs must not move ours.
 TOOLS := .livestep/tools
+# One process a core, each with a Kafka and a Redis of its own. A file's tests stay together: they share models and brokers.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast simulate chaos load endurance services bench experiment sbom audit \
@@ -19,10 +21,10 @@ demo: jars ## Watch a model predict live on real Kafka and Redis, and lose a wor
 	@$(BIN)/python -m deploy.demo
 
 test: lint jars ## Run everything that CI runs
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q $(PARALLEL)
 
 test-fast: lint ## Lint, types, doctests and unit tests: no services, some minutes
-	@$(BIN)/pytest -q -m "not services"
+	@$(BIN)/pytest -q $(PARALLEL) -m "not services"
 
 simulate: $(INSTALLED) ## The engine under faults from a seed: SEED=7 tells its story, SEEDS=10000 runs many
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) \
