@@ -18,7 +18,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: jars ## Watch a model predict live on real Kafka and Redis, and lose a worker
-	@$(BIN)/python -m deploy.demo
+	@$(BIN)/python -m livestep.deploy.demo
 
 test: lint jars ## Run everything that CI runs
 	@$(BIN)/pytest -q $(PARALLEL)
@@ -41,16 +41,16 @@ endurance: jars ## Half load for MINUTES=30: the slopes of memory, open files an
 	@$(BIN)/python -m tests.load endurance --minutes $(or $(MINUTES),30)
 
 services: jars ## Start Kafka and Redis, print their addresses, run until Ctrl-C
-	@$(BIN)/python -m deploy.services
+	@$(BIN)/python -m livestep.deploy.local.services
 
 bench: jars ## Measure speed, latency and memory, beside other systems (20 minutes)
 	@$(BIN)/python -m tests.bench
 
 experiment: $(INSTALLED) ## Compare six nets on the cook's weeks: tables and a plot (3 minutes)
-	@$(BIN)/python -m models.cook.experiment
+	@$(BIN)/python -m livestep.models.examples.cook.experiment
 
 sbom: $(INSTALLED) $(TOOLS)/.installed ## Write the bill of materials (CycloneDX): .livestep/sbom.json
-	@$(TOOLS)/bin/python -m deploy.sbom $(BIN)/python .livestep/sbom.json
+	@$(TOOLS)/bin/python -m livestep.deploy.sbom $(BIN)/python .livestep/sbom.json
 
 audit: $(TOOLS)/.installed ## Ask pypi.org whether a pinned package has a known weakness (needs the network)
 	@$(TOOLS)/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict || { \
@@ -76,7 +76,7 @@ prerequisites:
 	@$(PYTHON) deploy/prerequisites.py
 
 jars: $(INSTALLED)
-	@$(BIN)/python -m deploy.jars >/dev/null
+	@$(BIN)/python -m livestep.deploy.local.jars >/dev/null
 
 # Order-only: the prerequisites are checked every time, but never make the installation out of date.
 $(INSTALLED): pyproject.toml constraints.txt | prerequisites

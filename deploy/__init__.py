@@ -1,1 +1,1 @@
-"""Real Kafka and Redis on this machine, for the demo, the tests and the benchmark."""
+"""Kafka and Redis on this machine, the demo, and what an operator needs beside the worker."""

@@ -1,6 +1,6 @@
 """The bill of materials: every package of the environment, in CycloneDX, by `cyclonedx-py`.
 
-    .livestep/tools/bin/python -m deploy.sbom .venv/bin/python .livestep/sbom.json
+    .livestep/tools/bin/python -m livestep.deploy.sbom .venv/bin/python .livestep/sbom.json
 
 Works offline.  The tool checks its own output against the schema; here it is compared with
 `constraints.txt`, so that no package gets into the environment unpinned.

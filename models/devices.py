@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import nn
 
-from models.errors import ModelError
+from livestep.models.model_errors import ModelError
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.errors import ModelError
+from livestep.models.model_errors import ModelError
 
 
 def package_folder(package: str, missing: str) -> Path:

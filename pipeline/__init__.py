@@ -1,30 +1,16 @@
-"""Live predictions for every key of a Kafka topic: the engine, and the clients beside it.
+"""The worker, the clients, and the commands: events in, predictions out, for every key of a topic.
 
-The names below import their module when they are first used, so that a client loads neither torch
-nor Faust nor Redis.
+Each room imports from the rooms below it only:
+
+    commands/     the command line: one module per command
+    app.py        puts a worker together from its settings
+    memory/       Kafka and Redis replaced by objects in this process, for tests
+    audit/        an independent check of an output topic against the offline unroll
+    publishing/   events from CSV and JSON Lines files
+    clients/      EventPublisher, PredictionReader, DeadLetterReader
+    kafka/        the log: consumer, transactions, administration, security
+    engine/       the cycle of a worker: takeover, recovery, saving, status
+    batch/        from records to arrays, through the model, to answers
+    state/        hidden states: in memory, as bytes, in Redis
+    process/      what a worker does as a process: signals, deadline, identity, streams
 """
-
-from typing import TYPE_CHECKING
-
-from models.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from pipeline.client import DeadLetterReader, EventPublisher, PredictionReader
-    from pipeline.records import DeadLetter, Prediction, Source
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "pipeline.client": ("DeadLetterReader", "EventPublisher", "PredictionReader"),
-            "pipeline.records": ("DeadLetter", "Prediction", "Source"),
-        },
-    )
-
-__all__ = [
-    "DeadLetter",
-    "DeadLetterReader",
-    "EventPublisher",
-    "Prediction",
-    "PredictionReader",
-    "Source",
-]

@@ -12,36 +12,37 @@ from typing import Any
 import mode
 import torch
 
-from models import LoadedModel, ModelError, choose_device, load_model
-from models.devices import device_of
-from models.rules import GAP_ENDS_MAX
-from pipeline.codec import codec_for
-from pipeline.cycle import Cycle
-from pipeline.deadline import Deadline
-from pipeline.defects import reported_defect
-from pipeline.engine import Engine
-from pipeline.errors import ConfigError, EngineError, StoppedError
-from pipeline.exit_codes import ExitCode
-from pipeline.identity import WorkerId
-from pipeline.log import Log
-from pipeline.no_store import NoStore
-from pipeline.pool import Pool
-from pipeline.retention import compaction_warning
-from pipeline.saver import Saver
-from pipeline.sessions import Sessions
-from pipeline.settings import Settings
-from pipeline.status import Meter
-from pipeline.stepping import Stepper
-from pipeline.stopping import Stop
-from pipeline.store import RedisStore, Store
-from pipeline.transport import KafkaLog
-from pipeline.transport.faust_transport import (
+from livestep.models.devices import choose_device, device_of
+from livestep.models.disk.model_directory import LoadedModel, load_model
+from livestep.models.model_errors import ModelError
+from livestep.models.sequences.rules import GAP_ENDS_MAX
+from livestep.pipeline.batch.codec import codec_for
+from livestep.pipeline.batch.sessions import Sessions
+from livestep.pipeline.batch.stepping import Stepper
+from livestep.pipeline.engine.cycle import Cycle
+from livestep.pipeline.engine.engine import Engine
+from livestep.pipeline.engine.log import Log
+from livestep.pipeline.engine.retention import compaction_warning
+from livestep.pipeline.engine.saver import Saver
+from livestep.pipeline.engine.status import Meter
+from livestep.pipeline.errors import ConfigError, EngineError, StoppedError
+from livestep.pipeline.exit_codes import ExitCode
+from livestep.pipeline.kafka.faust_transport import (
     Delivery,
     DeliverySchema,
     EngineApp,
     EngineThread,
     Transport,
 )
+from livestep.pipeline.kafka.kafka_log import KafkaLog
+from livestep.pipeline.process.deadline import Deadline
+from livestep.pipeline.process.defects import reported_defect
+from livestep.pipeline.process.identity import WorkerId
+from livestep.pipeline.process.stopping import Stop
+from livestep.pipeline.settings import Settings
+from livestep.pipeline.state.no_store import NoStore
+from livestep.pipeline.state.pool import Pool
+from livestep.pipeline.state.store import RedisStore, Store
 
 _log = logging.getLogger("livestep.worker")
 

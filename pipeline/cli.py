@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from models.errors import ModelError
-from pipeline.defects import reported_defect
-from pipeline.errors import EngineError, ReaderGoneError
-from pipeline.exit_codes import ExitCode, exit_codes_help
-from pipeline.settings import Settings
-from pipeline.standard_streams import guarded_streams
+from livestep.models.model_errors import ModelError
+from livestep.pipeline.errors import EngineError, ReaderGoneError
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.process.defects import reported_defect
+from livestep.pipeline.process.standard_streams import guarded_streams
+from livestep.pipeline.settings import Settings
 
 #: Where each command is, but for the worker's: the module within `pipeline.commands`, and its name.
 _COMMANDS = {
@@ -43,7 +43,7 @@ class _LazyGroup(click.Group):
             return super().get_command(context, name)
         module, attribute = _COMMANDS[name]
         command: click.Command = getattr(
-            importlib.import_module(f"pipeline.commands.{module}"), attribute
+            importlib.import_module(f"livestep.pipeline.commands.{module}"), attribute
         )
         return command
 
@@ -104,7 +104,9 @@ def worker(verbose: bool, **flags: Any) -> None:
     librdkafka option as LIVESTEP_KAFKA_... (LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4). With _FILE behind
     its name a variable names a file whose content is the value (LIVESTEP_REDIS_PASSWORD_FILE).
     """
-    from pipeline.app import run_worker  # torch and Faust take seconds that --help need not wait
+    from livestep.pipeline.app import (
+        run_worker,  # torch and Faust take seconds that --help need not wait
+    )
 
     set_up_logging(verbose)
     run_worker(Settings.from_environment(**flags))

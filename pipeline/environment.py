@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from pipeline.errors import ConfigError
+from livestep.pipeline.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "LIVESTEP_"
 

@@ -24,7 +24,7 @@ Errors of the client libraries are translated where they are called, and nowhere
 
 from __future__ import annotations
 
-from pipeline.exit_codes import ExitCode
+from livestep.pipeline.exit_codes import ExitCode
 
 
 class EngineError(Exception):

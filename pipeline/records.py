@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.errors import DecodeError
+from livestep.pipeline.errors import DecodeError
 
 #: Topic, partition and offset of the event that a record is the answer to, as `Source` writes it.
 SOURCE_HEADER = "source"
@@ -28,7 +28,7 @@ STEP_HEADER = "step"
 #: Of a generated sequence's last record: how it came to its end.
 FINISH_HEADER = "finish"
 
-#: Values of `FINISH_HEADER`, in the order of `pipeline.generating`: the sequence goes on (and has
+#: Values of `FINISH_HEADER`, in the order of `batch.generating`: the sequence goes on (and has
 #: no such header); the model gave its stop label; the bound was reached.
 FINISHES = (b"", b"stop", b"steps-max")
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.environment import (
+from livestep.pipeline.environment import (
     ENVIRONMENT_PREFIX,
     RedisCredentials,
     Secret,
@@ -24,9 +24,9 @@ from pipeline.environment import (
     read_variables,
     split_credentials,
 )
-from pipeline.errors import ConfigError
-from pipeline.records import dead_letter_topic
-from pipeline.topic_names import check_topic_name
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.records import dead_letter_topic
+from livestep.pipeline.topic_names import check_topic_name
 
 
 def _setting(

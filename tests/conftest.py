@@ -18,9 +18,9 @@ import pytest
 import redis
 from kafka import KafkaAdminClient
 
-from deploy.jars import DATA_ROOT
-from deploy.process import orderly_termination
-from deploy.services import LocalServices, local_services
+from livestep.deploy.local.child_process import orderly_termination
+from livestep.deploy.local.jars import DATA_ROOT
+from livestep.deploy.local.services import LocalServices, local_services
 
 SERVICES_TESTS = Path(__file__).parent / "services"
 

@@ -15,11 +15,10 @@ aside. `cook/` is the sixth, whose data never end.
 
 from typing import TYPE_CHECKING
 
-from models.lazy_names import lazy_names
+from livestep.models.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from models.examples.catalogue import EXAMPLES
-    from models.examples.example import (
+    from livestep.models.examples.base import (
         Answers,
         Example,
         ExampleEvent,
@@ -27,12 +26,13 @@ if TYPE_CHECKING:
         TrainedExample,
         offline_answers,
     )
+    from livestep.models.examples.catalogue import EXAMPLES
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "models.examples.catalogue": ("EXAMPLES",),
-            "models.examples.example": (
+            "livestep.models.examples.catalogue": ("EXAMPLES",),
+            "livestep.models.examples.base": (
                 "Answers",
                 "Example",
                 "ExampleEvent",

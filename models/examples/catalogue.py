@@ -1,7 +1,7 @@
 """All examples by their names."""
 
-from models.examples import digits, names, purchases, spelling, vowels
-from models.examples.example import Example
+from livestep.models.examples import digits, names, purchases, spelling, vowels
+from livestep.models.examples.base import Example
 
 #: All examples by the name that the command `livestep example` takes.
 EXAMPLES: dict[str, Example] = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from models.examples.example import (
+from livestep.models.examples.base import (
     Answers,
     Example,
     ExampleEvent,
@@ -26,11 +26,11 @@ from models.examples.example import (
     parted,
     right_share,
 )
-from models.examples.training import fit, fold_scale, label_loss, shuffled
-from models.fields import Category, Number
-from models.nets import FullyConnected, Glimpses
-from models.rules import SequenceRules
-from models.seeding import one_thread, seeded
+from livestep.models.examples.training import fit, fold_scale, label_loss, shuffled
+from livestep.models.fields.named_fields import Category, Number
+from livestep.models.nets.nets import FullyConnected, Glimpses
+from livestep.models.seeding import one_thread, seeded
+from livestep.models.sequences.rules import SequenceRules
 
 ROWS, ROW_SIZE = 8, 8
 DIGITS = tuple("0123456789")

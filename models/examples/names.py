@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.cells import GRU
-from models.examples.example import (
+from livestep.models.examples.base import (
     SPLIT_SEED,
     Answers,
     Example,
@@ -35,12 +34,13 @@ from models.examples.example import (
     first_keys,
     mixed,
 )
-from models.examples.training import fit, label_loss, shuffled
-from models.feedback import FedBack
-from models.fields import Category, encode, total_width
-from models.forcing import teacher_forced
-from models.rules import Feedback, Generation, SequenceRules
-from models.seeding import one_thread, seeded
+from livestep.models.examples.training import fit, label_loss, shuffled
+from livestep.models.fields.named_fields import Category, encode, total_width
+from livestep.models.nets.cells import GRU
+from livestep.models.seeding import one_thread, seeded
+from livestep.models.sequences.feedback import FedBack
+from livestep.models.sequences.forcing import teacher_forced
+from livestep.models.sequences.rules import Feedback, Generation, SequenceRules
 
 GENDERS = ("female", "male")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")

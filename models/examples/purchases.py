@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.cells import GRU
-from models.examples.example import (
+from livestep.models.examples.base import (
     Answers,
     Example,
     ExampleEvent,
@@ -31,10 +30,11 @@ from models.examples.example import (
     parted,
     right_share,
 )
-from models.examples.training import fit, fold_scale, label_loss, shuffled
-from models.fields import Category, Number
-from models.rules import SequenceRules
-from models.seeding import one_thread, seeded
+from livestep.models.examples.training import fit, fold_scale, label_loss, shuffled
+from livestep.models.fields.named_fields import Category, Number
+from livestep.models.nets.cells import GRU
+from livestep.models.seeding import one_thread, seeded
+from livestep.models.sequences.rules import SequenceRules
 
 #: Within so many days a customer has to come back.
 BACK_DAYS = 90

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.examples.example import (
+from livestep.models.examples.base import (
     Answers,
     Example,
     ExampleEvent,
@@ -28,11 +28,11 @@ from models.examples.example import (
     mixed,
     parted,
 )
-from models.examples.training import fit, label_loss
-from models.fields import Category
-from models.nets import EncoderDecoder
-from models.rules import Feedback, Generation, SequenceRules
-from models.seeding import one_thread, seeded
+from livestep.models.examples.training import fit, label_loss
+from livestep.models.fields.named_fields import Category
+from livestep.models.nets.nets import EncoderDecoder
+from livestep.models.seeding import one_thread, seeded
+from livestep.models.sequences.rules import Feedback, Generation, SequenceRules
 
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 LETTERS_MIN, LETTERS_MAX = 3, 6

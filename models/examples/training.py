@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.examples.example import Progress
+from livestep.models.examples.base import Progress
 
 GRADIENT_NORM_MAX = 1.0
 WEIGHT_DECAY = 0.01

@@ -13,14 +13,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from models.errors import ModelError
-from pipeline.errors import ConfigError, EngineError
-from pipeline.exit_codes import ExitCode, exit_codes_help
-from pipeline.partitioners import judge_placement
-from pipeline.settings import Settings
+from livestep.models.model_errors import ModelError
+from livestep.pipeline.errors import ConfigError, EngineError
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.kafka.partitioners import judge_placement
+from livestep.pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from pipeline.batch import Offset, Record
+    from livestep.pipeline.types import Offset, Record
 
 
 @click.command(
@@ -117,7 +117,8 @@ def _tests(settings: Settings) -> list[CheckItem]:
 
 
 def _check_model(settings: Settings) -> str:
-    from models import choose_device, load_model
+    from livestep.models.devices import choose_device
+    from livestep.models.disk.model_directory import load_model
 
     device = choose_device(settings.device)
     model = load_model(settings.model, str(device), settings.allowed_packages)
@@ -125,8 +126,8 @@ def _check_model(settings: Settings) -> str:
 
 
 def _check_kafka(settings: Settings) -> str:
-    from pipeline.transport.admin import Admin
-    from pipeline.transport.options import client_options
+    from livestep.pipeline.kafka.admin import Admin
+    from livestep.pipeline.kafka.client_options import client_options
 
     Admin(client_options(settings)).check_brokers()
     return f"{settings.bootstrap_servers} answers"
@@ -141,8 +142,8 @@ class _InputLog:
 
     def check_topics(self) -> str | Caution:
         """Look for the topics, and learn where the input begins and ends."""
-        from pipeline.retention import compaction_warning
-        from pipeline.transport import KafkaLog
+        from livestep.pipeline.engine.retention import compaction_warning
+        from livestep.pipeline.kafka.kafka_log import KafkaLog
 
         log = KafkaLog(self._settings, "check")
         try:
@@ -158,8 +159,8 @@ class _InputLog:
 
     def check_beginning(self) -> str | Caution:
         """Look whether the log still has what a first run of the group would read."""
-        from pipeline.retention import missing_beginning, retention_of
-        from pipeline.transport import KafkaLog
+        from livestep.pipeline.engine.retention import missing_beginning, retention_of
+        from livestep.pipeline.kafka.kafka_log import KafkaLog
 
         settings = self._settings
         if settings.auto_offset_reset != "earliest":
@@ -180,7 +181,7 @@ class _InputLog:
 
     @cached_property
     def _recent(self) -> list[Record]:
-        from pipeline.transport.recent import read_recent
+        from livestep.pipeline.kafka.recent import read_recent
 
         return read_recent(self._settings, self._bounds)
 
@@ -196,10 +197,10 @@ class _InputLog:
 
     def check_events(self) -> str | Caution:
         """Read records as the worker does, and count what would be dead letters."""
-        from models.reading import read_description
-        from pipeline.batch import pack
-        from pipeline.codec import codec_for
-        from pipeline.status import are_mostly_dead, describe_dead_letters
+        from livestep.models.disk.reading import read_description
+        from livestep.pipeline.batch.codec import codec_for
+        from livestep.pipeline.batch.packing import pack
+        from livestep.pipeline.engine.status import are_mostly_dead, describe_dead_letters
 
         settings, records = self._settings, self._recent
         if not records:
@@ -223,8 +224,8 @@ class _InputLog:
 
 
 def _check_transactions(settings: Settings) -> str:
-    from pipeline.transport.options import producer_options
-    from pipeline.transport.transaction import Transactions
+    from livestep.pipeline.kafka.client_options import producer_options
+    from livestep.pipeline.kafka.transaction import Transactions
 
     if settings.guarantee != "exactly-once":
         return "not asked for (at least once)"
@@ -237,7 +238,7 @@ def _check_transactions(settings: Settings) -> str:
 
 
 def _check_redis(settings: Settings) -> str:
-    from pipeline.redis_connection import RedisConnection
+    from livestep.pipeline.state.redis_connection import RedisConnection
 
     connection = RedisConnection(
         settings.redis_url, wait_s=0.0, credentials=settings.redis_credentials

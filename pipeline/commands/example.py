@@ -12,12 +12,12 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models.examples import SUMMARIES
-from models.rules import MARKS
-from pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.models.examples import SUMMARIES
+from livestep.models.sequences.rules import MARKS
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
 
 if TYPE_CHECKING:
-    from models.examples import ExampleEvent
+    from livestep.models.examples import ExampleEvent
 
 #: Members of a line that are not the event's own.
 KEY_MEMBER, TIME_MEMBER = "key", "time"
@@ -57,8 +57,10 @@ aeon.
 @click.option("--seed", default=0, show_default=True, help="Of weights, order and mixing.")
 def example(name: str, model: Path, events: Path, seed: int) -> None:
     """Do what `_HELP` says."""
-    from models import save_model  # torch takes seconds that --help need not wait for
-    from models.examples import EXAMPLES
+    from livestep.models.disk.model_directory import (
+        save_model,  # torch takes seconds that --help need not wait for
+    )
+    from livestep.models.examples import EXAMPLES
 
     chosen = EXAMPLES[name]
     console = Console(highlight=False, soft_wrap=True, markup=False)

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
-    from models import Field
+    from livestep.models.fields.field_types import Field
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +55,7 @@ def read_fields(text: str, option: str) -> list[Field]:
         [Number(name='wind', size=1, optional=False),
          Category(name='dish', values=('1', '2'), optional=True, encoding='one-hot')]
     """
-    from models import Category, Field, Number
+    from livestep.models.fields.field_types import Category, Field, Number
 
     try:
         if text.lstrip().startswith("["):

@@ -12,16 +12,17 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.field_options import F, fields_options, read_fields
-from pipeline.commands.options import codec_option
-from pipeline.commands.starter import write_starter
-from pipeline.errors import ConfigError
-from pipeline.exit_codes import ExitCode, exit_codes_help
-from pipeline.settings import split_names
+from livestep.pipeline.commands.field_options import F, fields_options, read_fields
+from livestep.pipeline.commands.shared_options import codec_option
+from livestep.pipeline.commands.starter import write_starter
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.settings import split_names
 
 # torch takes seconds that --help need not wait: models are imported by the commands that need them.
 if TYPE_CHECKING:
-    from models import Field, StepModel
+    from livestep.models.contract import StepModel
+    from livestep.models.fields.field_types import Field
 
 #: What --time-axis takes.
 _TIME_AXES: Final[Mapping[str, Literal[0, 1]]] = {"0": 0, "1": 1}
@@ -77,8 +78,10 @@ def check_command(
     """
     import torch
 
-    from models import ModelError, choose_device, load_model
-    from models.check_report import report
+    from livestep.models.checks.check_report import report
+    from livestep.models.devices import choose_device
+    from livestep.models.disk.model_directory import load_model
+    from livestep.models.model_errors import ModelError
 
     fields: Sequence[Field] | None
     if ":" in target and not Path(target).is_dir():
@@ -169,12 +172,19 @@ def import_command(
     """
     import msgspec
 
-    from models import ModelError, SequenceRules, save_program
-    from models.batch_sizes import batch_sizes
-    from models.file_kinds import program_kind
-    from models.program_reading import Program
-    from models.program_states import choose_states, find_time_axis, key_axes, read_state_shape
-    from models.programs import check_program_allowed
+    from livestep.models.disk.model_directory import save_program
+    from livestep.models.foreign.batch_sizes import batch_sizes
+    from livestep.models.foreign.file_kinds import program_kind
+    from livestep.models.foreign.program_reading import Program
+    from livestep.models.foreign.program_states import (
+        choose_states,
+        find_time_axis,
+        key_axes,
+        read_state_shape,
+    )
+    from livestep.models.foreign.programs import check_program_allowed
+    from livestep.models.model_errors import ModelError
+    from livestep.models.sequences.rules import SequenceRules
 
     try:
         read_rules = msgspec.json.decode(rules, type=SequenceRules)
@@ -241,11 +251,12 @@ def _class_model(
     """Make a class's model with random weights."""
     import torch
 
-    from models import ModelError, StepModel, total_width
-    from models.class_imports import build_module, import_class
-    from models.description import SIZE_MAX
-    from models.field_types import is_index
-    from models.user_classes import AdaptedModel, Naming
+    from livestep.models.contract import StepModel
+    from livestep.models.disk.description import SIZE_MAX
+    from livestep.models.fields.field_types import is_index, total_width
+    from livestep.models.foreign.class_imports import build_module, import_class
+    from livestep.models.foreign.user_classes import AdaptedModel, Naming
+    from livestep.models.model_errors import ModelError
 
     kind = import_class(path, [path.partition(":")[0]])
     module = build_module(kind, sizes)

@@ -8,18 +8,18 @@ from typing import Any, Literal, TypeVar
 import click
 import orjson
 
-from pipeline.client import (
+from livestep.pipeline.clients.readers import (
     DeadLetter,
     DeadLetterReader,
     Prediction,
     PredictionReader,
     TopicReader,
 )
-from pipeline.commands.options import Number, bootstrap_servers_option, codec_option
-from pipeline.errors import ConfigError, DecodeError, MissingTopicError
-from pipeline.exit_codes import ExitCode, exit_codes_help
-from pipeline.records import DEAD_LETTER_SUFFIX, dead_letter_topic
-from pipeline.topic_names import check_topic_name
+from livestep.pipeline.commands.shared_options import Number, bootstrap_servers_option, codec_option
+from livestep.pipeline.errors import ConfigError, DecodeError, MissingTopicError
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.records import DEAD_LETTER_SUFFIX, dead_letter_topic
+from livestep.pipeline.topic_names import check_topic_name
 
 _EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
 

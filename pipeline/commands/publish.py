@@ -8,13 +8,13 @@ from typing import Any, BinaryIO, Literal
 
 import click
 
-from pipeline.commands.options import (
+from livestep.pipeline.commands.shared_options import (
     InputFile,
     Number,
     bootstrap_servers_option,
     codec_option,
 )
-from pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
 
 
 @click.command(
@@ -144,8 +144,8 @@ def publish(
     acknowledged and the --skip that continues from there.
     """
     # librdkafka and rich take time that --help need not wait.
-    from pipeline.publishing.run import publish_file
-    from pipeline.publishing.setup import columns_of
+    from livestep.pipeline.publishing.publish_run import publish_file
+    from livestep.pipeline.publishing.setup import columns_of
 
     columns = columns_of(**column_options)
     codec_source = click.get_current_context().get_parameter_source("codec")

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from livestep.pipeline.errors import ConfigError
 
 _MY_MODEL = '''\
 """A model of your own: any torch.nn.Module with `initial_state` and `step`."""
@@ -51,7 +51,8 @@ from pathlib import Path
 import torch
 from my_model import Forecast, unroll
 
-from models import Number, save_model
+from livestep.models.fields.field_types import Number
+from livestep.models.disk.model_directory import save_model
 
 torch.manual_seed(0)
 model = Forecast(hidden_size=16)
@@ -81,7 +82,8 @@ _TEST = '''\
 import json
 from pathlib import Path
 
-from models import check_model, load_model
+from livestep.models.checks.trials import check_model
+from livestep.models.disk.model_directory import load_model
 
 HERE = Path(__file__).parent
 MODEL = load_model(HERE / "model", allowed_packages=["my_model"])

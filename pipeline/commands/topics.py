@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from pipeline.commands.options import bootstrap_servers_option
-from pipeline.errors import ConfigError
-from pipeline.exit_codes import ExitCode, exit_codes_help
-from pipeline.records import dead_letter_topic
-from pipeline.topic_copy import copy_topic
-from pipeline.topics import create_topics, describe_topics
+from livestep.pipeline.clients.topic_copy import copy_topic
+from livestep.pipeline.commands.shared_options import bootstrap_servers_option
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics
+from livestep.pipeline.records import dead_letter_topic
 
 _EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
 

@@ -13,7 +13,8 @@ Example:
 
     >>> import tempfile
     >>> import orjson
-    >>> from models import GRU, load_model, save_model
+    >>> from livestep import GRU, MemoryStore, load_model, memory_broker, run_to_end, save_model
+    >>> from livestep import start_worker
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     save_model(GRU(input_size=1, hidden_size=4, output_size=1), directory)
     ...     model = load_model(directory)
@@ -32,30 +33,3 @@ Example:
     >>> len(found), all(abs(a - b) < 1e-6 for a, b in zip(found, expected, strict=True))
     (6, True)
 """
-
-from pipeline.memory.broker import (
-    MemoryBroker,
-    MemoryGroup,
-    MemoryProducer,
-    MemoryRecord,
-    MemoryTransaction,
-)
-from pipeline.memory.log import MemoryLog, MemoryReplay
-from pipeline.memory.predict import predict_in_memory
-from pipeline.memory.store import MemoryStore
-from pipeline.memory.workers import memory_broker, run_to_end, start_worker
-
-__all__ = [
-    "MemoryBroker",
-    "MemoryGroup",
-    "MemoryLog",
-    "MemoryProducer",
-    "MemoryRecord",
-    "MemoryReplay",
-    "MemoryStore",
-    "MemoryTransaction",
-    "memory_broker",
-    "predict_in_memory",
-    "run_to_end",
-    "start_worker",
-]

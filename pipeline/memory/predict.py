@@ -7,15 +7,15 @@ from typing import Any
 
 import orjson
 
-from models import FieldError, LoadedModel
-from models.offline_log import read_event
-from pipeline.client import decode_float32, decode_json
-from pipeline.errors import DecodeError
-from pipeline.event_encoding import mark_headers
-from pipeline.log import Headers
-from pipeline.memory.broker import MemoryRecord
-from pipeline.memory.store import MemoryStore
-from pipeline.memory.workers import (
+from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.model_errors import FieldError
+from livestep.models.sequences.offline_log import read_event
+from livestep.pipeline.clients.event_encoding import mark_headers
+from livestep.pipeline.clients.readers import decode_float32, decode_json
+from livestep.pipeline.errors import DecodeError
+from livestep.pipeline.memory.memory_broker import MemoryRecord
+from livestep.pipeline.memory.memory_store import MemoryStore
+from livestep.pipeline.memory.memory_workers import (
     DEAD_LETTER_TOPIC,
     INPUT_TOPIC,
     OUTPUT_TOPIC,
@@ -23,13 +23,14 @@ from pipeline.memory.workers import (
     run_to_end,
     start_worker,
 )
-from pipeline.records import (
+from livestep.pipeline.records import (
     Prediction,
     key_bytes,
     key_text,
     read_dead_letter_headers,
     read_prediction_headers,
 )
+from livestep.pipeline.types import Headers
 
 Event = Mapping[str, Any] | bytes
 
@@ -61,7 +62,7 @@ def predict_in_memory(
 
     Example:
         >>> import tempfile
-        >>> from models import GRU, load_model, save_model
+        >>> from livestep import GRU, load_model, save_model
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     save_model(GRU(input_size=1, hidden_size=4, output_size=1), directory)
         ...     model = load_model(directory)

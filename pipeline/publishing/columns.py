@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.rules import MARKS
-from pipeline.event_encoding import mark_headers
-from pipeline.publishing.cells import (
+from livestep.models.sequences.rules import MARKS
+from livestep.pipeline.clients.event_encoding import mark_headers
+from livestep.pipeline.publishing.csv_cells import (
     Missing,
     flag_of,
     is_early,
@@ -16,9 +16,9 @@ from pipeline.publishing.cells import (
     mark_of,
     timestamp_ms_of,
 )
-from pipeline.publishing.files import LineError, Row
-from pipeline.publishing.values import Values
-from pipeline.records import key_bytes, key_text
+from livestep.pipeline.publishing.files import LineError, Row
+from livestep.pipeline.publishing.values import Values
+from livestep.pipeline.records import key_bytes, key_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from pipeline.kafka_tools import alter_command
-from pipeline.retention import limit_text
+from livestep.pipeline.engine.retention import limit_text
+from livestep.pipeline.kafka.kafka_tools import alter_command
 
 #: Keeps events of any age.
 _KEEPING = {"retention.ms": "-1"}

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import EngineError
-from pipeline.publishing.json_lines import read_object
+from livestep.pipeline.errors import EngineError
+from livestep.pipeline.publishing.json_lines import read_object
 
 #: A cell at most: more than the records of any usual topic.
 _CELL_CHARACTERS_MAX = 16 * 1024 * 1024

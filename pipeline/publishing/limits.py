@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.publishing.columns import EventRecord
+from livestep.pipeline.publishing.columns import EventRecord
 
 #: Bytes of a batch beside its records (message format 2).
 BATCH_OVERHEAD_BYTES = 61

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.publishing.columns import BadRow, EventRecord
+from livestep.pipeline.publishing.columns import BadRow, EventRecord
 
 _POSITION = re.compile(r"([0-9]{1,18})((?:,[0-9]{1,9}:[0-9]{1,18})*)")
 
@@ -90,6 +90,6 @@ class Position:
 
     def _partition(self, record: EventRecord) -> int:
         # Only after a failure: it imports kafka-python, which takes time.
-        from pipeline.partitioners import murmur2_partition
+        from livestep.pipeline.kafka.partitioners import murmur2_partition
 
         return murmur2_partition(record.key, self.partition_count)

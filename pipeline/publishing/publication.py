@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from pipeline.errors import BrokerError
-from pipeline.publishing.columns import BadRow, EventRecord
-from pipeline.publishing.expiry import Expiry
-from pipeline.publishing.files import LineError
-from pipeline.publishing.interrupts import Interrupts
-from pipeline.publishing.limits import shown_time
-from pipeline.publishing.position import Position
-from pipeline.publishing.rejects import Rejects
-from pipeline.publishing.sender import (
+from livestep.pipeline.errors import BrokerError
+from livestep.pipeline.publishing.columns import BadRow, EventRecord
+from livestep.pipeline.publishing.expiry import Expiry
+from livestep.pipeline.publishing.files import LineError
+from livestep.pipeline.publishing.interrupts import Interrupts
+from livestep.pipeline.publishing.limits import shown_time
+from livestep.pipeline.publishing.position import Position
+from livestep.pipeline.publishing.rejects import Rejects
+from livestep.pipeline.publishing.sender import (
     DeliveryFailedError,
     RecordSender,
     Refusal,
     SilenceError,
 )
-from pipeline.records import key_text
+from livestep.pipeline.records import key_text
 
 #: Rows left out that are shown; all of them are in the file of rejects.
 SHOWN_ROWS_MAX = 20

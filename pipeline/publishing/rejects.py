@@ -11,8 +11,8 @@ from typing import IO, BinaryIO, Self
 import click
 import orjson
 
-from pipeline.errors import OutputError
-from pipeline.publishing.columns import BadRow
+from livestep.pipeline.errors import OutputError
+from livestep.pipeline.publishing.columns import BadRow
 
 _OPTION = "--rejects"
 

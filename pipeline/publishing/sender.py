@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from pipeline.errors import ConfigError
-from pipeline.publishing.columns import EventRecord
-from pipeline.transport.codes import text_of
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.kafka.error_codes import text_of
+from livestep.pipeline.publishing.columns import EventRecord
 
 #: Records and bytes that may wait for the broker's answer: enough for full batches to some
 #: partitions, little beside the process.

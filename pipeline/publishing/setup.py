@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import click
 
-from models.description import ModelFile
-from models.reading import read_description
-from pipeline.environment import kafka_options, read_variables
-from pipeline.errors import ConfigError
-from pipeline.publishing.columns import (
+from livestep.models.disk.description import ModelFile
+from livestep.models.disk.reading import read_description
+from livestep.pipeline.environment import kafka_options, read_variables
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.kafka.admin import Admin
+from livestep.pipeline.kafka.client_options import RESERVED
+from livestep.pipeline.publishing.columns import (
     BadRow,
     EventColumns,
     EventRecord,
     missing_column,
     read_records,
 )
-from pipeline.publishing.files import EventFile, read_csv, read_json_lines
-from pipeline.publishing.limits import TopicLimits
-from pipeline.publishing.values import JsonValues, ModelValues, Values, VectorValues
-from pipeline.transport.admin import Admin
-from pipeline.transport.options import RESERVED
+from livestep.pipeline.publishing.files import EventFile, read_csv, read_json_lines
+from livestep.pipeline.publishing.limits import TopicLimits
+from livestep.pipeline.publishing.values import JsonValues, ModelValues, Values, VectorValues
 
 _READERS = {"csv": read_csv, "jsonl": read_json_lines}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import torch
 
-from deploy.jars import DATA_ROOT
-from deploy.process import ServiceError, orderly_termination
-from deploy.services import local_services
+from livestep.deploy.local.child_process import ServiceError, orderly_termination
+from livestep.deploy.local.jars import DATA_ROOT
+from livestep.deploy.local.services import local_services
 from tests.bench import generation, latency, memory, results, throughput
 from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import CONTESTANTS, REPOSITORY, Contestant

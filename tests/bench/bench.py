@@ -11,9 +11,9 @@ from pathlib import Path
 
 import redis
 
-from deploy.process import ChildProcess
-from deploy.services import LocalServices
-from models import save_model
+from livestep import save_model
+from livestep.deploy.local.child_process import ChildProcess
+from livestep.deploy.local.services import LocalServices
 from tests.bench import dataset
 from tests.bench.checker import Checker
 from tests.bench.contestants import Contestant, Run

@@ -125,7 +125,7 @@ def livestep(guarantee: str, model: str = "json") -> Callable[[Run], list[str]]:
             "--device": "cpu",
         }
         flags = [part for option in options.items() for part in option]
-        return [sys.executable, "-m", "pipeline.cli", "worker", *flags]
+        return [sys.executable, "-m", "livestep.pipeline.cli", "worker", *flags]
 
     return command
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import orjson
 import torch
 
-from models import GRU
+from livestep import GRU
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import FedBack, LoadedModel, generate
-from models.contract import like_state, state_tensors
-from models.feedback import key_seed
-from pipeline.generating import Generator, Openings
+from livestep import FedBack, LoadedModel, generate
+from livestep.models.contract import like_state, state_tensors
+from livestep.models.sequences.feedback import key_seed
+from livestep.pipeline.batch.generating import Generator, Openings
 from tests.bench.dataset import SEED, FloatArray
 from tests.bench.results import GenerationSpeed
 from tests.bench.shape_cases import NAMES_NET, names
@@ -104,7 +104,7 @@ def _one(openings: Openings, index: int) -> Openings:
 
 
 def _offline(model: LoadedModel, openings: Openings, keys: list[bytes]) -> list[FloatArray]:
-    """Generate one after another as `models.generation` does: the values, and the labels drawn."""
+    """Generate one after another as `generation` does: the values, and the labels drawn."""
     template = model.net.initial_state(1)
     outputs = []
     for index, key in enumerate(keys):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
-from deploy.process import ChildProcess
+from livestep.deploy.local.child_process import ChildProcess
 from tests.bench.bench import Bench, Contest, ContestantError
 from tests.bench.contestants import REPOSITORY, Contestant
 from tests.bench.dataset import Codec, EventLog, values_of

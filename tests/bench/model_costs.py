@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from models import GRU, LoadedModel, Number
-from models.check_data import pack
-from models.user_classes import AdaptedModel
-from pipeline.event_encoding import encode_float32, encode_json
-from pipeline.memory import MemoryStore, memory_broker, run_to_end, start_worker
-from pipeline.memory.workers import INPUT_TOPIC, OUTPUT_TOPIC
+from livestep import GRU, LoadedModel, MemoryStore, Number, memory_broker, run_to_end, start_worker
+from livestep.models.checks.check_data import pack
+from livestep.models.foreign.user_classes import AdaptedModel
+from livestep.pipeline.clients.event_encoding import encode_float32, encode_json
+from livestep.pipeline.memory.memory_workers import INPUT_TOPIC, OUTPUT_TOPIC
 
 #: Keys of a batch, and events of each.
 BATCHES = ((8, 512), (64, 64), (1000, 4), (4096, 1))

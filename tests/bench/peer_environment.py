@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from deploy.jars import DATA_ROOT
-from deploy.process import tethered
+from livestep.deploy.local.child_process import tethered
+from livestep.deploy.local.jars import DATA_ROOT
 
 PEERS = Path(__file__).with_name("peers")
 

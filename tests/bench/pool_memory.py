@@ -48,7 +48,7 @@ def arrays_of(value: Any) -> Iterator[int]:
 
 def measure() -> PoolMemory:
     """Fill a pool to its last slot."""
-    from pipeline.pool import Pool, StateLayout
+    from livestep.pipeline.state.pool import Pool, StateLayout
     from tests.bench.bench import rss_mb
     from tests.bench.dataset import make_model
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from deploy.jars import kafka_version
+from livestep.deploy.local.jars import kafka_version
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -1,4 +1,4 @@
-"""The independent judge over some keys of a whole run; see `deploy.audit`.
+"""The independent judge over some keys of a whole run; see `pipeline.audit.output_audit`.
 
 A log of the benchmark is too long to be judged whole in the time that there is. So some keys are
 judged, each with all its events and answers, and of all keys together the answers are counted.
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from deploy.judge import Judge
-from deploy.unrolled import unroll_log
-from models import LoadedModel
-from pipeline.records import FINISH_HEADER, dead_letter_topic
+from livestep import LoadedModel
+from livestep.pipeline.audit.judge import Judge
+from livestep.pipeline.audit.unrolled import unroll_log
+from livestep.pipeline.records import FINISH_HEADER, dead_letter_topic
 from tests.bench.checker import Counts
 from tests.bench.topics import LOG_LEVEL, PARTITIONS
 

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import torch
 
-from models import (
+from livestep import (
     GRU,
     Category,
     EncoderDecoder,

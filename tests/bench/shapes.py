@@ -1,4 +1,4 @@
-"""Runs of livestep over each shape of sequence, judged by `deploy.judge`."""
+"""Runs of livestep over each shape of sequence, judged by `pipeline.audit.judge`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models import LoadedModel
+from livestep import LoadedModel
 from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import Contestant, Run, livestep
 from tests.bench.reader import OutputReader, steady_rate

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import check_model
-from models.user_classes import AdaptedModel
+from livestep import check_model
+from livestep.models.foreign.user_classes import AdaptedModel
 from tests.bench.model_costs import Steps, StepsPacked, codec_rate, packed_rate
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.codec import codec_for
+from livestep.pipeline.batch.codec import codec_for
 from tests.bench.dataset import INPUT_SIZE, EventLog, Utterances, make_log
 from tests.bench.shape_cases import SHAPE_CASES, ShapeCase, make_shape_log
-from tests.world import OUTPUT, World
+from tests.support.world import OUTPUT, World
 
 
 def vowels() -> EventLog:

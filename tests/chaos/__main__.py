@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from deploy.jars import DATA_ROOT
-from deploy.process import ServiceError, orderly_termination
-from deploy.screen import Screen
-from deploy.services import EXIT_INTERRUPTED
+from livestep.deploy.demo.screen import Screen
+from livestep.deploy.local.child_process import ServiceError, orderly_termination
+from livestep.deploy.local.jars import DATA_ROOT
+from livestep.deploy.local.services import EXIT_INTERRUPTED
 from tests.chaos.place import open_place
 from tests.chaos.report import render
 from tests.chaos.run import Plan, run

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.threads import in_background
-from deploy.workers import HasEnvironment, WorkerProcess
-from pipeline.errors import BrokerError, FencedError, StoreError
-from pipeline.exit_codes import ExitCode
+from livestep.deploy.local.threads import in_background
+from livestep.deploy.local.worker_process import HasEnvironment, WorkerProcess
+from livestep.pipeline.errors import BrokerError, FencedError, StoreError
+from livestep.pipeline.exit_codes import ExitCode
 
 _log = logging.getLogger("tests.chaos")
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import tenacity
 
-from deploy.redis_server import RedisServer
+from livestep.deploy.local.redis_server import RedisServer
 from tests.chaos.crew import Crew, Member
 from tests.chaos.place import Place, redis_client
 from tests.chaos.proxy import Proxy

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
-from deploy.process import ChildProcess
+from livestep.deploy.local.child_process import ChildProcess
 
 #: Between two bursts.
 PACE_S = 0.01

@@ -14,12 +14,12 @@ from typing import Any
 
 import redis
 
-from deploy.broker import SHORT_RUN, KafkaBroker
-from deploy.jars import DATA_ROOT, kafka_jars
-from deploy.kafka_cluster import KafkaCluster
-from deploy.ports import ReservedPort
-from deploy.redis_cluster import RedisCluster
-from deploy.redis_server import RedisServer
+from livestep.deploy.local.jars import DATA_ROOT, kafka_jars
+from livestep.deploy.local.kafka_broker import SHORT_RUN, KafkaBroker
+from livestep.deploy.local.kafka_cluster import KafkaCluster
+from livestep.deploy.local.ports import ReservedPort
+from livestep.deploy.local.redis_cluster import RedisCluster
+from livestep.deploy.local.redis_server import RedisServer
 from tests.chaos.proxy import Proxy
 
 #: How long a command of a fault may wait for Redis.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
-from deploy.threads import in_background
+from livestep.deploy.local.threads import in_background
 
 #: What is shorter is how transactions come, not a loss of service.
 SILENCE_S_MIN = 0.5

@@ -18,9 +18,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deploy.audit import AuditReport
-from deploy.jars import kafka_version
-from deploy.redis_server import redis_executable, redis_version
+from livestep.deploy.local.jars import kafka_version
+from livestep.deploy.local.redis_server import redis_executable, redis_version
+from livestep.pipeline.audit.output_audit import AuditReport
 from tests.chaos.crew import WORTH_RESTARTING
 from tests.chaos.probe import Arrivals, Recovery
 from tests.chaos.schedule import Kind

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from deploy.audit import AuditReport, audit
-from deploy.screen import Screen
-from models import GRU, load_model, save_model
-from pipeline.errors import BrokerError, ConfigError
-from pipeline.topics import create_topics, lag
+from livestep import GRU, load_model, save_model
+from livestep.deploy.demo.screen import Screen
+from livestep.pipeline.audit.output_audit import AuditReport, audit
+from livestep.pipeline.errors import BrokerError, ConfigError
+from livestep.pipeline.kafka.topic_setup import create_topics, lag
 from tests.chaos.crew import Crew
 from tests.chaos.faults import FAULTS, Stage
 from tests.chaos.load import Load
@@ -24,7 +24,7 @@ from tests.chaos.place import Place
 from tests.chaos.probe import Probe
 from tests.chaos.report import ChaosReport, Happened, describe_machine, summarize
 from tests.chaos.schedule import Fault, Kind, kinds_for, make_schedule
-from tests.helpers import wait_until
+from tests.support.helpers import wait_until
 
 _log = logging.getLogger("tests.chaos")
 

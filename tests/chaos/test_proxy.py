@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.proxy import Proxy
-from tests.helpers import wait_until
+from tests.support.helpers import wait_until
 
 #: No answer takes that long on loopback, not on a busy machine either.
 TIMEOUT_S = 30.0

@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.chaos.probe import Arrivals
 from tests.chaos.report import ChaosReport, Happened, describe_machine, render, summarize
 from tests.chaos.schedule import KINDS
-from tests.judged import CLEAN_AUDIT
+from tests.support.judged import CLEAN_AUDIT
 
 
 def report(**changes: Any) -> ChaosReport:

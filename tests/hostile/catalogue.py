@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.exit_codes import ExitCode
+from livestep.pipeline.exit_codes import ExitCode
 from tests.hostile.model_directories import DIRECTORIES
 from tests.hostile.records import KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX
 from tests.hostile.service_states import STATES
@@ -29,7 +29,7 @@ Made by `python -m tests.hostile` from the tables that the tests run; a test com
   and nothing of a size that is only stated is allocated.
 - **Services** (`service_states.py`): real Kafka and Redis in a state with which no worker can go on
   (`tests/services/test_hostile_states.py`).
-- Random bytes everywhere: `tests/unit/test_fuzz_codec.py`, `test_fuzz_model.py` and
+- Random bytes everywhere: `tests/unit/pipeline/test_fuzz_codec.py`, `test_fuzz_model.py` and
   `test_fuzz_state.py`.
 """
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import torch
 
-from models import GRU, Category, Number, save_model
+from livestep import GRU, Category, Number, save_model
 
 Spoil = Callable[[Path], Any]
 

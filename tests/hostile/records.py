@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from models import (
+from livestep import (
     GRU,
     Category,
     Feedback,

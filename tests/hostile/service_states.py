@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin import NewPartitions as Grown
 
-from pipeline.errors import (
+from livestep.pipeline.errors import (
     BrokerError,
     ConfigError,
     EngineError,
@@ -23,9 +23,9 @@ from pipeline.errors import (
     PartitionsChangedError,
     StoreError,
 )
-from pipeline.topics import describe_topics
-from tests.helpers import wait_until
+from livestep.pipeline.kafka.topic_setup import describe_topics
 from tests.services.running import Running
+from tests.support.helpers import wait_until
 
 
 class State(NamedTuple):

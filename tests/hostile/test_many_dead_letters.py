@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.world import DEAD, INPUT, World
+from tests.support.world import DEAD, INPUT, World
 
 BAD = {b"": "empty-value", b"[]": "not-an-object", b"{}": "missing-feature", b"{": "not-json"}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models import ModelError, load_model
-from pipeline.exit_codes import ExitCode
+from livestep import ModelError, load_model
+from livestep.pipeline.exit_codes import ExitCode
 from tests.hostile.model_directories import DIRECTORIES, Row, make_good
 
 #: What a refused directory may add to the memory of this process; the hostile ones state petabytes.

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline.cli import main
+from livestep.pipeline.cli import main
 from tests.hostile.settings import GOOD_FLAGS, SETTINGS, Row
 
 

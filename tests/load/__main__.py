@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from deploy.process import ServiceError, orderly_termination
+from livestep.deploy.local.child_process import ServiceError, orderly_termination
 from tests.bench.progress import Progress
 from tests.bench.results import describe_machine
 from tests.load import endurance, overload, recoveries

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from confluent_kafka import Producer
 
-from deploy.threads import in_background
+from livestep.deploy.local.threads import in_background
 from tests.services.running import Running
 
 #: Distinct values; which key gets which is drawn.

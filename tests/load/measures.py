@@ -14,7 +14,7 @@ import numpy as np
 import redis
 from kafka import KafkaAdminClient
 
-from deploy.process import ChildProcess
+from livestep.deploy.local.child_process import ChildProcess
 
 #: Of a normal distribution: 95 % lie within so many standard errors.
 CONFIDENCE_95 = 1.96
@@ -54,7 +54,7 @@ def sample_process(pid: int) -> ProcessSample:
 
 @dataclass(frozen=True)
 class Status:
-    """One status line of a worker; see `pipeline.status`; `verbs` are microseconds an event."""
+    """One status line of a worker; see `engine.status`; `verbs` are microseconds an event."""
 
     events_per_s: int
     lag: int

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from confluent_kafka import Consumer, TopicPartition
 
-from deploy.workers import assigned_partitions
+from livestep.deploy.local.worker_process import assigned_partitions
 from tests.load.measures import statuses
 from tests.load.rig import Rig
 from tests.services.running import PARTITIONS, SESSION_TIMEOUT_MS, Running

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from deploy.jars import DATA_ROOT
-from deploy.process import ChildProcess
-from deploy.services import LocalServices, local_services
-from models import GRU
+from livestep import GRU
+from livestep.deploy.local.child_process import ChildProcess
+from livestep.deploy.local.jars import DATA_ROOT
+from livestep.deploy.local.services import LocalServices, local_services
 from tests.bench.progress import Progress
 from tests.load.feed import Feed
 from tests.load.measures import statuses

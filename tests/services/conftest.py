@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deploy.redis_cluster import RedisCluster
-from deploy.services import LocalServices
+from livestep.deploy.local.redis_cluster import RedisCluster
+from livestep.deploy.local.services import LocalServices
 from tests.conftest import TopicNames
 from tests.services.running import Running, make_running
 

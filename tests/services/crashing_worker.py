@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.cli import main
-from pipeline.cycle import Cycle
-from pipeline.store import RedisStore
-from pipeline.transport import KafkaLog
-from pipeline.transport.transaction import Transactions
+from livestep.pipeline.cli import main
+from livestep.pipeline.engine.cycle import Cycle
+from livestep.pipeline.kafka.kafka_log import KafkaLog
+from livestep.pipeline.kafka.transaction import Transactions
+from livestep.pipeline.state.store import RedisStore
 
 #: Where each verb is done.
 PLACES: dict[str, tuple[type, str]] = {

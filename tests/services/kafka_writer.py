@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from confluent_kafka import Producer
 
-from tests.helpers import wait_until
+from tests.support.helpers import wait_until
 
 
 class KafkaWriter:

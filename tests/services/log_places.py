@@ -13,16 +13,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
-from pipeline.batch import Offset
-from pipeline.log import Log, StartAt
-from pipeline.memory import MemoryBroker, MemoryLog
-from pipeline.settings import Settings
-from pipeline.topic_state import partitions_changed
-from pipeline.topics import create_topics
-from pipeline.transport import KafkaLog
-from tests.helpers import wait_until
+from livestep import MemoryBroker
+from livestep.pipeline.engine.log import Log, StartAt
+from livestep.pipeline.engine.topic_state import partitions_changed
+from livestep.pipeline.kafka.kafka_log import KafkaLog
+from livestep.pipeline.kafka.topic_setup import create_topics
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.settings import Settings
+from livestep.pipeline.types import Offset
 from tests.services.group_members import group_members, remove_member
 from tests.services.kafka_writer import KafkaWriter
+from tests.support.helpers import wait_until
 
 PARTITIONS = 2
 

@@ -15,18 +15,25 @@ from typing import Any
 import torch
 from confluent_kafka import Producer
 
-from deploy.audit import AuditReport, audit
-from deploy.process import ChildProcess
-from deploy.services import LocalServices
-from deploy.whole_log import read_whole_log
-from models import GRU, LoadedModel, StepModel, load_model, save_model
-from models.rules import Shape
-from pipeline import Prediction, PredictionReader
-from pipeline.app import run_worker
-from pipeline.settings import Settings
-from pipeline.topics import create_topics, lag
-from tests.helpers import wait_until
-from tests.shaped import ShapedEvents, shaped_parts
+from livestep import (
+    GRU,
+    LoadedModel,
+    Prediction,
+    PredictionReader,
+    StepModel,
+    load_model,
+    save_model,
+)
+from livestep.deploy.local.child_process import ChildProcess
+from livestep.deploy.local.services import LocalServices
+from livestep.models.sequences.rules import Shape
+from livestep.pipeline.app import run_worker
+from livestep.pipeline.audit.output_audit import AuditReport, audit
+from livestep.pipeline.audit.whole_log import read_whole_log
+from livestep.pipeline.kafka.topic_setup import create_topics, lag
+from livestep.pipeline.settings import Settings
+from tests.support.helpers import wait_until
+from tests.support.shaped import ShapedEvents, shaped_parts
 
 PARTITIONS = 4
 
@@ -81,7 +88,11 @@ class Running:
 
     def start(self, *, crash: str | None = None, **changes: Any) -> ChildProcess:
         """Start a worker as a process; `crash` names where it kills itself (`crashing_worker`)."""
-        program = ["pipeline.cli"] if crash is None else ["tests.services.crashing_worker", crash]
+        program = (
+            ["livestep.pipeline.cli"]
+            if crash is None
+            else ["tests.services.crashing_worker", crash]
+        )
         arguments = [sys.executable, "-m", *program, "worker"]
         for name, value in self.settings(**changes).items():
             flag = "--" + name.replace("_", "-")

@@ -20,13 +20,12 @@ from confluent_kafka.admin import (
 )
 from cryptography.hazmat.primitives import serialization
 
-import deploy
-from deploy.broker import KafkaBroker
-from deploy.jars import kafka_jars
-from tests.helpers import wait_until
+from livestep.deploy.local.jars import kafka_jars
+from livestep.deploy.local.kafka_broker import KafkaBroker
+from tests.support.helpers import wait_until
 
 #: What operators read, and what the tests set.
-RIGHTS_FILE = Path(deploy.__file__).parent / "security" / "README.md"
+RIGHTS_FILE = Path(__file__).parents[2] / "deploy" / "security" / "README.md"
 
 MECHANISM = "SCRAM-SHA-512"
 

@@ -7,13 +7,13 @@ import confluent_kafka
 import pytest
 import torch
 
-from deploy.audit import audit
-from deploy.whole_log import read_whole_log
-from models import GRU, Category, Number, load_model, save_model
-from pipeline.client import EventPublisher
-from pipeline.errors import BrokerError
-from pipeline.records import Source, dead_letter_headers, dead_letter_topic
-from tests.worker_records import answers_to
+from livestep import GRU, Category, Number, load_model, save_model
+from livestep.pipeline.audit.output_audit import audit
+from livestep.pipeline.audit.whole_log import read_whole_log
+from livestep.pipeline.clients.readers import EventPublisher
+from livestep.pipeline.errors import BrokerError
+from livestep.pipeline.records import Source, dead_letter_headers, dead_letter_topic
+from tests.support.worker_records import answers_to
 
 KEYS = [f"flat-{number}" for number in range(6)]
 EVENTS = 120

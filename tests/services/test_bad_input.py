@@ -15,9 +15,9 @@ import redis
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from deploy.services import LocalServices
-from models import GRU, save_model
-from pipeline.errors import HistoryMissingError, OtherModelError
+from livestep import GRU, save_model
+from livestep.deploy.local.services import LocalServices
+from livestep.pipeline.errors import HistoryMissingError, OtherModelError
 from tests.services.conftest import MakeRunning
 
 
@@ -127,7 +127,7 @@ def test_check_says_what_is_wrong_and_exits_0_or_1(
     running = pipeline()
 
     def check(*flags: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipeline.cli", "check", *flags]
+        command = [sys.executable, "-m", "livestep.pipeline.cli", "check", *flags]
         command += ["--model", str(running.folder / "model")]
         command += ["--input-topic", running.input_topic]
         return subprocess.run(

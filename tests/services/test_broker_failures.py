@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.jars import kafka_jars
-from deploy.kafka_cluster import KafkaCluster
-from pipeline.topics import create_topics
-from pipeline.transport.admin import Admin
+from livestep.deploy.local.jars import kafka_jars
+from livestep.deploy.local.kafka_cluster import KafkaCluster
+from livestep.pipeline.kafka.admin import Admin
+from livestep.pipeline.kafka.topic_setup import create_topics
 
 #: Each asks a broker that librdkafka has chosen at random: among so many some ask any of three.
 ADMIN_COUNT = 9

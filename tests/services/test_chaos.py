@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.screen import Screen
+from livestep.deploy.demo.screen import Screen
 from tests.chaos.place import open_place
 from tests.chaos.report import ChaosReport, render
 from tests.chaos.run import Plan, run

@@ -16,14 +16,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
-from pipeline.commands.check import check
-from pipeline.partitioners import (
+from livestep.pipeline.commands.check import check
+from livestep.pipeline.kafka.partitioners import (
     Partitioner,
     crc32_partition,
     fnv1a_partition,
     murmur2_partition,
 )
-from pipeline.transport.recent import RECENT_OFFSETS
+from livestep.pipeline.kafka.recent import RECENT_OFFSETS
 from tests.services.conftest import MakeRunning
 from tests.services.running import PARTITIONS, Running
 
@@ -79,7 +79,7 @@ def produce(
 
 @pytest.fixture
 def running(pipeline: MakeRunning) -> Running:
-    from models import GRU
+    from livestep import GRU
 
     return pipeline(net=GRU(2, 3, 1))
 

@@ -7,11 +7,11 @@ import confluent_kafka
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from deploy.ports import ReservedPort
-from pipeline.client import DeadLetterReader, EventPublisher, PredictionReader
-from pipeline.errors import BrokerError, ConfigError, DecodeError, MissingTopicError
-from pipeline.records import Source, dead_letter_headers, prediction_headers
-from pipeline.topics import create_topics, describe_topics, end_offsets, lag
+from livestep.deploy.local.ports import ReservedPort
+from livestep.pipeline.clients.readers import DeadLetterReader, EventPublisher, PredictionReader
+from livestep.pipeline.errors import BrokerError, ConfigError, DecodeError, MissingTopicError
+from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics, end_offsets, lag
+from livestep.pipeline.records import Source, dead_letter_headers, prediction_headers
 
 MODEL = b"0123456789abcdef"
 
@@ -127,7 +127,7 @@ def test_keys_go_to_the_partitions_that_java_clients_choose(bootstrap_servers, t
 
 
 def test_more_events_than_may_be_pending_all_arrive_in_order(bootstrap_servers, topic, monkeypatch):
-    monkeypatch.setattr("pipeline.publisher.PENDING_EVENTS_MAX", 50)
+    monkeypatch.setattr("livestep.pipeline.clients.publisher.PENDING_EVENTS_MAX", 50)
     with EventPublisher(bootstrap_servers, topic) as publisher:
         for number in range(2_000):
             publisher.publish(f"k{number % 7}", {"n": number})

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 from kafka import KafkaConsumer, TopicPartition
 
-from models import GRU, save_model
-from pipeline.commands.predictions import dead_letters, predictions
-from pipeline.commands.publish import publish
-from pipeline.commands.topics import topics
-from pipeline.errors import ConfigError, EngineError
-from pipeline.records import Source, dead_letter_headers, prediction_headers
-from pipeline.topics import describe_topics
+from livestep import GRU, save_model
+from livestep.pipeline.commands.predictions import dead_letters, predictions
+from livestep.pipeline.commands.publish import publish
+from livestep.pipeline.commands.topics import topics
+from livestep.pipeline.errors import ConfigError, EngineError
+from livestep.pipeline.kafka.topic_setup import describe_topics
+from livestep.pipeline.records import Source, dead_letter_headers, prediction_headers
 
 WAIT_S = 30.0
 
@@ -112,7 +112,7 @@ def test_a_vector_that_is_none_is_named_by_its_line(invoke, topic, tmp_path):
 
 def test_a_rate_is_kept(invoke, topic, tmp_path, monkeypatch):
     slept = []
-    monkeypatch.setattr("pipeline.publishing.interrupts.time.sleep", slept.append)
+    monkeypatch.setattr("livestep.pipeline.publishing.interrupts.time.sleep", slept.append)
     file = tmp_path / "days.csv"
     file.write_text("flat,a\n" + "k,1\n" * 4)
     invoke(publish, str(file), "--topic", topic, "--key", "flat", "--rate", "0.01")
@@ -193,7 +193,7 @@ def test_dead_letters_are_one_json_line_each(invoke, bootstrap_servers, topic, c
 def follower(bootstrap_servers, topic):
     """`livestep predictions` as a process of its own, which has printed one line."""
     put(bootstrap_servers, topic, 1)
-    program = "from pipeline.cli import main; main()"
+    program = "from livestep.pipeline.cli import main; main()"
     command = [sys.executable, "-c", program, "predictions", "--topic", topic, "--from-beginning"]
     command += ["--bootstrap-servers", bootstrap_servers]
     with subprocess.Popen(
@@ -219,7 +219,7 @@ def test_a_closed_pipe_ends_following_quietly(follower, bootstrap_servers, topic
 
 def run_livestep(bootstrap_servers, redirection, *arguments):
     """Run the command line in a shell, its output redirected."""
-    command = f'"$0" -m pipeline.cli "$@" {redirection}\nexit ${{PIPESTATUS[0]}}'
+    command = f'"$0" -m livestep.pipeline.cli "$@" {redirection}\nexit ${{PIPESTATUS[0]}}'
     return subprocess.run(
         ["bash", "-c", command, sys.executable, *arguments],
         env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
@@ -317,7 +317,7 @@ def test_a_client_that_speaks_to_a_broker_loads_no_torch(bootstrap_servers, topi
         ),
     ):
         code = (
-            "import sys\nfrom pipeline.cli import cli\n"
+            "import sys\nfrom livestep.pipeline.cli import cli\n"
             f"cli({command!r}, standalone_mode=False)\n"
             f"assert not {unwanted!r} & set(sys.modules)\nprint('looked')"
         )

@@ -7,9 +7,9 @@ import random
 import pytest
 import redis as redis_client_module
 
-from deploy.services import LocalServices
-from tests.helpers import wait_until
+from livestep.deploy.local.services import LocalServices
 from tests.services.conftest import MakeRunning
+from tests.support.helpers import wait_until
 
 #: Where a worker kills itself: before or after its n-th call.
 CRASHES = [

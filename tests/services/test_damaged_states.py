@@ -7,10 +7,10 @@ import redis
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from pipeline.errors import HistoryMissingError, StateError, StoreError
-from tests.damages import FIELDS, RECORDS, Changes, Scene
+from livestep.pipeline.errors import HistoryMissingError, StateError, StoreError
 from tests.services.conftest import MakeRunning
 from tests.services.running import PATIENT_SESSION_TIMEOUT_MS, Running
+from tests.support.damages import FIELDS, RECORDS, Changes, Scene
 
 
 def hash_name(running: Running, client: redis.Redis, partition: int = 0) -> bytes:

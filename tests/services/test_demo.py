@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.process import ChildProcess
-from tests.helpers import wait_until
+from livestep.deploy.local.child_process import ChildProcess
+from tests.support.helpers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,11 +28,11 @@ pytestmark = [
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[ChildProcess]:
-    """`python -m deploy.demo`, as `make demo` runs it, with its data in tmp_path/data."""
+    """`python -m livestep.deploy.demo`, as `make demo` runs it, with its data in tmp_path/data."""
     flags = ["--flats", "20", "--days", "60", "--directory", str(tmp_path / "data")]
     process = ChildProcess(
         "demo",
-        [sys.executable, "-m", "deploy.demo", *flags],
+        [sys.executable, "-m", "livestep.deploy.demo", *flags],
         tmp_path / "demo.log",
         environment={"PYTHONPATH": str(ROOT)},
     )
@@ -61,7 +61,7 @@ def workers_of(demo: ChildProcess) -> list[int]:
     return [
         pid
         for pid in processes_of(demo.log_path.parent / "data")
-        if "pipeline.cli" in command_line(pid)
+        if "livestep.pipeline.cli" in command_line(pid)
     ]
 
 

@@ -12,15 +12,15 @@ from typing import Any, cast
 import pytest
 import redis
 
-from deploy.broker import KafkaBroker
-from deploy.jars import kafka_jars
-from deploy.process import ChildProcess
-from deploy.redis_server import RedisServer
-from deploy.services import LocalServices
+from livestep.deploy.local.child_process import ChildProcess
+from livestep.deploy.local.jars import kafka_jars
+from livestep.deploy.local.kafka_broker import KafkaBroker
+from livestep.deploy.local.redis_server import RedisServer
+from livestep.deploy.local.services import LocalServices
 from tests.conftest import TopicNames
-from tests.helpers import wait_until
 from tests.services.conftest import MakeRunning
 from tests.services.running import Running, make_running
+from tests.support.helpers import wait_until
 
 #: Short, so that the tests are; the default is 20.
 DRAIN_TIMEOUT_S = 6.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.broker import java_command
-from deploy.jars import kafka_jars
+from livestep.deploy.local.jars import kafka_jars
+from livestep.deploy.local.kafka_broker import java_command
 from tests.conftest import CreateTopic, TopicNames
 
 WAIT_S = 120.0
@@ -29,7 +29,7 @@ def publish(bootstrap_servers: str, topic: str, file: Path) -> list[str]:
     """Run `livestep publish`, and give the warnings that it prints."""
     options = ["--topic", topic, "--key", "machine", "--timestamp", "time"]
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "publish", str(file), *options],
+        [sys.executable, "-m", "livestep.pipeline.cli", "publish", str(file), *options],
         env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
         capture_output=True,
         text=True,

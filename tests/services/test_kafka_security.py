@@ -14,15 +14,14 @@ import pytest
 import redis
 import torch
 
-from deploy.audit import audit
-from deploy.redis_server import RedisServer
-from models import GRU, load_model, save_model
-from pipeline import DeadLetterReader, EventPublisher, PredictionReader
-from pipeline.app import run_worker
-from pipeline.errors import BrokerError, ConfigError
-from pipeline.settings import Settings
-from pipeline.topics import create_topics, describe_topics, lag
-from pipeline.transport import KafkaLog
+from livestep import GRU, DeadLetterReader, EventPublisher, PredictionReader, load_model, save_model
+from livestep.deploy.local.redis_server import RedisServer
+from livestep.pipeline.app import run_worker
+from livestep.pipeline.audit.output_audit import audit
+from livestep.pipeline.errors import BrokerError, ConfigError
+from livestep.pipeline.kafka.kafka_log import KafkaLog
+from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics, lag
+from livestep.pipeline.settings import Settings
 from tests.services.running import PATIENT_SESSION_TIMEOUT_MS
 from tests.services.secure_kafka import (
     ADMIN,
@@ -296,7 +295,7 @@ def test_the_commands_take_the_password_from_a_file(kafka, tmp_path):
     lines = "".join(json.dumps({"key": "k", "time": time}) + "\n" for time in times)
 
     def livestep(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipeline.cli", *arguments]
+        command = [sys.executable, "-m", "livestep.pipeline.cli", *arguments]
         return subprocess.run(command, input=lines, env=variables, capture_output=True, text=True)
 
     # When the user does what it may, and what it may not
@@ -340,7 +339,7 @@ def test_no_log_and_no_process_list_shows_a_password(
     }
     del variables["LIVESTEP_KAFKA_SASL_PASSWORD"]
     program = "import logging; logging.basicConfig(level=logging.DEBUG); " + (
-        "from pipeline.cli import main; main()"
+        "from livestep.pipeline.cli import main; main()"
     )
     options = ["--model", str(model), "--redis-url", redis_server.url, "--burst", "--verbose"]
     topics = ["--input-topic", NAMES["input"], "--output-topic", NAMES["output"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.redis_server import RedisServer
+from livestep.deploy.local.redis_server import RedisServer
 from tests.services.conftest import MakeRunning
 
 

@@ -10,16 +10,16 @@ import redis
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from deploy.process import ChildProcess
-from models import GRU
-from pipeline.commands.topics import topics
-from pipeline.errors import PartitionsChangedError
-from pipeline.topics import describe_topics
-from tests.helpers import wait_until
+from livestep import GRU
+from livestep.deploy.local.child_process import ChildProcess
+from livestep.pipeline.commands.topics import topics
+from livestep.pipeline.errors import PartitionsChangedError
+from livestep.pipeline.kafka.topic_setup import describe_topics
 from tests.load.feed import Feed
 from tests.load.measures import left_behind, redis_use, sample_process, statuses
 from tests.services.conftest import MakeRunning
 from tests.services.running import PATIENT_SESSION_TIMEOUT_MS, Running, make_running
+from tests.support.helpers import wait_until
 
 #: What one worker's memory may grow by while it has far too much to do: its buffers, once.
 GROWTH_KB_MAX = 200_000

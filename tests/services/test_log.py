@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from pipeline.batch import Offset
-from pipeline.errors import FencedError
-from pipeline.log import AbortedError, StartAt
+from livestep.pipeline.engine.log import AbortedError, StartAt
+from livestep.pipeline.errors import FencedError
+from livestep.pipeline.types import Offset
 from tests.conftest import TopicNames
-from tests.helpers import wait_until
 from tests.services.log_places import (
     POLL_TIMEOUT_S,
     SESSION_TIMEOUT_MS_MIN,
@@ -27,6 +26,7 @@ from tests.services.log_places import (
     sent,
     values,
 )
+from tests.support.helpers import wait_until
 
 
 @pytest.fixture(params=["memory", "kafka"])

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.batch import Offset
-from pipeline.log import AbortedError, Log, StartAt
+from livestep.pipeline.engine.log import AbortedError, Log, StartAt
+from livestep.pipeline.types import Offset
 from tests.conftest import TopicNames
-from tests.helpers import wait_until
 from tests.services.log_places import (
     POLL_TIMEOUT_S,
     KafkaPlace,
@@ -20,6 +19,7 @@ from tests.services.log_places import (
     joined,
     sent,
 )
+from tests.support.helpers import wait_until
 
 
 @pytest.fixture(params=["memory", "kafka"])

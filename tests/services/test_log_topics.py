@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.batch import Offset
-from pipeline.errors import (
+from livestep.pipeline.engine.log import Log
+from livestep.pipeline.errors import (
     BrokerError,
     HistoryMissingError,
     PartitionsChangedError,
     TopicReplacedError,
 )
-from pipeline.log import Log
+from livestep.pipeline.types import Offset
 from tests.conftest import TopicNames
-from tests.helpers import wait_until
 from tests.services.log_places import (
     PARTITIONS,
     POLL_TIMEOUT_S,
@@ -32,6 +31,7 @@ from tests.services.log_places import (
     sent,
     values,
 )
+from tests.support.helpers import wait_until
 
 
 @pytest.fixture

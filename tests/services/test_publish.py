@@ -21,11 +21,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
-from deploy.services import LocalServices
-from pipeline.publishing.columns import EventRecord
-from pipeline.publishing.limits import batch_bytes
-from pipeline.publishing.sender import DeliveryFailedError, RecordSender, SilenceError
-from pipeline.topics import end_offsets
+from livestep.deploy.local.services import LocalServices
+from livestep.pipeline.kafka.topic_setup import end_offsets
+from livestep.pipeline.publishing.columns import EventRecord
+from livestep.pipeline.publishing.limits import batch_bytes
+from livestep.pipeline.publishing.sender import DeliveryFailedError, RecordSender, SilenceError
 from tests.conftest import CreateTopic, TopicNames
 
 #: Generous: what is waited for comes at once.
@@ -40,7 +40,7 @@ def publish(bootstrap_servers: str) -> Publish:
 
     def run(file: Path | str, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "publish", str(file), *options],
+            [sys.executable, "-m", "livestep.pipeline.cli", "publish", str(file), *options],
             env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers, **settings},
             capture_output=True,
             text=True,
@@ -344,7 +344,7 @@ def test_a_publish_goes_on_after_a_refusal_without_loss_or_repetition(
         for number in range(1, 6_001)
     ]
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "publish", "-", "--format", "csv"]
+        [sys.executable, "-m", "livestep.pipeline.cli", "publish", "-", "--format", "csv"]
         + ["--topic", topic, "--key", "k"],
         env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
         stdin=subprocess.PIPE,
@@ -387,7 +387,7 @@ def test_a_publish_goes_on_after_a_refusal_without_loss_or_repetition(
 def waiting(bootstrap_servers: str, topic: str) -> Iterator[subprocess.Popen[str]]:
     """A publish that has sent three rows of a pipe and waits for more."""
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "publish", "-", "--format", "jsonl"]
+        [sys.executable, "-m", "livestep.pipeline.cli", "publish", "-", "--format", "jsonl"]
         + ["--topic", topic, "--key", "k"],
         env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
         stdin=subprocess.PIPE,
@@ -427,7 +427,7 @@ def test_a_signal_in_a_large_file_leaves_neither_gap_nor_repetition(
     file.write_text("k,n\n" + "".join(f"m-{n % 40},{n}\n" for n in range(1, count + 1)))
     options = ["--topic", topic, "--key", "k"]
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "publish", str(file), *options],
+        [sys.executable, "-m", "livestep.pipeline.cli", "publish", str(file), *options],
         env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
         stderr=subprocess.PIPE,
         text=True,
@@ -454,7 +454,7 @@ def test_a_pace_can_be_interrupted(bootstrap_servers: str, topic: str, tmp_path:
     file = tmp_path / "rows.csv"
     file.write_text("k,n\na,1\na,2\n")
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "publish", str(file)]
+        [sys.executable, "-m", "livestep.pipeline.cli", "publish", str(file)]
         + ["--topic", topic, "--key", "k", "--rate", "0.001"],
         env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers},
         stderr=subprocess.PIPE,

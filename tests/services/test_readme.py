@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.services import LocalServices
-from tests.code_blocks import ROOT, run_code_blocks
+from livestep.deploy.local.services import LocalServices
+from tests.support.code_blocks import ROOT, run_code_blocks
 
 
 @pytest.mark.timeout(900)
@@ -28,7 +28,7 @@ def test_every_code_block_of_the_readme_runs_in_order(
 
 
 def _output_of(command: str, environment: dict[str, str]) -> str:
-    arguments = [sys.executable, "-m", "pipeline.cli", *command.split()]
+    arguments = [sys.executable, "-m", "livestep.pipeline.cli", *command.split()]
     arguments += ["--from-beginning", "--idle-timeout", "5"]
     done = subprocess.run(
         arguments, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -12,14 +12,14 @@ import pytest
 import redis
 import trustme
 
-from deploy.redis_cluster import two_ports
-from deploy.redis_server import RedisServer
-from models.rules import SequenceRules
-from pipeline.environment import RedisCredentials, Secret
-from pipeline.errors import ConfigError, StoreError
-from pipeline.redis_address import read_address
-from pipeline.redis_connection import RedisConnection, make_client
-from pipeline.store import CLOCK_KEY, SAVE_KEYS_MAX, RedisStore
+from livestep.deploy.local.redis_cluster import two_ports
+from livestep.deploy.local.redis_server import RedisServer
+from livestep.models.sequences.rules import SequenceRules
+from livestep.pipeline.environment import RedisCredentials, Secret
+from livestep.pipeline.errors import ConfigError, StoreError
+from livestep.pipeline.state.redis_address import read_address
+from livestep.pipeline.state.redis_connection import RedisConnection, make_client
+from livestep.pipeline.state.store import CLOCK_KEY, SAVE_KEYS_MAX, RedisStore
 from tests.chaos.proxy import Proxy
 from tests.services.acl import ACL_FILE, explained, needed
 from tests.services.conftest import MakeRunning

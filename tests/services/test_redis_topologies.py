@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import redis
 
-from deploy.redis_cluster import SERVICE, RedisCluster, RedisGroup, RedisSentinels
-from deploy.redis_server import RedisServer
-from pipeline.environment import RedisCredentials, Secret
-from pipeline.errors import StoreError
-from pipeline.store import SAVE_KEYS_MAX, RedisStore
-from tests.helpers import wait_until
+from livestep.deploy.local.redis_cluster import SERVICE, RedisCluster, RedisGroup, RedisSentinels
+from livestep.deploy.local.redis_server import RedisServer
+from livestep.pipeline.environment import RedisCredentials, Secret
+from livestep.pipeline.errors import StoreError
+from livestep.pipeline.state.store import SAVE_KEYS_MAX, RedisStore
 from tests.services.acl import needed
 from tests.services.conftest import MakeRunning
 from tests.services.running import PATIENT_SESSION_TIMEOUT_MS
+from tests.support.helpers import wait_until
 
 #: Small batches, and a pool that holds few of the keys: Redis is asked all the time.
 OPTIONS = {

@@ -15,11 +15,11 @@ import pytest
 import redis
 from confluent_kafka import Consumer, Producer
 
-from deploy.process import ChildProcess, ServiceError
-from deploy.redis_server import RedisServer
-from deploy.services import LocalServices, local_services
+from livestep.deploy.local.child_process import ChildProcess, ServiceError
+from livestep.deploy.local.redis_server import RedisServer
+from livestep.deploy.local.services import LocalServices, local_services
 from tests.conftest import CreateTopic, TopicNames
-from tests.helpers import wait_until
+from tests.support.helpers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -185,10 +185,10 @@ def test_nothing_stays_behind_when_the_block_raises(tmp_path: Path) -> None:
 
 @pytest.fixture
 def foreground(tmp_path: Path) -> Iterator[ChildProcess]:
-    """`python -m deploy.services`, as `make services` runs it."""
+    """`python -m livestep.deploy.local.services`, as `make services` runs it."""
     process = ChildProcess(
         "make services",
-        [sys.executable, "-m", "deploy.services", "--directory", str(tmp_path)],
+        [sys.executable, "-m", "livestep.deploy.local.services", "--directory", str(tmp_path)],
         tmp_path / "services.log",
         environment={"PYTHONPATH": str(ROOT)},
     )

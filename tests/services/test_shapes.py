@@ -11,15 +11,23 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from models import Category, Feedback, Generation, Number, SequenceRules
-from models.examples import spelling, vowels
-from models.examples.example import Example, offline_answers
-from pipeline import DeadLetterReader, EventPublisher, Prediction
-from pipeline.commands.predictions import predictions
-from pipeline.commands.publish import publish
+from livestep import (
+    Category,
+    DeadLetterReader,
+    EventPublisher,
+    Feedback,
+    Generation,
+    Number,
+    Prediction,
+    SequenceRules,
+)
+from livestep.models.examples import spelling, vowels
+from livestep.models.examples.base import Example, offline_answers
+from livestep.pipeline.commands.predictions import predictions
+from livestep.pipeline.commands.publish import publish
 from tests.services.conftest import MakeRunning
 from tests.services.running import Running, shaped_running
-from tests.shaped import SHAPES, shaped_net
+from tests.support.shaped import SHAPES, shaped_net
 
 LETTERS = ("a", "b", "c", ".")
 LETTER = Category("letter", LETTERS)

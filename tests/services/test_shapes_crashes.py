@@ -7,9 +7,9 @@ import random
 import pytest
 import redis
 
-from tests.helpers import wait_until
 from tests.services.conftest import MakeRunning
 from tests.services.running import shaped_running
+from tests.support.helpers import wait_until
 
 #: Where a worker kills itself, for shapes with states and for those without.
 CRASHES = {

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from pipeline.errors import StoreError
-from pipeline.memory import MemoryStore
-from pipeline.redis_address import read_address
-from pipeline.redis_connection import make_client
-from pipeline.store import (
+from livestep import MemoryStore
+from livestep.pipeline.errors import StoreError
+from livestep.pipeline.state.redis_address import read_address
+from livestep.pipeline.state.redis_connection import make_client
+from livestep.pipeline.state.store import (
     CLOCK_KEY,
     LOAD_KEYS_MAX,
     SAVE_KEYS_MAX,
@@ -21,7 +21,7 @@ from pipeline.store import (
     SaveRefusedError,
     Store,
 )
-from pipeline.stored_partition import DamagedPartition, StoredPartition
+from livestep.pipeline.state.stored_partition import DamagedPartition, StoredPartition
 from tests.conftest import TopicNames
 
 #: Makes a store that sees what the other ones of the same test have written.

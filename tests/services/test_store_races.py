@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from pipeline.batch import Offset
-from pipeline.store import SAVE_KEYS_MAX, RedisStore
-from pipeline.stored_partition import StoredPartition
+from livestep.pipeline.state.store import SAVE_KEYS_MAX, RedisStore
+from livestep.pipeline.state.stored_partition import StoredPartition
+from livestep.pipeline.types import Offset
 from tests.conftest import TopicNames
 
 

@@ -13,12 +13,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from deploy.process import ChildProcess
-from deploy.services import LocalServices
-from models.rules import SequenceRules
-from tests.helpers import wait_until
+from livestep.deploy.local.child_process import ChildProcess
+from livestep.deploy.local.services import LocalServices
+from livestep.models.sequences.rules import SequenceRules
 from tests.services.conftest import MakeRunning
 from tests.services.running import UNREACHABLE_REDIS, Running
+from tests.support.helpers import wait_until
 
 #: Of a worker that leaves because log and states disagree, and of one that Kafka refuses.
 STATE_EXIT, BROKER_EXIT = 7, 4

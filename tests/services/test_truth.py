@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import GRU, LSTM, StepModel, VanillaRNN
+from livestep import GRU, LSTM, StepModel, VanillaRNN
 from tests.services.conftest import MakeRunning
 
 

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pipeline.cycle
-from models.contract import state_tensors
-from pipeline.batch import Batch, Offset
-from pipeline.cycle import Cycle
-from pipeline.log import Outgoing
-from pipeline.memory import MemoryGroup, MemoryLog, MemoryProducer, MemoryStore
-from pipeline.pool import Pool
-from pipeline.recovery import Decision, Situation
-from pipeline.state_records import StateRecords
-from pipeline.store import SaveRefusedError
-from pipeline.takeover import Takeover
+import livestep.pipeline.engine.cycle
+from livestep import MemoryStore
+from livestep.models.contract import state_tensors
+from livestep.pipeline.batch.packing import Batch
+from livestep.pipeline.engine.cycle import Cycle
+from livestep.pipeline.engine.recovery import Decision, Situation
+from livestep.pipeline.engine.takeover import Takeover
+from livestep.pipeline.memory.memory_broker import MemoryGroup, MemoryProducer
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.state.pool import Pool
+from livestep.pipeline.state.state_records import StateRecords
+from livestep.pipeline.state.store import SaveRefusedError
+from livestep.pipeline.types import Offset, Outgoing
 
 Patch = pytest.MonkeyPatch
 
@@ -90,7 +92,7 @@ def _slot_given_away_unsaved(patch: Patch) -> None:
 
 
 def _offset_plus_one(patch: Patch) -> None:
-    pack = pipeline.cycle.pack
+    pack = livestep.pipeline.engine.cycle.pack
 
     def pack_and_count(records: Any, *args: Any, **options: Any) -> Batch:
         batch = pack(records, *args, **options)
@@ -101,7 +103,7 @@ def _offset_plus_one(patch: Patch) -> None:
             batch.next_offsets[partition] = Offset(record.offset() + counts[partition])
         return batch
 
-    patch.setattr(pipeline.cycle, "pack", pack_and_count)
+    patch.setattr(livestep.pipeline.engine.cycle, "pack", pack_and_count)
 
 
 def _feedback_not_saved(patch: Patch) -> None:

@@ -143,7 +143,7 @@ class Scheduler:
 
 
 class Threading:
-    """What `pipeline.saver` takes from `threading`."""
+    """What `pipeline.engine.saver` takes from `threading`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -199,7 +199,7 @@ class _Condition:
 
 
 class Queues:
-    """What `pipeline.saver` takes from `queue`."""
+    """What `pipeline.engine.saver` takes from `queue`."""
 
     Empty = queue.Empty
     Full = queue.Full

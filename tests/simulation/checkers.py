@@ -17,20 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from deploy.answers import read_outputs
-from models import LoadedModel
-from pipeline.batch import Offset
-from pipeline.log import Outgoing
-from pipeline.memory import MemoryBroker, MemoryLog
-from pipeline.records import Source, read_dead_letter_headers, read_prediction_headers
-from pipeline.recovery import CommitMark
-from tests.shaped import ShapedRecord
+from livestep import LoadedModel, MemoryBroker
+from livestep.pipeline.audit.audited_answers import read_outputs
+from livestep.pipeline.engine.recovery import CommitMark
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.records import Source, read_dead_letter_headers, read_prediction_headers
+from livestep.pipeline.types import Offset, Outgoing
 from tests.simulation.check_error import CheckError
 from tests.simulation.eras import Cuts, Era
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.services import SimulatedStore
-from tests.world import DEAD, INPUT, OUTPUT, plain
+from tests.support.shaped import ShapedRecord
+from tests.support.world import DEAD, INPUT, OUTPUT, plain
 
 #: How far an answer may be from the same one given before: a batch rounds otherwise than another.
 _TOLERANCE = 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import (
+from livestep.pipeline.errors import (
     BrokerError,
     EngineError,
     FencedError,
@@ -16,7 +16,7 @@ from pipeline.errors import (
 )
 from tests.simulation.plan import Rebalance, Takeover, TopicChange
 from tests.simulation.process import Process
-from tests.world import INPUT
+from tests.support.world import INPUT
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

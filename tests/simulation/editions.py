@@ -11,9 +11,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tests.shaped import is_huge
 from tests.simulation.faults import ANY_WORKER, KINDS, Fault, draw_fault
 from tests.simulation.plan import Plan, Takeover, TopicChange, draw_first_edition
+from tests.support.shaped import is_huge
 
 #: The newest one.
 EDITION = 2

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from deploy.events import READ_ALL_THE_SAME
-from deploy.judge import Judge
-from deploy.unrolled import unroll_log
-from models import LoadedModel
-from pipeline.records import Source, read_dead_letter_headers
-from pipeline.recovery import CommitMark
-from tests.shaped import ShapedRecord
+from livestep import LoadedModel
+from livestep.pipeline.audit.audited_events import READ_ALL_THE_SAME
+from livestep.pipeline.audit.judge import Judge
+from livestep.pipeline.audit.unrolled import unroll_log
+from livestep.pipeline.engine.recovery import CommitMark
+from livestep.pipeline.records import Source, read_dead_letter_headers
 from tests.simulation.check_error import CheckError
 from tests.simulation.services import SimulatedStore
 from tests.simulation.store_checks import StoreChecks
-from tests.world import INPUT
+from tests.support.shaped import ShapedRecord
+from tests.support.world import INPUT
 
 #: A partition of an output topic, and the offset where an era's records begin in it.
 Cuts = dict[tuple[str, int], int]

@@ -6,10 +6,16 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from models import LoadedModel
-from models.rules import GAP_ENDS_MAX, Shape
-from tests.shaped import SHAPES, ShapedEvents, ShapedRecord, shaped_model, with_other_weights
+from livestep import LoadedModel
+from livestep.models.sequences.rules import GAP_ENDS_MAX, Shape
 from tests.simulation.faults import Fault, draw_fault
+from tests.support.shaped import (
+    SHAPES,
+    ShapedEvents,
+    ShapedRecord,
+    shaped_model,
+    with_other_weights,
+)
 
 #: A publisher writes by itself, or in a transaction that is committed, or aborted.
 PLAIN, COMMITTED, ABORTED = "plain", "committed", "aborted"

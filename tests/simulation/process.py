@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from pipeline.app import build_engine
-from pipeline.engine import Engine
-from pipeline.errors import EngineError
-from pipeline.settings import Settings
+from livestep.pipeline.app import build_engine
+from livestep.pipeline.engine.engine import Engine
+from livestep.pipeline.errors import EngineError
+from livestep.pipeline.settings import Settings
 from tests.simulation.plan import Sizes
 from tests.simulation.services import SimulatedLog
-from tests.world import INPUT, OUTPUT
+from tests.support.world import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

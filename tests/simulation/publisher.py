@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.memory import MemoryBroker, MemoryTransaction
-from pipeline.records import Source
-from tests.shaped import ShapedRecord
+from livestep import MemoryBroker
+from livestep.pipeline.memory.memory_broker import MemoryTransaction
+from livestep.pipeline.records import Source
 from tests.simulation.plan import ABORTED, PLAIN, Plan, Published
-from tests.world import INPUT
+from tests.support.shaped import ShapedRecord
+from tests.support.world import INPUT
 
 #: Keys of a partition that come back at the end.
 _LAST_KEYS = 3

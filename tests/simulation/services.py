@@ -11,18 +11,18 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from models import LoadedModel
-from pipeline.batch import Offset
-from pipeline.errors import BrokerError, StoreError
-from pipeline.log import AbortedError, Outgoing
-from pipeline.memory import MemoryBroker, MemoryLog, MemoryStore
-from pipeline.settings import Settings
-from pipeline.state_records import HEADER_BYTES, read_header
-from pipeline.store import CLOCK_KEY, SaveRefusedError
-from pipeline.stored_partition import read_number
-from tests.damages import FIELDS, RECORDS, Changes, Scene
+from livestep import LoadedModel, MemoryBroker, MemoryStore
+from livestep.pipeline.engine.log import AbortedError
+from livestep.pipeline.errors import BrokerError, StoreError
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.settings import Settings
+from livestep.pipeline.state.state_records import HEADER_BYTES, read_header
+from livestep.pipeline.state.store import CLOCK_KEY, SaveRefusedError
+from livestep.pipeline.state.stored_partition import read_number
+from livestep.pipeline.types import Offset, Outgoing
 from tests.simulation.baton import Ended
 from tests.simulation.faults import Fault, Place
+from tests.support.damages import FIELDS, RECORDS, Changes, Scene
 
 #: Writes that a failover can lose at most.
 _WRITES_MAX = 100

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.memory import memory_broker
+from livestep import memory_broker
 from tests.simulation.baton import Ended, Scheduler, Task
 from tests.simulation.check_error import CheckError
 from tests.simulation.checkers import Checkers

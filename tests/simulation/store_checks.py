@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import LoadedModel
-from models.devices import device_of
-from pipeline.records import Source
-from pipeline.stepping import Stepper
-from pipeline.store import CLOCK_KEY
-from tests.shaped import ShapedRecord
+from livestep import LoadedModel
+from livestep.models.devices import device_of
+from livestep.pipeline.batch.stepping import Stepper
+from livestep.pipeline.records import Source
+from livestep.pipeline.state.store import CLOCK_KEY
 from tests.simulation.check_error import CheckError
 from tests.simulation.services import SimulatedStore
 from tests.simulation.truth import KeyState, Truth
+from tests.support.shaped import ShapedRecord
 
 #: Bytes of offset and timesteps, which stand at the head of a record.
 _HEADER_BYTES = 16

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deploy.events import InputEvent, read_events
-from models import LoadedModel
-from models.contract import state_tensors
-from models.offline import SESSION_GAP, KeyReader, OfflineAnswer, OfflineEvent
-from models.session_gaps import session_gaps
-from pipeline.records import Source
-from tests.shaped import ShapedRecord
+from livestep import LoadedModel
+from livestep.models.contract import state_tensors
+from livestep.models.sequences.offline import SESSION_GAP, KeyReader, OfflineAnswer, OfflineEvent
+from livestep.models.sequences.session_gaps import session_gaps
+from livestep.pipeline.audit.audited_events import InputEvent, read_events
+from livestep.pipeline.records import Source
+from tests.support.shaped import ShapedRecord
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pipeline.cycle
-import pipeline.deadline
-import pipeline.saver
-import pipeline.stepping
-from pipeline.codec import Float32Codec, JsonCodec
-from pipeline.cycle import Cycle, StoreBehindError
-from pipeline.errors import EngineError
-from pipeline.log import AbortedError
-from pipeline.pool import Pool
-from pipeline.saver import Saver
-from pipeline.stepping import Stepper
+import livestep.pipeline.batch.stepping
+import livestep.pipeline.engine.cycle
+import livestep.pipeline.engine.saver
+import livestep.pipeline.process.deadline
+from livestep.pipeline.batch.codec import Float32Codec, JsonCodec
+from livestep.pipeline.batch.stepping import Stepper
+from livestep.pipeline.engine.cycle import Cycle, StoreBehindError
+from livestep.pipeline.engine.log import AbortedError
+from livestep.pipeline.engine.saver import Saver
+from livestep.pipeline.errors import EngineError
+from livestep.pipeline.state.pool import Pool
 from tests.simulation.baton import Clock, Queues, Threading
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ Teller = Callable[[tuple[Any, ...], Any], str]
 def in_place_of_the_real_ones(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
     """Put waiting under the simulation's clock, and tell it of each verb."""
     scheduler = simulation.scheduler
-    patch.setattr(pipeline.saver, "threading", Threading(scheduler))
-    patch.setattr(pipeline.saver, "queue", Queues(scheduler))
-    patch.setattr(pipeline.saver, "time", Clock(scheduler))
-    patch.setattr(pipeline.cycle, "time", Clock(scheduler))
-    patch.setattr(pipeline.deadline, "time", Clock(scheduler))
+    patch.setattr(livestep.pipeline.engine.saver, "threading", Threading(scheduler))
+    patch.setattr(livestep.pipeline.engine.saver, "queue", Queues(scheduler))
+    patch.setattr(livestep.pipeline.engine.saver, "time", Clock(scheduler))
+    patch.setattr(livestep.pipeline.engine.cycle, "time", Clock(scheduler))
+    patch.setattr(livestep.pipeline.process.deadline, "time", Clock(scheduler))
     for owner, name, verb, tell in (
         (Cycle, "pack", "pack", _packed),
         (Cycle, "load", "load", _loaded),
@@ -54,8 +54,8 @@ def in_place_of_the_real_ones(simulation: Simulation, patch: pytest.MonkeyPatch)
     ):
         original = getattr(owner, name)
         patch.setattr(owner, name, _met(simulation, original, verb, is_after=is_after))
-    split = _met(simulation, pipeline.stepping.split, "step", is_after=True)
-    patch.setattr(pipeline.stepping, "split", split)
+    split = _met(simulation, livestep.pipeline.batch.stepping.split, "step", is_after=True)
+    patch.setattr(livestep.pipeline.batch.stepping, "split", split)
 
 
 def _told(simulation: Simulation, original: Any, verb: str, tell: Teller) -> Any:

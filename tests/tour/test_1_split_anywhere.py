@@ -5,7 +5,7 @@ This is what makes live prediction possible: the model need not see the whole se
 
 import torch
 
-from models import GRU, TOLERANCE
+from livestep import GRU, TOLERANCE
 
 
 def test_stepping_on_from_a_state_gives_what_the_whole_sequence_gives():

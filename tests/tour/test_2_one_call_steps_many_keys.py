@@ -7,12 +7,12 @@ step.  That is why a batch costs little more than one event.
 import numpy as np
 import torch
 
-from models import GRU
-from pipeline.batch import pack, rank
-from pipeline.codec import JsonCodec
-from pipeline.memory import MemoryRecord
-from pipeline.stepping import Stepper
-from tests.world import loaded
+from livestep import GRU
+from livestep.pipeline.batch.codec import JsonCodec
+from livestep.pipeline.batch.packing import pack, rank
+from livestep.pipeline.batch.stepping import Stepper
+from livestep.pipeline.memory.memory_broker import MemoryRecord
+from tests.support.world import loaded
 
 
 def test_a_mixed_batch_gives_each_key_what_it_would_get_alone():

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.world import World
+from tests.support.world import World
 
 
 def test_an_event_goes_through_the_seven_verbs():

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from pipeline.cycle import Cycle
-from tests.world import World
+from livestep.pipeline.engine.cycle import Cycle
+from tests.support.world import World
 
 
 class Crash(BaseException):

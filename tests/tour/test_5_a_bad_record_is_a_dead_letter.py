@@ -3,7 +3,7 @@
 It goes to the dead-letter topic in the same transaction as the predictions of its batch.
 """
 
-from tests.world import World
+from tests.support.world import World
 
 
 def test_a_bad_record_is_put_aside_with_its_reason():

@@ -8,10 +8,10 @@ import random
 
 import pytest
 
-from pipeline.errors import FencedError
-from pipeline.memory import run_to_end
-from pipeline.store import SaveRefusedError
-from tests.world import World
+from livestep import run_to_end
+from livestep.pipeline.errors import FencedError
+from livestep.pipeline.state.store import SaveRefusedError
+from tests.support.world import World
 
 
 def test_a_worker_that_comes_back_too_late_writes_nothing():

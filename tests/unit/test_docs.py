@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.code_blocks import ROOT, run_code_blocks
+from tests.support.code_blocks import ROOT, run_code_blocks
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 

@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.jars import POM, kafka_jars, kafka_version
-from deploy.ports import ReservedPort
-from deploy.process import ChildProcess, Service, ServiceError, orderly_termination
-from tests.helpers import wait_until
+from livestep.deploy.local.child_process import (
+    ChildProcess,
+    Service,
+    ServiceError,
+    orderly_termination,
+)
+from livestep.deploy.local.jars import POM, kafka_jars, kafka_version
+from livestep.deploy.local.ports import ReservedPort
+from tests.support.helpers import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -66,7 +71,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     # Given a parent with a child
     script = f"""
 from pathlib import Path
-from deploy.process import ChildProcess
+from livestep.deploy.local.child_process import ChildProcess
 child = ChildProcess("child", ["sleep", "60"], Path({str(tmp_path)!r}) / "child.log")
 child.start()
 print(child.pid, flush=True)

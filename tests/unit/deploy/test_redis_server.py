@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.process import ServiceError
-from deploy.redis_server import redis_executable, redis_version
+from livestep.deploy.local.child_process import ServiceError
+from livestep.deploy.local.redis_server import redis_executable, redis_version
 
 
 def fake_redis(folder: Path, version: str) -> Path:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import distributions
 
-from deploy.sbom import UNPINNED, normalised, pinned, unlike_pins
+from livestep.deploy.sbom import UNPINNED, normalised, pinned, unlike_pins
 
 
 def test_every_installed_package_is_pinned_to_its_version():

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import ModelError
-from models.archive_checks import checked_archive
-from models.program_reading import Program
-from tests.programs import TWO, TwoStates, export
+from livestep import ModelError
+from livestep.models.foreign.archive_checks import checked_archive
+from livestep.models.foreign.program_reading import Program
+from tests.support.programs import TWO, TwoStates, export
 
 
 @functools.cache

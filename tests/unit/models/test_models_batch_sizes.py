@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import (
+from livestep import (
     Category,
     Feedback,
     Generation,
@@ -21,13 +21,13 @@ from models import (
     answer_events,
     check_model,
     load_model,
+    predict_in_memory,
     save_program,
 )
-from models.batch_sizes import BatchSizes
-from models.program_reading import Program
-from models.program_states import choose_states
-from pipeline.memory import predict_in_memory
-from tests.programs import TwoStates, export
+from livestep.models.foreign.batch_sizes import BatchSizes
+from livestep.models.foreign.program_reading import Program
+from livestep.models.foreign.program_states import choose_states
+from tests.support.programs import TwoStates, export
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 Dim = torch.export.Dim

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from models import GRU, LSTM, LSTMState, StepModel, VanillaRNN, check_model, state_tensors
-from models.checks import (
+from livestep import GRU, LSTM, LSTMState, StepModel, VanillaRNN, check_model, state_tensors
+from livestep.models.checks.checks import (
     TOLERANCE,
     check_close,
     check_packed_equals_unroll,
@@ -21,7 +21,7 @@ from models.checks import (
     random_sequences,
     random_state,
 )
-from models.contract import State, like_state
+from livestep.models.contract import State, like_state
 
 CELLS = {
     "VanillaRNN": lambda: VanillaRNN(3, 8, 2),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import (
+from livestep import (
     GRU,
     Category,
     EncoderDecoder,
@@ -19,13 +19,13 @@ from models import (
     Text,
     check_model,
 )
-from models.check_data import random_rows, tolerance_of
-from models.check_report import SPEED_BATCH_SIZES, measure_step_s, report
-from models.checks import TOLERANCE, check_close, check_neighbours
-from models.trials import NEEDS, trials
-from models.user_classes import AdaptedModel
-from tests import user_models
-from tests.user_models import Letters, Plain, Sum, Window
+from livestep.models.checks.check_data import random_rows, tolerance_of
+from livestep.models.checks.check_report import SPEED_BATCH_SIZES, measure_step_s, report
+from livestep.models.checks.checks import TOLERANCE, check_close, check_neighbours
+from livestep.models.checks.trials import NEEDS, trials
+from livestep.models.foreign.user_classes import AdaptedModel
+from tests.support import user_models
+from tests.support.user_models import Letters, Plain, Sum, Window
 
 
 def adapted(module: nn.Module, input_size: int = 1, output_size: int = 1) -> AdaptedModel:

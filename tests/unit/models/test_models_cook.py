@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import ModelError, VanillaRNN, check_model, encode, load_model, save_model
-from models.cook import (
+from livestep import ModelError, VanillaRNN, check_model, encode, load_model, save_model
+from livestep.models.examples.cook import (
     DISHES,
     Flat,
     cook_fields,
@@ -18,9 +18,11 @@ from models.cook import (
     next_dish,
     seattle_weather,
     train_cook,
-    training,
 )
-from models.cook.training import examine, make_lessons, random_lessons
+from livestep.models.examples.cook import (
+    cook_training as training,
+)
+from livestep.models.examples.cook.cook_training import examine, make_lessons, random_lessons
 
 Reports = list[tuple[float, str]]
 
@@ -53,7 +55,7 @@ def test_the_weather_is_every_day_of_four_years_in_seattle() -> None:
 
 
 def test_a_missing_weather_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.package_data.find_spec", lambda name: None)
+    monkeypatch.setattr("livestep.models.package_data.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="vega_datasets"):
         seattle_weather()
 

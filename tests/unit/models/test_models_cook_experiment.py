@@ -12,11 +12,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from models import ModelError, encode
-from models.cook import DISHES, WEATHERS, cook_fields, next_dish
-from models.cook.experiment import PLOT, README, make_experiment
-from models.cook.experiment_menu import MENU, UNRULED, dish_after, menu_fields, menu_lessons
-from models.cook.experiment_nets import (
+from livestep import ModelError, encode
+from livestep.models.examples.cook import DISHES, WEATHERS, cook_fields, next_dish
+from livestep.models.examples.cook.cook_training import Lessons
+from livestep.models.examples.cook.experiment import PLOT, README, make_experiment
+from livestep.models.examples.cook.experiment_menu import (
+    MENU,
+    UNRULED,
+    dish_after,
+    menu_fields,
+    menu_lessons,
+)
+from livestep.models.examples.cook.experiment_nets import (
     CONTENDERS,
     WEEK_COUNT,
     WEEK_DAYS,
@@ -27,11 +34,20 @@ from models.cook.experiment_nets import (
     find_contender,
     weight_count,
 )
-from models.cook.experiment_plot import draw
-from models.cook.experiment_report import TABLES_END, TABLES_START, tables, write_readme
-from models.cook.experiment_runs import Plan, Run, each_run, run_experiment
-from models.cook.experiment_training import predict, right_days, train, with_absence
-from models.cook.training import Lessons
+from livestep.models.examples.cook.experiment_plot import draw
+from livestep.models.examples.cook.experiment_report import (
+    TABLES_END,
+    TABLES_START,
+    tables,
+    write_readme,
+)
+from livestep.models.examples.cook.experiment_runs import Plan, Run, each_run, run_experiment
+from livestep.models.examples.cook.experiment_training import (
+    predict,
+    right_days,
+    train,
+    with_absence,
+)
 
 PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
 
@@ -335,7 +351,9 @@ def test_equal_results_give_an_equal_plot_and_others_another(
 def test_a_missing_matplotlib_is_named_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("models.cook.experiment_plot.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "livestep.models.examples.cook.experiment_plot.find_spec", lambda name: None
+    )
     with pytest.raises(ModelError, match=r"matplotlib, in livestep\[experiment\]"):
         make_experiment(Plan(), tmp_path, 1, Console(file=StringIO()))
     assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models import ModelError, choose_device
+from livestep import ModelError, choose_device
 
 
 def test_a_device_is_the_cpu_cuda_or_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

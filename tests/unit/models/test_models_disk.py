@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import (
+from livestep import (
     GRU,
     LSTM,
     Category,

@@ -16,8 +16,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from models import GRU, encode, load_model, save_model
-from models.examples import (
+from livestep import GRU, encode, load_model, save_model
+from livestep.models.examples import (
     EXAMPLES,
     ExampleEvent,
     TrainedExample,
@@ -28,15 +28,15 @@ from models.examples import (
     spelling,
     vowels,
 )
-from models.examples.example import mixed, right_share
-from models.examples.training import fit, fold_scale, label_loss, shuffled
-from models.rules import MARKS
-from models.seeding import seeded
-from pipeline.cli import cli
-from pipeline.marks import END, marks_of
-from pipeline.publishing.columns import BadRow, EventColumns
-from pipeline.publishing.limits import TopicLimits
-from pipeline.publishing.setup import open_source
+from livestep.models.examples.base import mixed, right_share
+from livestep.models.examples.training import fit, fold_scale, label_loss, shuffled
+from livestep.models.seeding import seeded
+from livestep.models.sequences.rules import MARKS
+from livestep.pipeline.batch.marks import END, marks_of
+from livestep.pipeline.cli import cli
+from livestep.pipeline.publishing.columns import BadRow, EventColumns
+from livestep.pipeline.publishing.limits import TopicLimits
+from livestep.pipeline.publishing.setup import open_source
 
 MODULES: dict[str, ModuleType] = {
     "digits": digits,

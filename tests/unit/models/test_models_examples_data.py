@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from models import ModelError
-from models.examples import EXAMPLES, digits, names, purchases, spelling, vowels
+from livestep import ModelError
+from livestep.models.examples import EXAMPLES, digits, names, purchases, spelling, vowels
 
 
 def test_the_digits_are_all_pictures_of_scikit_learn() -> None:
@@ -129,7 +129,7 @@ def test_the_baselines_of_the_purchases_are_what_a_table_can_do() -> None:
 def test_a_missing_data_package_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, install: str
 ) -> None:
-    monkeypatch.setattr("models.package_data.find_spec", lambda package: None)
+    monkeypatch.setattr("livestep.models.package_data.find_spec", lambda package: None)
     for function in (names.read_names, spelling.split, purchases.read_customers):
         function.cache_clear()
     with pytest.raises(ModelError, match=f"pip install {install}$"):

@@ -9,18 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import (
-    GRU,
-    LSTM,
-    Category,
-    Feedback,
-    Generation,
-    Number,
-    SequenceRules,
-    check_model,
-)
-from models.contract import state_tensors
-from models.feedback import (
+from livestep import GRU, LSTM, Category, Feedback, Generation, Number, SequenceRules, check_model
+from livestep.models.contract import state_tensors
+from livestep.models.fields.field_types import columns_of
+from livestep.models.sequences.feedback import (
     FedBack,
     draw_columns,
     draw_label,
@@ -28,9 +20,8 @@ from models.feedback import (
     draws_many,
     key_seed,
 )
-from models.field_types import columns_of
-from models.generation import generate
-from tests.small_nets import LETTERS, Echo, Speller, Summing, number_rules, spelling_rules
+from livestep.models.sequences.generation import generate
+from tests.support.small_nets import LETTERS, Echo, Speller, Summing, number_rules, spelling_rules
 
 NAN = float("nan")
 

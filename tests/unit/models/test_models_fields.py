@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import (
+from livestep import (
     Category,
     Field,
     FieldError,

@@ -18,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from models import ModelError
-from models.file_kinds import program_kind
-from models.program_reading import Program
-from tests.programs import export, script
+from livestep import ModelError
+from livestep.models.foreign.file_kinds import program_kind
+from livestep.models.foreign.program_reading import Program
+from tests.support.programs import export, script
 
 
 def net() -> nn.Module:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import GRU, Category, Feedback, Number
-from models.checks import max_difference
-from models.feedback import FedBack
-from models.forcing import free_running, teacher_forced
-from tests.small_nets import LETTERS, Summing
+from livestep import GRU, Category, Feedback, Number
+from livestep.models.checks.checks import max_difference
+from livestep.models.sequences.feedback import FedBack
+from livestep.models.sequences.forcing import free_running, teacher_forced
+from tests.support.small_nets import LETTERS, Summing
 
 NAN = torch.nan
 

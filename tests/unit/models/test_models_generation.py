@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Category, LoadedModel, Number, SequenceRules
-from models.contract import State
-from models.generation import Generated, choose_labels, find_stop, generate
-from models.rules import TEMPERATURE_MIN, Feedback, Generation
-from tests.small_nets import (
+from livestep import Category, LoadedModel, Number, SequenceRules
+from livestep.models.contract import State
+from livestep.models.sequences.generation import Generated, choose_labels, find_stop, generate
+from livestep.models.sequences.rules import TEMPERATURE_MIN, Feedback, Generation
+from tests.support.small_nets import (
     LETTERS,
     Speller,
     loaded,

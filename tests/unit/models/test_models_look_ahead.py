@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import GRU, LSTM, StepModel
-from models.check_report import report
-from models.program_reading import Program
-from models.program_states import StateTensor
-from models.programs import ProgramModel
-from models.user_classes import AdaptedModel
-from tests.programs import export, script, trace
+from livestep import GRU, LSTM, StepModel
+from livestep.models.checks.check_report import report
+from livestep.models.foreign.program_reading import Program
+from livestep.models.foreign.program_states import StateTensor
+from livestep.models.foreign.programs import ProgramModel
+from livestep.models.foreign.user_classes import AdaptedModel
+from tests.support.programs import export, script, trace
 
 
 def failures(model: StepModel) -> dict[str, str]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from models import GRU, StepModel, check_model
-from models.checks import (
+from livestep import GRU, StepModel, check_model
+from livestep.models.checks.checks import (
     TOLERANCE,
     check_none_means_zeros,
     check_packed_equals_unroll,
@@ -18,8 +18,8 @@ from models.checks import (
     max_difference,
     random_state,
 )
-from models.contract import SizedModel, state_tensors
-from models.nets import EncoderDecoder, FullyConnected, Glimpses
+from livestep.models.contract import SizedModel, state_tensors
+from livestep.models.nets.nets import EncoderDecoder, FullyConnected, Glimpses
 
 NETS = {
     "FullyConnected": lambda: FullyConnected(3, 8, 2),

@@ -7,11 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from models import FieldError, Generation, LoadedModel, SequenceRules
-from models.offline import KeyReader, OfflineAnswer, OfflineEvent, answers_offline
-from models.offline_log import answer_events
-from models.rules import Feedback
-from tests.small_nets import LETTERS, number_rules, speller, spelling_rules, summing
+from livestep import FieldError, Generation, LoadedModel, SequenceRules
+from livestep.models.sequences.offline import (
+    KeyReader,
+    OfflineAnswer,
+    OfflineEvent,
+    answers_offline,
+)
+from livestep.models.sequences.offline_log import answer_events
+from livestep.models.sequences.rules import Feedback
+from tests.support.small_nets import LETTERS, number_rules, speller, spelling_rules, summing
 
 NAN = math.nan
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import ModelError, Number, check_model, load_model, save_program
-from models.description import decode_description
-from models.file_kinds import program_kind
-from models.program_reading import Program
-from models.program_states import choose_states, find_time_axis, read_state_shape
-from models.programs import PROGRAM_FILES
-from models.weights import fingerprint_of
-from tests.programs import Stateless, export, script
+from livestep import ModelError, Number, check_model, load_model, save_program
+from livestep.models.disk.description import decode_description
+from livestep.models.disk.weights import fingerprint_of
+from livestep.models.foreign.file_kinds import program_kind
+from livestep.models.foreign.program_reading import Program
+from livestep.models.foreign.program_states import choose_states, find_time_axis, read_state_shape
+from livestep.models.foreign.programs import PROGRAM_FILES
+from tests.support.programs import Stateless, export, script
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import ModelError, Number, load_model, save_program
-from models.program_reading import Program
-from models.program_states import StateTensor, choose_states, read_state_shape
-from models.programs import PROGRAM_FILES
-from tests.programs import TWO, Stateless, TwoStates, export, script, trace
+from livestep import ModelError, Number, load_model, save_program
+from livestep.models.foreign.program_reading import Program
+from livestep.models.foreign.program_states import StateTensor, choose_states, read_state_shape
+from livestep.models.foreign.programs import PROGRAM_FILES
+from tests.support.programs import TWO, Stateless, TwoStates, export, script, trace
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from models import GRU, ModelError, Number, Text, load_model, save_model
-from tests.altered_models import Plain, PlainSized
+from livestep import GRU, ModelError, Number, Text, load_model, save_model
+from tests.support.altered_models import Plain, PlainSized
 
 X, Y = [Number("x")], [Number("y")]
 

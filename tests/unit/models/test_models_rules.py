@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from models import (
+from livestep import (
     Category,
     Feedback,
     Field,
@@ -18,7 +18,7 @@ from models import (
     Text,
     check_rules,
 )
-from models.rules import TEMPERATURE_MIN
+from livestep.models.sequences.rules import TEMPERATURE_MIN
 
 LETTERS = ("a", "b", ".")
 INPUTS = [

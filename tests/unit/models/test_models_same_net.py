@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from models import (
+from livestep import (
     GRU,
     Category,
     EncoderDecoder,
@@ -33,12 +33,20 @@ from models import (
     save_model,
     save_program,
 )
-from models.seeding import random_states
-from models.user_classes import AdaptedModel
-from tests import altered_models
-from tests.altered_models import Act, Changing, DrawsWhenMade, Indexed, Normed, Packing, Unrolling
-from tests.programs import script
-from tests.user_models import Letters
+from livestep.models.foreign.user_classes import AdaptedModel
+from livestep.models.seeding import random_states
+from tests.support import altered_models
+from tests.support.altered_models import (
+    Act,
+    Changing,
+    DrawsWhenMade,
+    Indexed,
+    Normed,
+    Packing,
+    Unrolling,
+)
+from tests.support.programs import script
+from tests.support.user_models import Letters
 
 TWO_IN, ONE_IN, ONE_OUT = [Number("x", 2)], [Number("x")], [Number("y")]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import (
+from livestep import (
     GRU,
     Category,
     FedBack,
@@ -23,9 +23,9 @@ from models import (
     load_model,
     save_model,
 )
-from models.program_reading import Program
-from tests.programs import script
-from tests.user_models import NoStep, Sum
+from livestep.models.foreign.program_reading import Program
+from tests.support.programs import script
+from tests.support.user_models import NoStep, Sum
 
 INPUTS = [Number("wind"), Category("yesterday", ("1", "2"), optional=True)]
 OUTPUTS = [Category("dish", ("1", "2"))]
@@ -55,9 +55,12 @@ def test_a_compiled_model_is_saved_as_the_model_that_it_is(tmp_path: Path) -> No
         (
             nn.GRU(3, 2),
             "class: GRU has no method initial_state and no method step: torch's GRU can't be "
-            r"stepped as it is: use models.GRU\(input_size, hidden_size, output_size\)",
+            r"stepped as it is: use livestep.models.GRU\(input_size, hidden_size, output_size\)",
         ),
-        (nn.LSTMCell(3, 2), r"torch's LSTMCell can't be stepped as it is: use models.LSTM\("),
+        (
+            nn.LSTMCell(3, 2),
+            r"torch's LSTMCell can't be stepped as it is: use livestep.models.LSTM\(",
+        ),
         (nn.Sequential(nn.Linear(3, 2)), "Sequential has no method .*write a class with initial"),
         (NoStep(), r"class: NoStep has no method step: a class needs initial_state\(batch_size\)"),
         (nn.DataParallel(Sum()), r"DataParallel has no .*save_model\(model.module\), a Sum"),

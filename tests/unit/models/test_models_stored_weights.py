@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import ModelError, Number, check_model, load_model, save_model
-from models.user_classes import AdaptedModel
-from tests.altered_models import Resonator
-from tests.user_models import Sum
+from livestep import ModelError, Number, check_model, load_model, save_model
+from livestep.models.foreign.user_classes import AdaptedModel
+from tests.support.altered_models import Resonator
+from tests.support.user_models import Sum
 
 ONE_IN, ONE_OUT = [Number("x")], [Number("y")]
 

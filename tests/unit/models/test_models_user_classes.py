@@ -12,19 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import (
-    Category,
-    ModelError,
-    Number,
-    StepModel,
-    Text,
-    load_model,
-    save_model,
-)
-from models.class_imports import import_class
-from models.user_classes import AdaptedModel
-from tests import user_models
-from tests.user_models import (
+from livestep import Category, ModelError, Number, StepModel, Text, load_model, save_model
+from livestep.models.foreign.class_imports import import_class
+from livestep.models.foreign.user_classes import AdaptedModel
+from tests.support import user_models
+from tests.support.user_models import (
     ExitsWhenMade,
     FastSum,
     GrowsLate,
@@ -64,7 +56,7 @@ def test_a_class_comes_back_by_its_name_with_its_weights_and_sizes(tmp_path: Pat
 
     # Then model.json names it, and its steps are those of the module
     members = json.loads((tmp_path / "model.json").read_text())
-    assert (members["class"], members["sizes"]) == ("tests.user_models:Window", sizes)
+    assert (members["class"], members["sizes"]) == ("tests.support.user_models:Window", sizes)
     sequence = torch.randn(6, 3, 2)
     with torch.inference_mode():
         assert torch.equal(net.unroll(sequence), stepped(window, sequence))
@@ -139,22 +131,24 @@ def test_an_unroll_of_its_own_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
     assert net.unroll(torch.ones(4, 2, 1)).shape == (4, 2, 1)
 
 
-@pytest.mark.parametrize("allowed", [(), ("test",), ("tests.other",), ("tests.user_models.Sum",)])
+@pytest.mark.parametrize(
+    "allowed", [(), ("test",), ("tests.other",), ("tests.support.user_models.Sum",)]
+)
 def test_a_class_of_a_package_that_is_not_allowed_is_not_imported(
     allowed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_model(Sum(), tmp_path, ONE_IN, ONE_OUT)
-    monkeypatch.delitem(sys.modules, "tests.user_models")
+    monkeypatch.delitem(sys.modules, "tests.support.user_models")
     message = (
-        "class: importing tests.user_models would run its code.*--model-packages or LIVESTEP_MO"
+        "class: importing tests.support.user_models would run its code.*--model-packages or LI"
     )
     with pytest.raises(ModelError, match=message) as raised:
         load_model(tmp_path, allowed_packages=allowed)
     assert "model.json" in str(raised.value)
-    assert "tests.user_models" not in sys.modules
+    assert "tests.support.user_models" not in sys.modules
 
 
-@pytest.mark.parametrize("allowed", ["tests", "tests.user_models"])
+@pytest.mark.parametrize("allowed", ["tests", "tests.support.user_models"])
 def test_a_package_or_a_module_can_be_allowed(allowed: str, tmp_path: Path) -> None:
     save_model(Sum(), tmp_path, ONE_IN, ONE_OUT)
     load_model(tmp_path, allowed_packages=(allowed,))
@@ -163,11 +157,14 @@ def test_a_package_or_a_module_can_be_allowed(allowed: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("tests.user_models:Nobody", "has no torch.nn.Module 'Nobody' .*nothing of that name"),
-        ("tests.user_models:not_a_class", "has no torch.nn.Module 'not_a_class'"),
-        ("tests.user_models:torch", "has no torch.nn.Module 'torch'"),
+        (
+            "tests.support.user_models:Nobody",
+            "has no torch.nn.Module 'Nobody' .*nothing of that name",
+        ),
+        ("tests.support.user_models:not_a_class", "has no torch.nn.Module 'not_a_class'"),
+        ("tests.support.user_models:torch", "has no torch.nn.Module 'torch'"),
         ("tests.nowhere:Sum", "ModuleNotFoundError: No module named 'tests.nowhere'.*PYTHONPATH"),
-        ("tests.user_models:Sum.step", "no name of a class .*package.module:Class"),
+        ("tests.support.user_models:Sum.step", "no name of a class .*package.module:Class"),
         ("tests/user_models:Sum", "no name of a class"),
         (":Sum", "no name of a class"),
         ("tests.__main__:Sum", "tests.__main__ is a program, which runs when it is imported"),
@@ -260,7 +257,7 @@ def test_a_class_that_contradicts_itself_is_neither_saved_nor_loaded(
     save_model(good, tmp_path / "old", ONE_IN, ONE_OUT, sizes=sizes)
     file = tmp_path / "old" / "model.json"
     members = json.loads(file.read_text())
-    members.update({"class": f"tests.user_models:{name}", "sizes": {}})
+    members.update({"class": f"tests.support.user_models:{name}", "sizes": {}})
     members["fingerprint"] = "?"
     file.write_text(json.dumps(members))
     with pytest.raises(ModelError, match=r"expected [0-9a-f]{16}|" + message) as raised:

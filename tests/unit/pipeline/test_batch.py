@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Number
-from pipeline.batch import pack, rank
-from pipeline.codec import JsonCodec
-from pipeline.memory import MemoryRecord
+from livestep import Number
+from livestep.pipeline.batch.codec import JsonCodec
+from livestep.pipeline.batch.packing import pack, rank
+from livestep.pipeline.memory.memory_broker import MemoryRecord
 
 CODEC = JsonCodec([Number("x")], [Number("y")])
 

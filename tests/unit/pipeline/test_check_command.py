@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from models import GRU, save_model
-from pipeline.retention import compaction_warning
-from pipeline.settings import Settings
+from livestep import GRU, save_model
+from livestep.pipeline.engine.retention import compaction_warning
+from livestep.pipeline.settings import Settings
 
 
 def test_a_broker_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_broker_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     nowhere = "127.0.0.1:1"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pipeline.cli", "check", "--model", str(tmp_path)),
+            *(sys.executable, "-m", "livestep.pipeline.cli", "check", "--model", str(tmp_path)),
             *("--input-topic", "in", "--output-topic", "out", "--guarantee", "exactly-once"),
             *("--bootstrap-servers", nowhere, "--redis-url", f"redis://{nowhere}"),
         ],

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Category, FieldError, Number, activate, decode, encode
-from pipeline.codec import Float32Codec, JsonCodec
-from pipeline.errors import DecodeError
+from livestep import Category, FieldError, Number, activate, decode, encode
+from livestep.pipeline.batch.codec import Float32Codec, JsonCodec
+from livestep.pipeline.errors import DecodeError
 
 WEATHER = Category("weather", ("sunny", "rainy"))
 DISH = Category("dish", ("1", "2", "3"), optional=True)

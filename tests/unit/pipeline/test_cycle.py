@@ -5,11 +5,11 @@ import random
 import pytest
 import torch
 
-from models import GRU, LSTM, Category, Number, StepModel, VanillaRNN
-from pipeline.errors import EngineError
-from pipeline.memory import MemoryLog, MemoryStore, run_to_end
-from tests.crashes import PLACES, Crash, RaggedLog, crash_at
-from tests.world import World, loaded
+from livestep import GRU, LSTM, Category, MemoryStore, Number, StepModel, VanillaRNN, run_to_end
+from livestep.pipeline.errors import EngineError
+from livestep.pipeline.memory.memory_log import MemoryLog
+from tests.support.crashes import PLACES, Crash, RaggedLog, crash_at
+from tests.support.world import World, loaded
 
 
 def random_world(seed):

@@ -5,13 +5,13 @@ import random
 
 import pytest
 
-from models import GRU, SequenceRules
-from pipeline.damages import HEALS_MAX
-from pipeline.errors import HistoryMissingError, OffsetsResetError, StateError
-from pipeline.memory import MemoryLog, MemoryStore, run_to_end
-from pipeline.store import SaveRefusedError
-from tests.damages import FIELDS, RECORDS, Scene
-from tests.world import World, loaded, small_model
+from livestep import GRU, MemoryStore, SequenceRules, run_to_end
+from livestep.pipeline.engine.damaged_partitions import HEALS_MAX
+from livestep.pipeline.errors import HistoryMissingError, OffsetsResetError, StateError
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.state.store import SaveRefusedError
+from tests.support.damages import FIELDS, RECORDS, Scene
+from tests.support.world import World, loaded, small_model
 
 
 def publish(world, rng, events, keys=5, time_ms=0):
@@ -51,7 +51,7 @@ def world():
 
 @pytest.mark.parametrize(("make", "what"), RECORDS.values(), ids=list(RECORDS))
 class TestEachKindOfDamagedRecord:
-    """They are in `tests.damages`; on real Redis they are met in tests/services."""
+    """They are in `tests.support.damages`; on real Redis they are met in tests/services."""
 
     def test_it_is_named_and_healed(self, world, caplog, make, what):
         # Given a state that somebody has changed

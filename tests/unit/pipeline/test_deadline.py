@@ -6,12 +6,12 @@ import time
 import pytest
 import redis
 
-from pipeline.batch import Offset
-from pipeline.deadline import Deadline
-from pipeline.errors import StoppedError, StoreError, UnsavedError
-from pipeline.memory import MemoryStore
-from pipeline.redis_connection import RedisConnection
-from pipeline.saver import Save, Saver
+from livestep import MemoryStore
+from livestep.pipeline.engine.saver import Save, Saver
+from livestep.pipeline.errors import StoppedError, StoreError, UnsavedError
+from livestep.pipeline.process.deadline import Deadline
+from livestep.pipeline.state.redis_connection import RedisConnection
+from livestep.pipeline.types import Offset
 
 #: Where nothing listens.
 NOWHERE = "redis://127.0.0.1:1/0"

@@ -5,9 +5,8 @@ import threading
 
 import pytest
 
-from models import GRU, SequenceRules
-from pipeline.batch import Offset
-from pipeline.errors import (
+from livestep import GRU, MemoryStore, SequenceRules, run_to_end
+from livestep.pipeline.errors import (
     BrokerError,
     FencedError,
     StateError,
@@ -15,8 +14,9 @@ from pipeline.errors import (
     StoreError,
     UnsavedError,
 )
-from pipeline.memory import MemoryLog, MemoryStore, run_to_end
-from tests.world import World, loaded
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.types import Offset
+from tests.support.world import World, loaded
 
 
 @pytest.fixture
@@ -435,7 +435,7 @@ def test_a_worker_that_has_failed_does_not_keep_its_partitions_for_a_store_that_
             super().commit(offsets)
 
     # Given saves that wait for a store that is away
-    monkeypatch.setattr("pipeline.engine.REVOKE_FLUSH_S", 10_000)
+    monkeypatch.setattr("livestep.pipeline.engine.engine.REVOKE_FLUSH_S", 10_000)
     durable, world.store = world.store, AbsentStore()
     world.store.restore(durable)
     log = FailingLog(world.broker, world.settings())

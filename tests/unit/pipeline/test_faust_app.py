@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from pipeline.app import make_app
-from pipeline.engine import Work
-from pipeline.errors import BrokerError, UnsavedError
-from pipeline.memory import MemoryRecord
-from pipeline.settings import Settings
+from livestep.pipeline.app import make_app
+from livestep.pipeline.engine.engine import Work
+from livestep.pipeline.errors import BrokerError, UnsavedError
+from livestep.pipeline.memory.memory_broker import MemoryRecord
+from livestep.pipeline.settings import Settings
 
 #: Bounds what should come at once, so that a test that fails doesn't hang.
 SOON_S = 60

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import GRU, Category, Feedback, Generation, SequenceRules, StepModel
-from models.contract import state_tensors
-from models.feedback import FedBack, key_seed
-from models.generation import generate
-from pipeline.generating import AT_BOUND, GOES_ON, STOPPED, Generator, Openings
-from tests.world import loaded
+from livestep import GRU, Category, Feedback, Generation, SequenceRules, StepModel
+from livestep.models.contract import state_tensors
+from livestep.models.sequences.feedback import FedBack, key_seed
+from livestep.models.sequences.generation import generate
+from livestep.pipeline.batch.generating import AT_BOUND, GOES_ON, STOPPED, Generator, Openings
+from tests.support.world import loaded
 
 CPU = torch.device("cpu")
 LETTERS = ("a", "b", "c", ".")

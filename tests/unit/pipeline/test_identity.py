@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from pipeline.identity import WorkerId
+from livestep.pipeline.process.identity import WorkerId
 
 
 @pytest.fixture

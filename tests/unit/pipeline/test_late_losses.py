@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.batch import Batch, Offset
-from pipeline.cycle import Cycle
-from pipeline.memory import MemoryLog, MemoryStore, run_to_end
-from pipeline.pool import States
-from pipeline.store import SaveRefusedError
-from tests.crashes import Crash, crash_at
-from tests.world import World, small_model
+from livestep import MemoryStore, run_to_end
+from livestep.pipeline.batch.packing import Batch
+from livestep.pipeline.engine.cycle import Cycle
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.state.pool import States
+from livestep.pipeline.state.store import SaveRefusedError
+from livestep.pipeline.types import Offset
+from tests.support.crashes import Crash, crash_at
+from tests.support.world import World, small_model
 
 
 def record(offset: int) -> bytes:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from models import Category, Feedback, Generation, Number, SequenceRules
-from pipeline.batch import pack
-from pipeline.codec import Float32Codec, JsonCodec
-from pipeline.errors import DecodeError
-from pipeline.marks import BARE, END, FORGET, START, marks_of
-from pipeline.memory import MemoryRecord
-from pipeline.sequences import split
+from livestep import Category, Feedback, Generation, Number, SequenceRules
+from livestep.pipeline.batch.codec import Float32Codec, JsonCodec
+from livestep.pipeline.batch.marks import BARE, END, FORGET, START, marks_of
+from livestep.pipeline.batch.packing import pack
+from livestep.pipeline.batch.sequences import split
+from livestep.pipeline.errors import DecodeError
+from livestep.pipeline.memory.memory_broker import MemoryRecord
 
 LABELS = ("a", "stop")
 GENERATING = SequenceRules(

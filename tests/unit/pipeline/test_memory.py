@@ -5,11 +5,11 @@ import orjson
 import pytest
 import torch
 
-from models import GRU, Number, SequenceRules, encode
-from pipeline.errors import DecodeError, FencedError
-from pipeline.log import AbortedError
-from pipeline.memory import MemoryBroker, MemoryGroup, predict_in_memory
-from tests.world import loaded, small_model
+from livestep import GRU, MemoryBroker, Number, SequenceRules, encode, predict_in_memory
+from livestep.pipeline.engine.log import AbortedError
+from livestep.pipeline.errors import DecodeError, FencedError
+from livestep.pipeline.memory.memory_broker import MemoryGroup
+from tests.support.world import loaded, small_model
 
 
 @pytest.fixture

@@ -17,15 +17,24 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from torch import Tensor, nn
 
-from models import GRU, Category, ModelError, Number, SequenceRules, Text, load_model, save_model
-from pipeline.cli import cli
-from pipeline.commands.check import Caution, CheckItem, run_tests
-from pipeline.commands.field_options import read_fields
-from pipeline.commands.starter import starter_files
-from pipeline.errors import ConfigError, DecodeError
-from pipeline.memory import predict_in_memory
-from pipeline.settings import Settings
-from tests.user_models import Letters, RowsMix, Window
+from livestep import (
+    GRU,
+    Category,
+    ModelError,
+    Number,
+    SequenceRules,
+    Text,
+    load_model,
+    predict_in_memory,
+    save_model,
+)
+from livestep.pipeline.cli import cli
+from livestep.pipeline.commands.check import Caution, CheckItem, run_tests
+from livestep.pipeline.commands.field_options import read_fields
+from livestep.pipeline.commands.starter import starter_files
+from livestep.pipeline.errors import ConfigError, DecodeError
+from livestep.pipeline.settings import Settings
+from tests.support.user_models import Letters, RowsMix, Window
 
 
 def run(*arguments: str | Path, **options: Any) -> Result:
@@ -130,30 +139,32 @@ def test_a_package_that_is_not_allowed_is_not_imported_by_a_check(wrong: Path) -
 
 
 def test_a_class_can_be_checked_before_it_is_saved() -> None:
-    done = run("check", "tests.user_models:Sum", "--inputs", "x", "--outputs", "y")
+    done = run("check", "tests.support.user_models:Sum", "--inputs", "x", "--outputs", "y")
     assert done.exit_code == 0, done.output
     sizes = ("--sizes", '{"input_size": 2, "length": 3}', "--outputs", "y:2")
-    assert run("check", "tests.user_models:Window", *sizes).exit_code == 0
+    assert run("check", "tests.support.user_models:Window", *sizes).exit_code == 0
     inputs = '[{"type": "category", "name": "k", "values": ["a", "b"], "encoding": "index"}, ' + (
         '{"type": "text", "name": "word", "alphabet": "xyz", "length": 2}]'
     )
-    letters = run("check", "tests.user_models:Letters", "--inputs", inputs, "--outputs", "y:4")
+    letters = run(
+        "check", "tests.support.user_models:Letters", "--inputs", inputs, "--outputs", "y:4"
+    )
     assert letters.exit_code == 0, letters.output
     for name in ("Breaks", "TwoOutputs", "Explodes"):
-        done = run("check", f"tests.user_models:{name}", "--inputs", "x", "--outputs", "y")
+        done = run("check", f"tests.support.user_models:{name}", "--inputs", "x", "--outputs", "y")
         assert done.exit_code == 1
     with pytest.raises(ModelError, match="--inputs: Sum has no input_size: say what its columns"):
-        run("check", "tests.user_models:Sum", catch_exceptions=False)
+        run("check", "tests.support.user_models:Sum", catch_exceptions=False)
 
 
 def test_columns_that_do_not_fit_a_class_of_this_package_are_named() -> None:
     sizes = ("--sizes", '{"input_size": 3, "hidden_size": 4, "output_size": 1}')
     message = "--inputs: not the columns of a GRU of .*expected 3 columns .input_size., found 2"
     with pytest.raises(ModelError, match=message):
-        run("check", "models:GRU", *sizes, "--inputs", "a,b", catch_exceptions=False)
+        run("check", "livestep:GRU", *sizes, "--inputs", "a,b", catch_exceptions=False)
     with pytest.raises(ModelError, match="--outputs: .*expected 1 columns .output_size., found 2"):
-        run("check", "models:GRU", *sizes, "--outputs", "y:2", catch_exceptions=False)
-    assert run("check", "models:GRU", *sizes, "--inputs", "a,b,c").exit_code == 0
+        run("check", "livestep:GRU", *sizes, "--outputs", "y:2", catch_exceptions=False)
+    assert run("check", "livestep:GRU", *sizes, "--inputs", "a,b,c").exit_code == 0
 
 
 def test_a_model_of_this_package_is_checked_without_any_setting(tmp_path: Path) -> None:
@@ -284,14 +295,14 @@ def test_fields_can_be_written_short_or_as_json() -> None:
 def test_fields_that_can_not_be_read_are_wrong_usage(text: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     options = ("--inputs", text, "--outputs", "y")
-    done = run("check", "tests.user_models:Sum", *options)
+    done = run("check", "tests.support.user_models:Sum", *options)
     assert done.exit_code == 2, done.output
     assert "--inputs" in done.output
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_sizes_that_are_no_object_are_wrong_usage(text: str) -> None:
-    assert run("check", "tests.user_models:Sum", "--sizes", text).exit_code == 2
+    assert run("check", "tests.support.user_models:Sum", "--sizes", text).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -341,7 +352,8 @@ def test_a_bad_text_is_a_dead_letter_with_its_reason(
 def test_no_command_makes_the_current_folder_importable(tmp_path: Path) -> None:
     (tmp_path / "livestep_test_here.py").write_text("print('it ran')")
     code = (
-        "import sys; from pipeline.cli import main; sys.path.remove(''); sys.argv[1:] = ['-h']\n"
+        "import sys; from livestep.pipeline.cli import main\n"
+        "sys.path.remove(''); sys.argv[1:] = ['-h']\n"
         "try: main()\nfinally: import livestep_test_here"
     )
     done = subprocess.run(
@@ -382,4 +394,4 @@ def test_what_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixtur
 def test_columns_that_no_memory_holds_are_refused_before_they_are_made() -> None:
     fields = ("--inputs", "x:10000000000000", "--outputs", "y")
     with pytest.raises(ModelError, match="--inputs: too many columns"):
-        run("check", "tests.user_models:Sum", *fields, catch_exceptions=False)
+        run("check", "tests.support.user_models:Sum", *fields, catch_exceptions=False)

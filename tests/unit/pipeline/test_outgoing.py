@@ -2,8 +2,8 @@
 
 from types import SimpleNamespace
 
-from pipeline.memory import MemoryRecord
-from pipeline.outgoing import refused_records
+from livestep.pipeline.batch.outgoing import refused_records
+from livestep.pipeline.memory.memory_broker import MemoryRecord
 
 
 def test_a_record_is_one_dead_letter_with_its_first_reason_and_all_details():

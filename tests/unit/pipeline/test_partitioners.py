@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.partitioners import (
+from livestep.pipeline.kafka.partitioners import (
     Partitioner,
     crc32_partition,
     fnv1a_partition,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from pipeline.transport.patience import ask_again
+from livestep.pipeline.kafka.patience import ask_again
 
 UNSETTLED = [
     KafkaError.NOT_LEADER_FOR_PARTITION,

@@ -2,8 +2,8 @@
 
 import threading
 
-from pipeline.batch import Offset
-from pipeline.transport.polling import Polling, poll_together
+from livestep.pipeline.kafka.polling import Polling, poll_together
+from livestep.pipeline.types import Offset
 
 #: Bounds what should come at once, so that a test that fails doesn't hang.
 SOON_S = 60

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.pool import Pool
-from tests.states import LAYOUT, states
+from livestep.pipeline.state.pool import Pool
+from tests.support.states import LAYOUT, states
 
 
 def keys(text, partition=0):

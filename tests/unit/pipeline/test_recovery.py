@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import (
+from livestep.pipeline.engine.recovery import CommitMark, Situation, decide
+from livestep.pipeline.errors import (
     HistoryMissingError,
     OffsetsResetError,
     OtherModelError,
     PartitionsChangedError,
     StateError,
 )
-from pipeline.recovery import CommitMark, Situation, decide
-from pipeline.stored_partition import DamagedPartition, StoredPartition
+from livestep.pipeline.state.stored_partition import DamagedPartition, StoredPartition
 
 OURS = CommitMark("aa", partitions=4, start=3, topic="now/0")
 THEIRS = CommitMark("bb", partitions=4, start=3, topic="now/0")

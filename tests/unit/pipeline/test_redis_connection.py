@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisClusterException
 
-from pipeline import redis_connection
-from pipeline.redis_connection import RedisConnection
+from livestep.pipeline.state import redis_connection
+from livestep.pipeline.state.redis_connection import RedisConnection
 
 
 class Client:

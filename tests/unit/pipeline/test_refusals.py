@@ -5,16 +5,16 @@ import random
 
 import pytest
 
-from models import FullyConnected, SequenceRules
-from pipeline.batch import Offset
-from pipeline.errors import (
+from livestep import FullyConnected, MemoryStore, SequenceRules, run_to_end
+from livestep.pipeline.errors import (
     HistoryMissingError,
     OffsetsResetError,
     OtherModelError,
     PartitionsChangedError,
 )
-from pipeline.memory import MemoryLog, MemoryStore, run_to_end
-from tests.world import World, loaded, small_model
+from livestep.pipeline.memory.memory_log import MemoryLog
+from livestep.pipeline.types import Offset
+from tests.support.world import World, loaded, small_model
 
 
 def old_world(partitions):

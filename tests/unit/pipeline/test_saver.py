@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from pipeline.batch import Offset
-from pipeline.errors import StoreError
-from pipeline.memory import MemoryStore
-from pipeline.saver import Save, Saver
+from livestep import MemoryStore
+from livestep.pipeline.engine.saver import Save, Saver
+from livestep.pipeline.errors import StoreError
+from livestep.pipeline.types import Offset
 
 
 class GateStore(MemoryStore):

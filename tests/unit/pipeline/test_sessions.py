@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from models import GRU, SequenceRules
-from models.rules import GAP_ENDS_MAX
-from models.session_gaps import session_gaps
-from pipeline.batch import Batch
-from pipeline.errors import ConfigError
-from pipeline.marks import BARE, END, FORGET, GAP, START
-from pipeline.memory import MemoryRecord, MemoryStore, run_to_end
-from pipeline.sessions import NO_TIME, Sessions
-from tests.shaped import Fragile
-from tests.world import World, loaded
+from livestep import GRU, MemoryStore, SequenceRules, run_to_end
+from livestep.models.sequences.rules import GAP_ENDS_MAX
+from livestep.models.sequences.session_gaps import session_gaps
+from livestep.pipeline.batch.marks import BARE, END, FORGET, GAP, START
+from livestep.pipeline.batch.packing import Batch
+from livestep.pipeline.batch.sessions import Sessions
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.memory.memory_broker import MemoryRecord
+from livestep.pipeline.types import NO_TIME
+from tests.support.shaped import Fragile
+from tests.support.world import World, loaded
 
 GAP_END = END | BARE | GAP
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.settings import Settings
+from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.settings import Settings
 
 NEEDED = {"model": "m", "input_topic": "in", "output_topic": "out"}
 LIMITED = [

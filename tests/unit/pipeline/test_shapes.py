@@ -5,11 +5,12 @@ import random
 
 import pytest
 
-from deploy.events import READ_ALL_THE_SAME
-from pipeline.memory import MemoryLog, MemoryStore
-from tests.crashes import PLACES, Crash, RaggedLog, crash_at
-from tests.shaped import SHAPES, ShapedEvents, shaped_model
-from tests.world import DEAD, OUTPUT, World
+from livestep import MemoryStore
+from livestep.pipeline.audit.audited_events import READ_ALL_THE_SAME
+from livestep.pipeline.memory.memory_log import MemoryLog
+from tests.support.crashes import PLACES, Crash, RaggedLog, crash_at
+from tests.support.shaped import SHAPES, ShapedEvents, shaped_model
+from tests.support.world import DEAD, OUTPUT, World
 
 OTHER_SHAPES = [shape for shape in SHAPES if shape != "encode-decode"]
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import GRU, LSTM
-from pipeline.pool import ENDED, StateLayout
-from pipeline.sessions import NO_TIME
-from pipeline.state_records import DamagedStateError, StateRecords
-from tests.states import LAYOUT, states
+from livestep import GRU, LSTM
+from livestep.pipeline.state.pool import ENDED, StateLayout
+from livestep.pipeline.state.state_records import DamagedStateError, StateRecords
+from livestep.pipeline.types import NO_TIME
+from tests.support.states import LAYOUT, states
 
 RECORDS = StateRecords(LAYOUT, "events/group/aa")
 KEYS = [b"a", b"b", b"c"]

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.batch import Batch, DeadRecord
-from pipeline.memory import MemoryRecord
-from pipeline.status import DEAD_LETTER_INTERVAL_S, VERBS, DeadLetterLog, Meter
+from livestep.pipeline.batch.packing import Batch, DeadRecord
+from livestep.pipeline.engine.status import DEAD_LETTER_INTERVAL_S, VERBS, DeadLetterLog, Meter
+from livestep.pipeline.memory.memory_broker import MemoryRecord
 
 
 def batch(events, dead=0):

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import GRU, LSTM, TOLERANCE, ModelError, SequenceRules, StepModel, VanillaRNN
-from pipeline.batch import Batch
-from pipeline.marks import END
-from pipeline.stepping import Stepper, count_before
-from tests.world import loaded
+from livestep import GRU, LSTM, TOLERANCE, ModelError, SequenceRules, StepModel, VanillaRNN
+from livestep.pipeline.batch.marks import END
+from livestep.pipeline.batch.packing import Batch
+from livestep.pipeline.batch.stepping import Stepper, count_before
+from tests.support.world import loaded
 
 LIMIT = TOLERANCE[torch.float32]
 

@@ -17,7 +17,7 @@ SOON_S = 60
 #: Says when it starts, listens and stops; then it waits for a line in vain, as a client may.
 PROGRAM = """
 import asyncio, sys
-from pipeline.stopping import Stop
+from livestep.pipeline.process.stopping import Stop
 def say(text):
     print(text, flush=True)
 async def serve(stop):

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from models import SequenceRules
-from pipeline.engine import Engine
-from pipeline.errors import PartitionsChangedError, TopicReplacedError
-from pipeline.memory import MemoryLog, run_to_end
-from pipeline.retention import missing_beginning
-from pipeline.topic_state import OutputTopics, TopicState
-from tests.world import INPUT, OUTPUT, World, small_model
+from livestep import SequenceRules, run_to_end
+from livestep.pipeline.engine.engine import Engine
+from livestep.pipeline.engine.retention import missing_beginning
+from livestep.pipeline.engine.topic_state import OutputTopics, TopicState
+from livestep.pipeline.errors import PartitionsChangedError, TopicReplacedError
+from livestep.pipeline.memory.memory_log import MemoryLog
+from tests.support.world import INPUT, OUTPUT, World, small_model
 
 STATELESS = SequenceRules("one-to-one")
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pipeline.deadline import Deadline
-from pipeline.errors import TopicReplacedError
-from pipeline.topic_state import TopicState
-from pipeline.transport.admin import NoAnswerError
-from pipeline.transport.topic_watch import TopicWatch
+from livestep.pipeline.engine.topic_state import TopicState
+from livestep.pipeline.errors import TopicReplacedError
+from livestep.pipeline.kafka.admin import NoAnswerError
+from livestep.pipeline.kafka.topic_watch import TopicWatch
+from livestep.pipeline.process.deadline import Deadline
 
 INPUT, OUTPUT = "events", "predictions"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from pipeline.log import AbortedError
-from pipeline.transport import transaction
-from pipeline.transport.transaction import Transactions
+from livestep.pipeline.engine.log import AbortedError
+from livestep.pipeline.kafka import transaction
+from livestep.pipeline.kafka.transaction import Transactions
 
 
 class FailingOnce:

@@ -1,0 +1,1 @@
+"""Kafka and Redis on this machine, for the demo, the tests and the benchmark."""

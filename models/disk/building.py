@@ -1,0 +1,153 @@
+"""From what `model.json` says to a net that steps: our class, a user's class, or a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from livestep.models.checks.check_data import random_rows
+from livestep.models.contract import StepModel
+from livestep.models.devices import device_of
+from livestep.models.disk.description import ModelFile, check_description, check_widths
+from livestep.models.disk.reading import DESCRIPTION_FILE
+from livestep.models.disk.stored_weights import module_weights
+from livestep.models.disk.weights import (
+    CELLS,
+    check_dtype,
+    check_weights,
+    empty_cell,
+    fingerprint_of,
+)
+from livestep.models.fields.field_types import is_index, total_width
+from livestep.models.foreign.class_imports import build_module
+from livestep.models.foreign.programs import (
+    PROGRAM_FILES,
+    ProgramModel,
+    how_to_export,
+    program_model,
+)
+from livestep.models.foreign.user_classes import AdaptedModel, Naming, StepAdapter, try_step
+from livestep.models.model_errors import ModelError
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+def contents_file(description: ModelFile) -> str:
+    """Name the file that lies beside `model.json`: weights, or a program."""
+    return PROGRAM_FILES.get(description.cell, WEIGHTS_FILE)
+
+
+def build_net(
+    description: ModelFile,
+    contents: dict[str, Tensor],
+    user_class: type[nn.Module] | None,
+    device: torch.device,
+    folder: Path | None,
+    explain: Callable[[ModelError, nn.Module], ModelError] | None = None,
+) -> StepModel:
+    """Build what a description names, with its weights, in eval mode, on a device.
+
+    Args:
+        description: Of the model.
+        contents: Weights on the CPU, which the net takes as they are; of a program, its file's
+            bytes under the file's name.
+        user_class: The class, if it is a user's.
+        device: Where the net will be.
+        folder: For errors; None while saving.
+        explain: Adds to an error of weights that don't fit the module that was made.
+
+    Raises:
+        ModelError: If description, contents and class don't fit each other.
+    """
+    file = folder and folder / DESCRIPTION_FILE
+    weights_file = folder and folder / contents_file(description)
+    check_widths(description, file)
+    net: StepModel
+    module: nn.Module | None = None
+    if description.cell in CELLS or (user_class is None and description.cell not in PROGRAM_FILES):
+        net = module = empty_cell(description, file)
+    else:
+        _check_there_are_fields(description, file)
+        try:
+            if user_class is None:
+                net = _program(description, contents, device)
+            else:
+                module = build_module(user_class, description.sizes)
+                net = AdaptedModel(
+                    module,
+                    total_width(description.inputs),
+                    total_width(description.outputs),
+                    description.sizes,
+                    is_casting=_is_casting(description),
+                )
+        except ModelError as error:
+            raise error.in_file(file) from error
+    check_description(description, net, file)
+    if module is not None:
+        weights = module_weights(contents, module)
+        try:
+            check_weights(weights, module, weights_file, is_own=net is module)
+        except ModelError as error:
+            raise explain(error, module) if explain else error from error.__cause__
+        check_dtype(description, contents, file)
+    _check_fingerprint(description, contents, file)
+    if module is not None:
+        with Naming("load_state_dict"):
+            module.load_state_dict(weights, assign=True)
+    with Naming("eval"):
+        net.eval().requires_grad_(False)
+    net.to(device)
+    where = device_of(net)  # without weights to say where, states are made on the CPU
+    try:
+        if isinstance(net, ProgramModel):
+            net.check_width()
+        if isinstance(net, StepAdapter):
+            try_step(net, where, how_to_export if module is None else None)
+        if isinstance(net, ProgramModel):
+            rows = random_rows(net, 2, torch.Generator().manual_seed(0), description.inputs)
+            net.check_keeps_nothing(rows)
+    except ModelError as error:
+        cause = net.explained(error) if isinstance(net, ProgramModel) else error
+        raise cause.in_file(file) from error
+    return net
+
+
+def _program(
+    description: ModelFile, contents: Mapping[str, Tensor], device: torch.device
+) -> StepAdapter:
+    return program_model(
+        contents[PROGRAM_FILES[description.cell]].numpy().tobytes(),
+        description.cell,
+        description.sizes,
+        (total_width(description.inputs), total_width(description.outputs)),
+        _is_casting(description),
+        device,
+    )
+
+
+def _is_casting(description: ModelFile) -> bool:
+    return not any(map(is_index, description.inputs))
+
+
+def _check_there_are_fields(description: ModelFile, file: Path | None) -> None:
+    for member in ("inputs", "outputs"):
+        if not getattr(description, member):
+            raise ModelError("there are no fields", file=file, field=member)
+
+
+def _check_fingerprint(
+    description: ModelFile, contents: Mapping[str, Tensor], file: Path | None
+) -> None:
+    fingerprint = fingerprint_of(description, contents)
+    if fingerprint != description.fingerprint:
+        raise ModelError(
+            f"the fingerprint is not that of {contents_file(description)} and these members; the "
+            "two files don't belong together, or one was changed: save the model again",
+            file=file,
+            field="fingerprint",
+            expected=fingerprint,
+            found=description.fingerprint,
+        )

@@ -1,0 +1,321 @@
+"""Whether a net that would be loaded is the one that was given: both step, every bit is compared.
+
+A class is stored as its name, its arguments and its weights. Whatever else a net computes with (an
+attribute, a hook, a buffer that isn't persistent) would be lost without a word.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from livestep.models.checks.check_data import pack, random_rows
+from livestep.models.contract import State, StepModel, state_tensors
+from livestep.models.disk.net_differences import (
+    Arguments,
+    causes,
+    changed_tensors,
+    differences,
+    is_same_tensor,
+)
+from livestep.models.fields.field_types import Field, Number, absent_row, field_blocks
+from livestep.models.foreign.user_classes import (
+    FOREIGN_ERRORS,
+    AdaptedModel,
+    Naming,
+    error_in_words,
+)
+from livestep.models.model_errors import ModelError
+from livestep.models.seeding import random_states
+
+#: Rows of each kind of inputs, timesteps, and numbers of all inputs together, at most.
+_ROWS, _STEPS, _NUMBERS_MAX = 4, 10, 20_000_000
+
+#: Kinds of inputs: what they are called, and what becomes of normally distributed numbers.
+_KINDS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "zeros": torch.zeros_like,
+    "random numbers": torch.clone,
+    "numbers from 0 to 1": torch.special.ndtr,
+    "zeros and ones": lambda numbers: (numbers > 0).to(numbers.dtype),
+    "small numbers": lambda numbers: numbers * 1e-3,
+    "large numbers": lambda numbers: numbers * 100,
+    "very large numbers": lambda numbers: numbers * 1e6,
+}
+
+_GO = "the inputs that begin a generated sequence"
+
+
+class _Seen(NamedTuple):
+    """One tensor that a net gave, and where."""
+
+    place: str
+    value: Tensor
+
+
+class _Run(NamedTuple):
+    """All that a net gave, and what it raised in the end."""
+
+    seen: list[_Seen]
+    error: ModelError | None
+
+
+def check_same_net(
+    model: nn.Module,
+    stored: StepModel,
+    inputs: Sequence[Field],
+    arguments: Arguments,
+    *,
+    is_generating: bool,
+) -> None:
+    """Check that a net that was built from what is stored is the one that was given.
+
+    Both step on the CPU, in eval mode, several keys for several timesteps, from the same inputs.
+    The model that was given is copied before: neither its mode nor its buffers change.
+
+    Args:
+        model: As it was given, on any device.
+        stored: As it would be loaded, on the CPU.
+        inputs: What the columns mean.
+        arguments: Those with which the stored one was made.
+        is_generating: Whether it is also stepped with the inputs that begin a generated sequence.
+
+    Raises:
+        ModelError: If a step of the model changes a weight or buffer, or gives something else the
+            second time; or if outputs or states of the two differ in one bit, or one of them
+            raises: says by how much, where, and what differs in the two nets.
+    """
+    twin = _twin(model, stored)
+    sequence, kinds = _sequence(stored, inputs, is_generating)
+    with torch.inference_mode():
+        random_before = random_states()
+        first = _run(twin, sequence)
+        groups = [list(range(len(kinds)))]
+        if first.error is not None:  # inputs of some kind can't be stepped: each kind for itself
+            groups = [
+                [row for row, one in enumerate(kinds) if one == kind]
+                for kind in dict.fromkeys(kinds)
+            ]
+        for rows in groups:
+            part = sequence[:, rows]
+            runs = [first if len(groups) == 1 else _run(twin, part), _run(twin, part)]
+            _check_kept(model, twin, runs, has_drawn=random_states() != random_before)
+            runs = [runs[0], _run(stored, part)]
+            _compare(model, stored, runs, [kinds[row] for row in rows], arguments)
+
+
+def _twin(model: nn.Module, stored: StepModel) -> StepModel:
+    """Copy the model that was given to the CPU, in eval mode, with what `stored` has around it."""
+    module = model.module if isinstance(model, AdaptedModel) else model
+    memo: dict[int, Any] = {}
+    for inner in module.modules():
+        # Attributes as well: a weight norm keeps a tensor there that can't be copied otherwise.
+        own = (*inner.parameters(recurse=False), *inner.buffers(recurse=False))
+        for tensor in (*own, *vars(inner).values()):
+            if type(tensor) in (Tensor, nn.Parameter):
+                memo[id(tensor)] = _cpu_copy(tensor)
+    try:
+        twin: Any = copy.deepcopy(module, memo)
+    except FOREIGN_ERRORS as error:  # whatever an attribute of the user's raises
+        raise ModelError(
+            "the model can't be copied, to be compared with what would be loaded: "
+            f"{error_in_words(error)}",
+            field="model",
+        ) from error
+    with Naming("eval"):
+        twin.eval()
+    twin.requires_grad_(False)
+    return stored.around(twin) if isinstance(stored, AdaptedModel) else twin
+
+
+def _cpu_copy(tensor: Tensor) -> Tensor:
+    """Copy a tensor as a file would give it back: on the CPU, dense, without a gradient."""
+    value = tensor.detach().cpu().resolve_conj().resolve_neg()
+    value = value.clone(memory_format=torch.contiguous_format)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(value, requires_grad=False)
+    return value
+
+
+def _sequence(
+    net: StepModel, fields: Sequence[Field], is_generating: bool
+) -> tuple[Tensor, list[str]]:
+    """Draw inputs (L, N, H_in) of all kinds, and say of each row which kind it is."""
+    kinds = [kind for kind in _KINDS for _ in range(_ROWS)]
+    steps = max(2, min(_STEPS, _NUMBERS_MAX // (len(kinds) * net.input_size)))
+    generator = torch.Generator().manual_seed(0)
+    rows = random_rows(net, steps * len(kinds), generator, fields)
+    sequence = rows.reshape(steps, len(kinds), net.input_size)
+    for field, block in zip(fields, field_blocks(fields), strict=True):
+        if isinstance(field, Number):
+            for index, change in enumerate(_KINDS.values()):
+                part = sequence[:, index * _ROWS : (index + 1) * _ROWS, block]
+                part.copy_(change(part))
+    if not is_generating:
+        return sequence, kinds
+    go = torch.from_numpy(absent_row(fields)).to(sequence)
+    return torch.cat([sequence, go.expand(steps, 1, -1)], dim=1), [*kinds, _GO]
+
+
+def _run(net: StepModel, sequence: Tensor) -> _Run:
+    """Step along a sequence, up to an error."""
+    seen: list[_Seen] = []
+    try:
+        for one in _trace(net, sequence):
+            seen.append(one)  # noqa: PERF402 - what comes before an error counts
+    except ModelError as error:  # whatever the net raised
+        return _Run(seen, error)
+    return _Run(seen, None)
+
+
+def _trace(net: StepModel, sequence: Tensor) -> Iterator[_Seen]:
+    """Step along (L, N, H_in) by each way that a net has, and give all that comes back."""
+    count = sequence.shape[1]
+    # A net of this package raises what torch raises, if a part of it was replaced.
+    with Naming("initial_state"):
+        state = net.initial_state(count)
+    yield from _states("initial_state", state)
+    for step, inputs in enumerate(sequence):
+        with Naming("step"):
+            outputs, state = net.step(inputs, state)
+        yield _Seen(f"the outputs of step {step}", outputs.clone())
+        yield from _states(f"the state after step {step}", state)
+    if _has_own(net, "unroll"):
+        with Naming("unroll"):
+            outputs = net.unroll(sequence, net.initial_state(count))  # (L, N, H_out)
+        yield _Seen("the outputs of unroll", outputs.transpose(0, 1))
+    if _has_own(net, "step_packed"):
+        lengths = [1 + row % len(sequence) for row in range(count)]
+        packed, _ = pack([sequence[:length, row] for row, length in enumerate(lengths)])
+        with Naming("step_packed"):
+            outputs, state = net.step_packed(packed, net.initial_state(count))
+        yield _Seen("the outputs of step_packed", outputs)
+        yield from _states("the state after step_packed", state)
+
+
+def _states(place: str, state: State) -> Iterator[_Seen]:
+    """Copy the tensors of a state, which the next step may write to."""
+    tensors = state_tensors(state)
+    for index, tensor in enumerate(tensors):
+        which = f", tensor {index}" if len(tensors) > 1 else ""
+        yield _Seen(f"{place}{which}", tensor.clone())
+
+
+def _has_own(net: StepModel, method: str) -> bool:
+    """Whether a net has a way of its own beside `step`."""
+    if isinstance(net, AdaptedModel):
+        return getattr(net.module, method, None) is not None
+    return getattr(type(net), method) is not getattr(StepModel, method)
+
+
+def _check_kept(
+    model: nn.Module, twin: StepModel, runs: Sequence[_Run], *, has_drawn: bool
+) -> None:
+    """Check that stepping has left the model as it was, and gives the same again."""
+    given = model.module if isinstance(model, AdaptedModel) else model
+    after = twin.module if isinstance(twin, AdaptedModel) else twin
+    if changed := changed_tensors(given, after):
+        raise ModelError(
+            f"a step writes to {', '.join(changed)}, which all keys share and no save follows; "
+            "keep what changes with the events in the state",
+            field=changed[0],
+        )
+    if _first_difference(*runs) is None:
+        return
+    problem = "the same inputs gave something else the second time"
+    if has_drawn:
+        problem += (
+            ": a step draws random numbers, and a replay would draw others; in dropout, pass "
+            "training=self.training"
+        )
+    else:
+        found = "; ".join(differences(given, after)) or "nothing that was found"
+        problem += f": something is kept beside the state, by step ({found}); keep it in the state"
+    raise ModelError(problem, field="step")
+
+
+def _compare(
+    model: nn.Module,
+    stored: StepModel,
+    runs: Sequence[_Run],
+    kinds: Sequence[str],
+    arguments: Arguments,
+) -> None:
+    """Check that the model and what would be loaded have given the same."""
+    given, loaded = runs
+    first = _first_difference(given, loaded)
+    if first is None:
+        return
+    if first < min(len(given.seen), len(loaded.seen)):
+        where = _worst(given.seen, loaded.seen, kinds)
+        where += f", at first in {given.seen[first].place}"
+    else:
+        where = f"given, it raises {_raised(given)}; loaded, {_raised(loaded)}"
+    module = model.module if isinstance(model, AdaptedModel) else model
+    other = stored.module if isinstance(stored, AdaptedModel) else stored
+    found = "; ".join(causes(module, other, arguments)) or (
+        "look for an attribute that was set after construction, a buffer with persistent=False, or "
+        "a forward hook"
+    )
+    raise ModelError(
+        f"what would be loaded is not the model that was given: {where}; {found}", field="model"
+    )
+
+
+def _first_difference(one: _Run, other: _Run) -> int | None:
+    """Find the first tensor that differs; as many as there are if only one run goes on."""
+    pairs = zip(one.seen, other.seen, strict=False)
+    for index, (left, right) in enumerate(pairs):
+        if not is_same_tensor(left.value, right.value):
+            return index
+    if len(one.seen) != len(other.seen) or (one.error is None) != (other.error is None):
+        return min(len(one.seen), len(other.seen))
+    return None
+
+
+def _worst(given: Sequence[_Seen], loaded: Sequence[_Seen], kinds: Sequence[str]) -> str:
+    """Say where the largest difference is: with random numbers if they show any."""
+    best = ""
+    for kind in ("random numbers", *dict.fromkeys(kinds), ""):
+        rows = [row for row, one in enumerate(kinds) if one == kind]
+        worst = 0.0
+        for left, right in zip(given, loaded, strict=False):
+            one, other = left.value, right.value
+            if one.shape != other.shape or one.dtype != other.dtype:
+                return (
+                    f"{left.place}: given {one.dtype} {tuple(one.shape)}, loaded {other.dtype} "
+                    f"{tuple(other.shape)}"
+                )
+            if kind:
+                if len(one) != len(kinds):
+                    continue
+                one, other = one[rows], other[rows]
+            difference, words = _difference(one, other)
+            if difference > worst:
+                worst, best = difference, f"{left.place} differ by {words}"
+                best += f" with {kind}" if kind else ""
+        if best:
+            return best
+    return best
+
+
+def _difference(one: Tensor, other: Tensor) -> tuple[float, str]:
+    """Give the largest difference of two tensors of one shape, and say it with the two values."""
+    is_other = ~((one == other) | ((one != one) & (other != other)))
+    if not bool(is_other.any()):
+        return 0.0, ""
+    kind = torch.complex128 if one.is_complex() else torch.float64
+    apart = (one.to(kind) - other.to(kind)).abs().nan_to_num(nan=math.inf)
+    place = int(apart.masked_fill(~is_other, -1).argmax())
+    values = [tensor.flatten()[place].item() for tensor in (one, other)]
+    given, loaded = (f"{value:.6g}" if not isinstance(value, bool) else value for value in values)
+    difference = float(apart.flatten()[place])
+    return difference, f"{difference:.3g} (given {given}, loaded {loaded})"
+
+
+def _raised(run: _Run) -> str:
+    return run.error.problem if run.error is not None else "nothing"

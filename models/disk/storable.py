@@ -1,0 +1,108 @@
+"""What `save_model` is given: the module that it stores, or what to give it instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from livestep.models.contract import StepModel
+from livestep.models.foreign.user_classes import AdaptedModel, kind_of
+from livestep.models.model_errors import ModelError
+from livestep.models.sequences.feedback import FedBack
+
+#: Modules of torch that run whole sequences, and what of this package steps in their place.
+_STEPPED_IN_PLACE_OF = {
+    nn.RNN: "livestep.models.VanillaRNN",
+    nn.GRU: "livestep.models.GRU",
+    nn.LSTM: "livestep.models.LSTM",
+    nn.RNNCell: "livestep.models.VanillaRNN",
+    nn.GRUCell: "livestep.models.GRU",
+    nn.LSTMCell: "livestep.models.LSTM",
+}
+
+_WRITE_A_CLASS = (
+    "write a class with initial_state(batch_size) and step(inputs, state) around it; "
+    "`livestep model init` writes an example"
+)
+
+
+def storable_model(model: Any) -> nn.Module:
+    """Give the module behind what the user has: a compiled one is the same module.
+
+    Args:
+        model: What `save_model` was given.
+
+    Returns:
+        model: A `StepModel`, or a user's module with `initial_state` and `step`.
+
+    Raises:
+        ModelError: If it is anything else; says what is missing, and what can be saved instead.
+    """
+    if isinstance(model, nn.Module):  # torch.compile keeps the module, whose weights it shares
+        model = dict(model.named_children()).get("_orig_mod", model)
+    if not isinstance(model, nn.Module):
+        raise _refused(model)
+    if isinstance(model, torch.jit.ScriptModule | torch.fx.GraphModule):
+        raise _refused_program(type(model).__name__)
+    if isinstance(model, FedBack):
+        raise ModelError(
+            "the feedback is not part of what is saved, the rules state it: "
+            "save_model(model.net, ..., rules=SequenceRules(feedback=...))",
+            field="model",
+            found="a FedBack",
+        )
+    if isinstance(model, StepModel) and not isinstance(model, AdaptedModel):
+        return model
+    _check_methods(model.module if isinstance(model, AdaptedModel) else model)
+    return model
+
+
+def _check_methods(module: nn.Module) -> None:
+    names = ("initial_state", "step")
+    missing = [name for name in names if not callable(getattr(module, name, None))]
+    if not missing:
+        return
+    kind = type(module).__name__
+    problem = f"{kind} has no method {' and no method '.join(missing)}"
+    inner = getattr(module, "module", None)
+    if all(callable(getattr(inner, name, None)) for name in names):
+        advice = f"the model within has: save_model(model.module), a {type(inner).__name__}"
+    elif steps := _STEPPED_IN_PLACE_OF.get(type(module)):
+        advice = (
+            f"torch's {kind} can't be stepped as it is: use {steps}(input_size, hidden_size, "
+            f"output_size), whose `recurrent` is torch's, or {_WRITE_A_CLASS}"
+        )
+    elif type(module).__module__.startswith("torch."):
+        advice = _WRITE_A_CLASS
+    else:
+        advice = "initial_state(batch_size) -> state and step(inputs, state) -> (outputs, state)"
+        advice = f"a class needs {advice}; `livestep model init` writes an example"
+    raise ModelError(f"{problem}: {advice}", field="class")
+
+
+def _refused(model: Any) -> ModelError:
+    if isinstance(model, torch.export.ExportedProgram):
+        return _refused_program("ExportedProgram")
+    if isinstance(model, type):
+        problem = f"a class, not a model: make one, {model.__name__}(...)"
+    elif isinstance(model, dict) and model and all(map(torch.is_tensor, model.values())):
+        problem = (
+            "weights alone don't say what computes with them: make the model, load them with "
+            "model.load_state_dict(weights), and save the model"
+        )
+    elif callable(model):
+        problem = f"a function has no state and no weights to save: {_WRITE_A_CLASS}"
+    else:
+        problem = "not a model"
+    return ModelError(problem, field="model", expected="a torch.nn.Module", found=kind_of(model))
+
+
+def _refused_program(kind: str) -> ModelError:
+    return ModelError(
+        "a program, whose class is gone: write it to a file with torch.export.save or "
+        "torch.jit.save, then `livestep model import FILE DIR`, or livestep.models.save_program",
+        field="model",
+        found=f"a {kind}",
+    )

@@ -1,0 +1,1 @@
+"""What the columns of inputs and outputs mean, and events to arrays and back. Needs no torch."""

@@ -1,0 +1,1 @@
+"""Models that come from elsewhere: users' classes, TorchScript, exported programs."""

@@ -1,0 +1,365 @@
+"""Nets for the shapes that no single cell serves: without a state, and with an encoder.
+
+FullyConnected   one-to-one: layers, no state; the baseline of what a memory is good for
+Glimpses         one-to-one: works through one input row by row
+EncoderDecoder   encode-decode: reads with one GRU, writes with another
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from livestep.models.contract import (
+    SizedModel,
+    State,
+    check_inputs,
+    check_packed,
+    check_sequence,
+    check_sizes,
+    state_tensors,
+)
+
+
+class StatelessModel(SizedModel):
+    """A model whose output depends on this timestep's inputs only: its state is `()`."""
+
+    @abstractmethod
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Compute the outputs of some rows.
+
+        Args:
+            inputs: (n, H_in), n >= 0.
+
+        Returns:
+            outputs: (n, H_out).
+        """
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return what is kept of keys: nothing."""
+        return ()
+
+    def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
+        """Answer one timestep of every row.
+
+        Args:
+            inputs: (N, H_in).
+            prev_state: `()` or None.
+
+        Returns:
+            outputs: (N, H_out).
+            next_state: `()`.
+
+        Raises:
+            ValueError: If the shapes don't fit, or there is a state.
+        """
+        check_inputs(inputs, self.input_size)
+        self._check_nothing(prev_state)
+        return self.answer(inputs), ()
+
+    def unroll(self, sequence: Tensor, prev_state: State | None = None) -> Tensor:
+        """Answer all timesteps of all sequences, in one call.
+
+        Args:
+            sequence: (L, N, H_in), L >= 1.
+            prev_state: `()` or None.
+
+        Returns:
+            outputs: (L, N, H_out).
+
+        Raises:
+            ValueError: If the shapes don't fit, or there is a state.
+        """
+        check_sequence(sequence, self.input_size)
+        self._check_nothing(prev_state)
+        length, key_count = sequence.shape[:2]
+        rows = self.answer(sequence.reshape(length * key_count, self.input_size))
+        return rows.reshape(length, key_count, self.output_size)
+
+    def step_packed(
+        self, sequence: PackedSequence, prev_state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Answer all timesteps of ragged sequences, in one call.
+
+        Args:
+            sequence: `data` (sum of L_i, H_in).
+            prev_state: `()` or None.
+
+        Returns:
+            outputs: (sum of L_i, H_out). In the order of `sequence.data`.
+            next_state: `()`.
+
+        Raises:
+            ValueError: If the shapes don't fit, or there is a state.
+        """
+        check_packed(sequence, self.input_size)
+        self._check_nothing(prev_state)
+        return self.answer(sequence.data), ()
+
+    def _check_nothing(self, state: State | None) -> None:
+        if state is not None and state_tensors(state):
+            kind = type(self).__name__
+            raise ValueError(f"{kind} keeps no state, this one has {len(state_tensors(state))}")
+
+
+class FullyConnected(StatelessModel):
+    """Layers of tanh units and a linear head: sees one timestep and remembers none.
+
+    Example:
+        >>> net = FullyConnected(input_size=3, hidden_size=8, output_size=2)
+        >>> outputs, state = net.step(torch.zeros(5, 3))
+        >>> outputs.shape, state
+        (torch.Size([5, 2]), ())
+    """
+
+    SIZES: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "output_size", "num_layers")
+
+    def __init__(
+        self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1
+    ) -> None:
+        """Make a net with random weights.
+
+        Args:
+            input_size: H_in >= 1.
+            hidden_size: H >= 1: units of each hidden layer.
+            output_size: H_out >= 1.
+            num_layers: K >= 1: hidden layers.
+
+        Raises:
+            ValueError: If a size is less than 1.
+        """
+        super().__init__(input_size, output_size)
+        check_sizes(hidden_size=hidden_size, num_layers=num_layers)
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        widths = [input_size] + [hidden_size] * num_layers
+        self.layers = nn.ModuleList(nn.Linear(width, hidden_size) for width in widths[:num_layers])
+        self.head = nn.Linear(hidden_size, output_size)
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Compute the outputs (n, H_out) of some rows (n, H_in)."""
+        hidden = inputs
+        for layer in self.layers:
+            hidden = torch.tanh(layer(hidden))  # (n, H)
+        return cast(Tensor, self.head(hidden))
+
+
+class Glimpses(StatelessModel):
+    """Works through one input in several glimpses, and answers after the last.
+
+    The input is a picture, its rows side by side: each row is a glimpse, one step of a GRU that
+    begins at zeros. The sequence lies within the event, so that nothing is kept between events.
+
+    Example:
+        >>> net = Glimpses(rows=8, row_size=8, hidden_size=16, output_size=10)
+        >>> digits = torch.zeros(5, 64)
+        >>> net.step(digits)[0].shape
+        torch.Size([5, 10])
+
+    Source:
+        After Mnih et al. 2014, "Recurrent models of visual attention", arXiv:1406.6247, without the
+        choice of where to look next.
+    """
+
+    SIZES: ClassVar[tuple[str, ...]] = ("rows", "row_size", "hidden_size", "output_size")
+
+    def __init__(self, rows: int, row_size: int, hidden_size: int, output_size: int) -> None:
+        """Make a net with random weights.
+
+        Args:
+            rows: How many glimpses >= 1.
+            row_size: Columns of each >= 1; H_in is rows * row_size.
+            hidden_size: H >= 1.
+            output_size: H_out >= 1.
+
+        Raises:
+            ValueError: If a size is less than 1.
+        """
+        check_sizes(rows=rows, row_size=row_size, hidden_size=hidden_size)
+        super().__init__(rows * row_size, output_size)
+        self.rows = rows
+        self.row_size = row_size
+        self.hidden_size = hidden_size
+        self.recurrent = nn.GRU(row_size, hidden_size, batch_first=True)
+        self.head = nn.Linear(hidden_size, output_size)
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Compute the outputs (n, H_out) of some inputs (n, rows * row_size)."""
+        glimpses = inputs.reshape(len(inputs), self.rows, self.row_size)
+        _, last = self.recurrent(glimpses)  # (1, n, H)
+        return cast(Tensor, self.head(last.squeeze(0)))
+
+
+class EncoderDecoder(SizedModel):
+    """Reads a source with one GRU, then writes a target with another that begins where it ended.
+
+    The inputs are [source | target] side by side. A row whose source columns are all zeros is a
+    step of the decoder, any other row one of the encoder, so no row of a source may be all zeros
+    (one-hot ones never are). A generated sequence begins with the inputs all zeros: the decoder,
+    with no target before.
+
+    Attributes:
+        source_size: Columns of the source.
+        target_size: Columns of the target that is fed back.
+        hidden_size: H.
+        num_layers: K.
+        encoder: The GRU that reads.
+        decoder: The GRU that writes.
+        head: Linear, from the top layer's hidden state to the outputs.
+
+    Example:
+        >>> net = EncoderDecoder(source_size=3, target_size=2, hidden_size=8, output_size=2)
+        >>> _, state = net.step(torch.tensor([[1.0, 0, 0, 0, 0]]))      # reads
+        >>> outputs, state = net.step(torch.zeros(1, 5), state)         # begins to write
+        >>> outputs.shape, state.shape
+        (torch.Size([1, 2]), torch.Size([1, 1, 8]))
+
+    Source:
+        Cho et al. 2014, arXiv:1406.1078; Sutskever, Vinyals and Le 2014, arXiv:1409.3215.
+    """
+
+    SIZES: ClassVar[tuple[str, ...]] = (
+        "source_size",
+        "target_size",
+        "hidden_size",
+        "output_size",
+        "num_layers",
+    )
+
+    def __init__(
+        self,
+        source_size: int,
+        target_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_layers: int = 1,
+    ) -> None:
+        """Make a net with random weights.
+
+        Args:
+            source_size: Columns of the source >= 1.
+            target_size: Columns of the target >= 1; H_in is the sum of the two.
+            hidden_size: H >= 1.
+            output_size: H_out >= 1.
+            num_layers: K >= 1, of each GRU.
+
+        Raises:
+            ValueError: If a size is less than 1.
+        """
+        check_sizes(source_size=source_size, target_size=target_size)
+        super().__init__(source_size + target_size, output_size)
+        check_sizes(hidden_size=hidden_size, num_layers=num_layers)
+        self.source_size = source_size
+        self.target_size = target_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.encoder = nn.GRU(source_size, hidden_size, num_layers)
+        self.decoder = nn.GRU(target_size, hidden_size, num_layers)
+        self.head = nn.Linear(hidden_size, output_size)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """Make zeros, (N, K, H), for keys that have read nothing yet."""
+        return self.head.weight.new_zeros(batch_size, self.num_layers, self.hidden_size)
+
+    def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
+        """Advance every row by one timestep: with the encoder, or with the decoder.
+
+        Args:
+            inputs: (N, H_in). [source | target] of one timestep per key.
+            prev_state: (N, K, H). None means zeros.
+
+        Returns:
+            outputs: (N, H_out). Of a step of the encoder it has no meaning.
+            next_state: (N, K, H).
+
+        Raises:
+            ValueError: If the shapes don't fit the model or each other.
+        """
+        check_inputs(inputs, self.input_size)
+        state = self._checked(prev_state, len(inputs))
+        source, target = inputs[:, : self.source_size], inputs[:, self.source_size :]
+        is_decoding = self._is_decoding(inputs)
+        next_state = state
+        for gru, columns, is_own in (
+            (self.encoder, source, ~is_decoding),
+            (self.decoder, target, is_decoding),
+        ):
+            rows = is_own.nonzero().squeeze(1)
+            if len(rows):
+                _, final = gru(columns[rows].unsqueeze(0), _turned(state[rows]))
+                next_state = next_state.index_copy(0, rows, _turned(final))  # (N, K, H)
+        return self.head(next_state[:, -1]), next_state
+
+    def step_packed(
+        self, sequence: PackedSequence, prev_state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Advance every key by its own number of timesteps: in one fused call if all are reading.
+
+        Args:
+            sequence: N sequences of ragged length L_i >= 1, `data` (sum of L_i, H_in).
+            prev_state: (N, K, H). Row i belongs to the i-th longest sequence; None means zeros.
+
+        Returns:
+            outputs: (sum of L_i, H_out). In the order of `sequence.data`.
+            next_state: (N, K, H). Rows as in `prev_state`.
+
+        Raises:
+            ValueError: If the shapes don't fit the model or each other.
+        """
+        check_packed(sequence, self.input_size)
+        if bool(self._is_decoding(sequence.data).any()):
+            return self.step_packed_by_rank(sequence, prev_state)
+        state = self._checked(prev_state, int(sequence.batch_sizes[0]))
+        # torch would reorder states by `sorted_indices`; without them, rows stay where they are.
+        source = PackedSequence(sequence.data[:, : self.source_size], sequence.batch_sizes)
+        hidden, final = self.encoder(source, _turned(state))
+        return self.head(hidden.data), _turned(final)
+
+    def unroll_teacher(self, sources: Tensor | PackedSequence, targets: Tensor) -> Tensor:
+        """Read whole sources and write with a teacher beside, in two fused calls: for training.
+
+        Teacher forcing: step t of the decoder sees the true target of t-1, whatever it wrote
+        itself; step 0 sees zeros. Its outputs are those of `step` on the same rows.
+
+        Args:
+            sources: (L_source, N, source_size), or packed if they are ragged, in any order
+                (`pack_sequence(..., enforce_sorted=False)`).
+            targets: (L, N, target_size), L >= 1. As they would be fed back; those of shorter
+                sequences are padded with anything, which the loss has to leave out.
+
+        Returns:
+            outputs: (L, N, H_out). Of the decoder only.
+
+        Example:
+            >>> net = EncoderDecoder(source_size=3, target_size=2, hidden_size=8, output_size=2)
+            >>> net.unroll_teacher(torch.randn(7, 4, 3), torch.randn(5, 4, 2)).shape
+            torch.Size([5, 4, 2])
+        """
+        _, final = self.encoder(sources)  # (K, N, H)
+        before = torch.cat([torch.zeros_like(targets[:1]), targets[:-1]])  # (L, N, target_size)
+        hidden, _ = self.decoder(before, final)
+        return cast(Tensor, self.head(hidden))
+
+    def _is_decoding(self, inputs: Tensor) -> Tensor:
+        """Say of each row (n, H_in) whether it is a step of the decoder."""
+        return (inputs[:, : self.source_size] == 0).all(dim=1)
+
+    def _checked(self, state: State | None, key_count: int) -> Tensor:
+        """Check a state, or make one of zeros."""
+        if state is None:
+            return self.initial_state(key_count)
+        expected = (key_count, self.num_layers, self.hidden_size)
+        tensors = state_tensors(state)
+        if len(tensors) != 1 or tensors[0].shape != expected:
+            found = [tuple(tensor.shape) for tensor in tensors]
+            raise ValueError(f"a state has to be {expected}, not {found}")
+        return tensors[0]
+
+
+def _turned(state: Any) -> Tensor:
+    """Turn a state from ours (N, K, H) to torch's (K, N, H), or back."""
+    return cast(Tensor, state).transpose(0, 1).contiguous()

@@ -1,0 +1,1 @@
+"""How events become sequences: shapes, feedback, generation; and all answers computed offline."""

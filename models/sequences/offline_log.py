@@ -1,0 +1,148 @@
+"""Events as JSON objects, marks among their members, and what is answered to them offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from livestep.models.fields.named_fields import decode, encode
+from livestep.models.model_errors import FieldError
+from livestep.models.sequences.generation import FloatRow
+from livestep.models.sequences.offline import (
+    OfflineAnswer,
+    OfflineEvent,
+    answers_to_log,
+    is_bound_good,
+)
+from livestep.models.sequences.rules import MARKS
+
+if TYPE_CHECKING:
+    from livestep.models.disk.model_directory import LoadedModel
+
+
+def answer_events(
+    model: LoadedModel,
+    events: Sequence[Mapping[str, Any] | None],
+    key: str = "",
+    timestamps_ms: Sequence[int] | None = None,
+    offsets: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """Answer all events of one key, as if it had its partition alone.
+
+    Args:
+        model: The model.
+        events: As in `answer_log`.
+        key: As text; it matters only if labels are drawn.
+        timestamps_ms: As in `answer_log`.
+        offsets: As in `answer_log`.
+
+    Returns:
+        answers: As from `answer_log`, without the key.
+
+    Raises:
+        FieldError: If an event doesn't fit the inputs, or a mark isn't what it has to be.
+    """
+    log = [(key, event) for event in events]
+    answers = answer_log(model, log, timestamps_ms, offsets)
+    return [{name: answer[name] for name in answer if name != "key"} for answer in answers]
+
+
+def answer_log(
+    model: LoadedModel,
+    log: Sequence[tuple[str, Mapping[str, Any] | None]],
+    timestamps_ms: Sequence[int] | None = None,
+    offsets: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """Answer all events of one partition, as JSON objects that carry their marks as members.
+
+    Args:
+        model: The model.
+        log: Key and event, in order. None is a tombstone; an object with `start` or `end` whose
+            features are all absent or null is a bare mark.
+        timestamps_ms: Event times; needed only for a session gap.
+        offsets: Of the events in their partition, which decide what is drawn; by default 0, 1, ...
+
+    Returns:
+        answers: `{"key": key, "event": index, "timestep": t, "value": what fields.decode gives}`,
+            and `step`, `finish` and `ended_by` where there are such.
+
+    Raises:
+        FieldError: If an event doesn't fit the inputs, or a mark isn't what it has to be.
+    """
+    times = timestamps_ms if timestamps_ms is not None else [0] * len(log)
+    numbers = offsets if offsets is not None else range(len(log))
+    read = [
+        (key.encode(), read_event(model, event, index, time, offset))
+        for index, ((key, event), time, offset) in enumerate(zip(log, times, numbers, strict=True))
+    ]
+    return [
+        {"key": key.decode(), **_written(model, answer)}
+        for key, answer in answers_to_log(model, read)
+    ]
+
+
+def read_event(
+    model: LoadedModel,
+    event: Mapping[str, Any] | None,
+    index: int = 0,
+    timestamp_ms: int = 0,
+    offset: int = 0,
+) -> OfflineEvent:
+    """Part an event's marks from its features.
+
+    Args:
+        model: The model.
+        event: As in `answer_log`.
+        index: Its position in the call, for errors.
+        timestamp_ms: Event time.
+        offset: In its partition.
+
+    Raises:
+        FieldError: If it doesn't fit the inputs, or a mark isn't what it has to be.
+    """
+    if event is None:
+        return OfflineEvent(None, is_tombstone=True, timestamp_ms=timestamp_ms, offset=offset)
+    if not isinstance(event, Mapping):
+        raise FieldError("not-an-object", "an event is an object, or null", index)
+    features = {name: value for name, value in event.items() if name not in MARKS}
+    start, end, steps_max = event.get("start", False), event.get("end", False), None
+    for name, mark in (("start", start), ("end", end)):
+        if not isinstance(mark, bool):
+            raise FieldError("wrong-kind", f"mark {name!r} is true or false, not {mark!r}", index)
+    if event.get("steps_max") is not None:
+        steps_max = event["steps_max"]
+        if type(steps_max) is not int or not is_bound_good(model.rules, steps_max):
+            detail = f"mark 'steps_max' has to be in the range of the rules, not {steps_max!r}"
+            raise FieldError("wrong-kind", detail, index)
+    row: FloatRow | None = None
+    optional = {field.name for field in model.inputs if field.optional}
+    is_bare = (start or end) and all(
+        value is None and name in optional for name, value in features.items()
+    )
+    if not is_bare:
+        row = _encode_one(model, features, index)
+    return OfflineEvent(
+        row, start=start, end=end, steps_max=steps_max, timestamp_ms=timestamp_ms, offset=offset
+    )
+
+
+def _encode_one(model: LoadedModel, features: Mapping[str, Any], index: int) -> FloatRow:
+    """Encode one event, with NaN for a feedback input that it leaves out."""
+    try:
+        row: FloatRow = encode(model.inputs, [features], model.rules.fed_inputs)[0]
+    except FieldError as error:
+        raise FieldError(error.reason, error.detail, index) from None
+    return row
+
+
+def _written(model: LoadedModel, answer: OfflineAnswer) -> dict[str, Any]:
+    """Write an answer as an object; a label that was drawn stands in for the most probable one."""
+    value = decode(model.outputs, answer.values[None])[0]
+    drawing = [link for link in model.rules.feedback if link.temperature > 0]
+    for link, label in zip(drawing, answer.chosen.tolist(), strict=True):
+        value[link.output]["label"] = list(value[link.output]["probabilities"])[label]
+    written = {"event": answer.event, "timestep": answer.timestep, "value": value}
+    for name in ("step", "finish", "ended_by"):
+        if getattr(answer, name) is not None:
+            written[name] = getattr(answer, name)
+    return written

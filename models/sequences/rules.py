@@ -1,0 +1,229 @@
+"""How a key's events become sequences, and what is answered: the rules that `model.json` states.
+
+    shape           state is kept             answered
+    one-to-one      no                        each event
+    one-to-many     no                        each event, with a generated sequence
+    many-to-one     until the sequence ends   its end, with the output of its last event
+    encode-decode   until the sequence ends   its end, with a generated sequence
+    synchronized    until the sequence ends   each event
+
+A sequence ends by a mark in the log (`end`), by a tombstone (a null value: the key is forgotten,
+nothing is answered), or by a session gap in event time; what comes after begins at zeros, as it
+does at a mark `start`.  A sequence that nothing ends goes on for good.
+
+A generated sequence begins with one step whose inputs are all absent, which is zeros (the go step,
+step 0); from then on what an output gave is fed back into the inputs that its `Feedback` names,
+and all others stay absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+
+from livestep.models.fields.named_fields import Category, Field
+from livestep.models.model_errors import ModelError
+
+Shape = Literal["one-to-one", "one-to-many", "many-to-one", "encode-decode", "synchronized"]
+
+#: Members of a JSON event that say how its sequence goes: no input can have such a name.
+MARKS = ("start", "end", "steps_max")
+
+#: Sequences that one record ends by a session gap at most, the longest idle first; the records
+#: after it go on.  More than one, since a record may open one: idle sequences have to become fewer.
+GAP_ENDS_MAX = 4
+
+#: The least temperature that draws: below it logits divided by it are no float32 any more, or all
+#: but the largest have no probability, which 0 says better.
+TEMPERATURE_MIN = 1e-3
+
+#: Most steps that a model may generate from one event: all of them go in one transaction.
+STEPS_LIMIT = 10_000
+
+
+class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An output that becomes a part of the next input of its key.
+
+    An event that carries the input itself overrules it: the truth that arrives later.
+
+    Attributes:
+        output: Name of the output.
+        input: Name of the input: optional, of the same kind and width. Of a category, the label
+            that was chosen is fed back (one-hot); of a number, the number.
+        temperature: 0 chooses the most probable label; `TEMPERATURE_MIN` or more draws one from
+            softmax(logits / temperature), by a number that key, offset and step decide.
+    """
+
+    output: str
+    input: str
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+
+
+class Generation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a generated sequence ends.
+
+    Attributes:
+        steps_max: The bound, and the default of an event that asks for none.
+        stop_output: Name of the category output that can end it; None if only the bound does.
+        stop_value: The label of that output that ends it; its record is the last one.
+    """
+
+    steps_max: Annotated[int, msgspec.Meta(ge=1, le=STEPS_LIMIT)]
+    stop_output: str | None = None
+    stop_value: str | None = None
+
+
+class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All rules of one model.
+
+    Attributes:
+        shape: See the table at the head of this file.
+        feedback: Outputs that become inputs.
+        generation: Of the shapes that generate, and of no other.
+        session_gap_ms: A sequence whose last event came more than this before the log's clock is
+            ended as by an `end`, by the record that has moved the clock there. The clock of a
+            partition is the largest event time so far. One record ends `GAP_ENDS_MAX` at most:
+            that of its own key, then those that are idle for the longest time.
+    """
+
+    shape: Shape = "synchronized"
+    feedback: tuple[Feedback, ...] = ()
+    generation: Generation | None = None
+    session_gap_ms: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    @property
+    def fed_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that a feedback can fill."""
+        return tuple(link.input for link in self.feedback)
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether nothing is kept from one event to the next."""
+        return self.shape in ("one-to-one", "one-to-many")
+
+    @property
+    def is_generating(self) -> bool:
+        """Whether outputs are generated from the model's own ones."""
+        return self.shape in ("one-to-many", "encode-decode")
+
+    @property
+    def is_feeding_events(self) -> bool:
+        """Whether an event's absent inputs are filled from the output before.
+
+        The shapes that generate feed back within the generated sequence only.
+        """
+        return bool(self.feedback) and not self.is_generating
+
+
+def check_rules(
+    rules: SequenceRules, inputs: Sequence[Field], outputs: Sequence[Field], codec: str
+) -> None:
+    """Check that rules and fields fit each other.
+
+    Args:
+        rules: The rules.
+        inputs: The model's inputs.
+        outputs: The model's outputs.
+        codec: "json" or "float32".
+
+    Raises:
+        ModelError: If they don't; names the member of `model.json`.
+    """
+    for field in inputs:
+        if codec == "json" and field.name in MARKS:
+            raise ModelError(
+                "the name is taken by a mark of the sequence", field="inputs", found=field.name
+            )
+    _check_generation(rules, outputs)
+    if rules.is_stateless and rules.session_gap_ms is not None:
+        raise ModelError(f"a {rules.shape} model keeps nothing to end", field="session_gap_ms")
+    if rules.shape == "one-to-one" and rules.feedback:
+        raise ModelError("a one-to-one model keeps nothing to feed back", field="feedback")
+    for member in ("input", "output"):
+        names = [getattr(link, member) for link in rules.feedback]
+        for name in names:
+            if names.count(name) > 1:
+                raise ModelError(f"the {member} {name!r} stands there twice", field="feedback")
+    for link in rules.feedback:
+        _check_link(link, inputs, outputs, codec)
+
+
+def _check_generation(rules: SequenceRules, outputs: Sequence[Field]) -> None:
+    generation = rules.generation
+    if rules.is_generating and (generation is None or not rules.feedback):
+        missing = "generation" if generation is None else "feedback"
+        raise ModelError(f"a {rules.shape} model needs it", field=missing)
+    if generation is None:
+        return
+    if not rules.is_generating:
+        raise ModelError(f"a {rules.shape} model generates nothing", field="generation")
+    if generation.stop_output is None and generation.stop_value is None:
+        return
+    field = _find(outputs, generation.stop_output)
+    if not isinstance(field, Category):
+        raise ModelError(
+            "no such category output",
+            field="generation.stop_output",
+            expected=[one.name for one in outputs if isinstance(one, Category)],
+            found=repr(generation.stop_output),
+        )
+    if generation.stop_value not in field.values:
+        raise ModelError(
+            f"output {field.name!r} has no such value",
+            field="generation.stop_value",
+            expected=list(field.values),
+            found=repr(generation.stop_value),
+        )
+
+
+def _check_link(
+    link: Feedback, inputs: Sequence[Field], outputs: Sequence[Field], codec: str
+) -> None:
+    source, target = _find(outputs, link.output), _find(inputs, link.input)
+    for member, found, name in (
+        ("feedback.output", source, link.output),
+        ("feedback.input", target, link.input),
+    ):
+        if found is None:
+            raise ModelError("there is no such field", field=member, found=repr(name))
+    assert source is not None and target is not None
+    if not target.optional:
+        raise ModelError(
+            f"input {target.name!r} has to be optional: most events leave it to the feedback",
+            field="feedback.input",
+        )
+    is_category = isinstance(source, Category)
+    if type(source) is not type(target) or source.width != target.width:
+        raise ModelError(
+            f"{link.output!r} can't be fed into {link.input!r}",
+            field="feedback",
+            expected=f"a {type(source).__name__} of {source.width} columns",
+            found=f"a {type(target).__name__} of {target.width}",
+        )
+    if is_category and source.values != target.values:  # type: ignore[union-attr]
+        raise ModelError(
+            f"{link.output!r} and {link.input!r} have different values, or another order",
+            field="feedback",
+            expected=list(source.values),  # type: ignore[union-attr]
+            found=list(target.values),  # type: ignore[union-attr]
+        )
+    if link.temperature and not is_category:
+        raise ModelError("only a category is drawn", field="feedback.temperature")
+    if 0 < link.temperature < TEMPERATURE_MIN:
+        raise ModelError(
+            "too close to 0, which chooses the most probable label",
+            field="feedback.temperature",
+            expected=f"0, or {TEMPERATURE_MIN} or more",
+            found=link.temperature,
+        )
+    if link.temperature and codec != "json":
+        raise ModelError(
+            "a label that was drawn has no place in raw float32; use codec json",
+            field="feedback.temperature",
+        )
+
+
+def _find(fields: Sequence[Field], name: str | None) -> Field | None:
+    return next((field for field in fields if field.name == name), None)

@@ -1,0 +1,344 @@
+"""What is right and what is wrong in the records of a worker; the topics are `audit.py`'s."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from livestep.models.checks.checks import TOLERANCE
+from livestep.models.disk.model_directory import LoadedModel
+from livestep.pipeline.audit.audited_answers import fits, labels_allowed, read_outputs
+from livestep.pipeline.audit.audited_events import (
+    END_WITHOUT_BEGINNING,
+    READ_ALL_THE_SAME,
+    InputEvent,
+    Place,
+)
+from livestep.pipeline.audit.audited_sequences import AnswerName, Expected, Found, key_truth
+from livestep.pipeline.audit.unrolled import PartitionKey, Unrolled, nothing_unrolled
+from livestep.pipeline.errors import DecodeError
+from livestep.pipeline.records import (
+    PredictionHeaders,
+    Source,
+    read_dead_letter_headers,
+    read_prediction_headers,
+)
+
+#: Predictions that are compared in one go.
+_COMPARE_ROWS = 8192
+
+#: Faults that a report has in words.
+_EXAMPLES_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What was found.
+
+    Attributes:
+        events: Records in the input topic.
+        dead_letters: Records in the dead-letter topic. Whether they are there rightly is judged
+            for the reasons `not-finite-step` and `end-without-beginning` only, where a sequence
+            depends on it: whoever knows how many events are bad has to compare.
+        predictions: Records in the output topic.
+        lost: Answers that are missing: to an event, or one of those to a whole sequence; and
+            events that have to be dead letters and are none.
+        repeated: Records that answer what another record has answered before.
+        out_of_order: Predictions that stand behind one of a later event or step of their key, or
+            whose header has another timestep than they should.
+        different: Predictions that differ from the offline truth by more than the tolerance, or
+            whose form is not the one agreed on (key, partition, timestamp, headers, members), or
+            that answer what asks for no answer.
+        max_difference: Largest |prediction - truth| of all that have the right form.
+        keys: Keys of the events, counted in each partition.
+        examples: The first faults in words.
+    """
+
+    events: int
+    dead_letters: int
+    predictions: int
+    lost: int
+    repeated: int
+    out_of_order: int
+    different: int
+    max_difference: float
+    keys: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether each event was answered as often as it should be, in order, and rightly."""
+        return not (self.lost or self.repeated or self.out_of_order or self.different)
+
+
+@dataclass
+class Judge:
+    """Takes dead letters, then the unrolled input, then predictions; then it reports.
+
+    Answers to keys that could be unrolled are compared as they come; those of other keys wait for
+    the report, since the truth may have to follow them (`sequences.py`).
+
+    Args:
+        input_topic: What the sources have to name.
+        output_partition_count: Partitions of the output topic.
+        model: The model that should have made the predictions.
+        expected_from: Offset of each partition from which it had to answer, if not from the first
+            event on: what came before it has seen in a replay, or another model has answered.
+    """
+
+    input_topic: str
+    output_partition_count: int
+    model: LoadedModel
+    expected_from: Mapping[int, int] = field(default_factory=dict)
+    unrolled: Unrolled = field(default_factory=nothing_unrolled)
+    dead: dict[Place, str] = field(default_factory=dict)
+    answered: set[AnswerName] = field(default_factory=set)
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("dead_letters", "predictions", "lost", "repeated", "out_of_order", "different"), 0
+        )
+    )
+    max_difference: float = 0.0
+    examples: list[str] = field(default_factory=list)
+    _last_offsets: dict[PartitionKey, int] = field(default_factory=dict)
+    _waiting: list[tuple[Found, int]] = field(default_factory=list)
+    _found: dict[PartitionKey, list[Found]] = field(default_factory=lambda: defaultdict(list))
+
+    def take_dead_letter(self, record: Any) -> None:
+        """Note which event was put aside."""
+        self.counts["dead_letters"] += 1
+        try:
+            reason, _, source, _ = read_dead_letter_headers(record.headers)
+            place = self._place(source)
+        except DecodeError as error:
+            self._fault("different", record, error.detail)
+            return
+        if place in self.dead:
+            self._fault("repeated", record, f"{source} is a dead letter already")
+        self.dead[place] = reason
+
+    def take_events(self, unrolled: Unrolled) -> None:
+        """Take the truth; a dead letter whose event isn't there is a fault, too."""
+        self.unrolled = unrolled
+        for place in self.dead.keys() - unrolled.topic.events.keys():
+            self.counts["different"] += 1
+            self._example(f"different: dead letter of {place}, where there is no event")
+
+    def take_prediction(self, record: Any) -> None:
+        """Check all but the numbers, which wait to be compared together."""
+        self.counts["predictions"] += 1
+        try:
+            headers = read_prediction_headers(record.headers)
+            source = headers.source
+            key = b"" if headers.ended_by is None else record.key or b""
+            name = AnswerName(self._place(source), headers.ended_by, headers.step, key)
+            if name in self.answered or self._is_put_aside(name.place):
+                self._fault("repeated", record, f"{source} was answered before")
+                return
+            self.answered.add(name)
+            event = self._event(source, record, headers)
+            numbers, labels = read_outputs(record.value, self.model)
+        except DecodeError as error:
+            self._fault("different", record, error.detail)
+            return
+        found = Found(record, name, headers.timestep, headers.finish, numbers, labels)
+        owner = (source.partition, key or event.key)
+        if owner in self.unrolled.sequenced:
+            self._found[owner].append(found)
+        else:
+            self._take_plain(found, owner)
+
+    def report(self) -> AuditReport:
+        """Judge what still waits, and count what has no answer."""
+        self._compare()
+        letters = dict(self.unrolled.letters)
+        for key, events in self.unrolled.sequenced.items():
+            for place, reason in self._judge_key(key, events).items():
+                event = self.unrolled.topic.events[place]
+                # One record gets one dead letter: its own before that of what a gap has ended.
+                if place not in letters or (event is not None and event.key == key[1]):
+                    letters[place] = reason
+        self._judge_letters(letters)
+        for place, event in self.unrolled.topic.events.items():
+            is_missing = (
+                place not in self.dead
+                if event is None
+                else place in self.unrolled.answers
+                and AnswerName(place, None, None) not in self.answered
+            )
+            if is_missing:
+                self._lost(place, "event")
+        return AuditReport(
+            events=len(self.unrolled.topic.events),
+            max_difference=self.max_difference,
+            keys=self.unrolled.key_count,
+            examples=tuple(self.examples),
+            **self.counts,
+        )
+
+    def _place(self, source: Source) -> Place:
+        if source.topic != self.input_topic:
+            raise DecodeError("bad-header", f"source {source} is of another topic")
+        return source.partition, source.offset
+
+    def _is_put_aside(self, place: Place) -> bool:
+        """Whether a dead letter is all that an event may get."""
+        if place not in self.dead:
+            return False
+        event = self.unrolled.topic.events.get(place)
+        is_sequenced = event is not None and (place[0], event.key) in self.unrolled.sequenced
+        return not (is_sequenced and self.dead[place] in READ_ALL_THE_SAME)
+
+    def _event(self, source: Source, record: Any, headers: PredictionHeaders) -> InputEvent:
+        """Find the event of a prediction, and compare all but the value.
+
+        Raises:
+            DecodeError: If something is not as agreed on.
+        """
+        place = (source.partition, source.offset)
+        if place not in self.unrolled.topic.events:
+            raise DecodeError("source", f"{source} is not in the input topic, or no longer")
+        event = self.unrolled.topic.events[place]
+        if event is None:
+            raise DecodeError("source", f"source {source} is no event that the model can take")
+        # A session gap ends the sequence of another key: whether it does is a matter of its truth.
+        key = event.key if headers.ended_by is None else record.key
+        for what, found, expected in (
+            ("key", record.key, key),
+            ("timestamp", record.timestamp, event.timestamp_ms),
+            ("partition", record.partition, source.partition % self.output_partition_count),
+            ("model", headers.model, self.model.fingerprint),
+        ):
+            if found != expected:
+                raise DecodeError(what, f"{what} is {found!r}, not {expected!r}")
+        return event
+
+    def _take_plain(self, found: Found, key: PartitionKey) -> None:
+        """Check an answer to a key that was unrolled."""
+        record, place = found.record, found.name.place
+        expected = self.unrolled.answers.get(place)
+        if (
+            expected is None
+            or found.name != AnswerName(place, None, None)
+            or found.finish is not None
+        ):
+            self._fault("different", record, f"no such answer is expected: {found.name}")
+            return
+        offset = place[1]
+        last = self._last_offsets.get(key, -1)
+        self._last_offsets[key] = max(last, offset)
+        if offset < last:
+            self._fault("out_of_order", record, f"{place} stands behind offset {last}")
+        elif found.timestep != expected.timestep:
+            what = f"timestep {found.timestep}, not {expected.timestep}"
+            self._fault("out_of_order", record, what)
+        self._waiting.append((found, expected.row))
+        if len(self._waiting) >= _COMPARE_ROWS:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Compare the numbers of the predictions that wait for it, all in one go."""
+        if not self._waiting:
+            return
+        expected = self.unrolled.outputs[[row for _, row in self._waiting]]
+        answers = [found for found, _ in self._waiting]
+        is_right = self._are_close(answers, expected)
+        for found, row, is_close in zip(answers, expected, is_right, strict=True):
+            if is_close and found.labels:
+                allowed = labels_allowed(row, self.model.outputs, self._limit())
+                self._check_labels(found, allowed)
+        self._waiting.clear()
+
+    def _judge_key(self, key: PartitionKey, events: list[InputEvent]) -> Mapping[Place, str]:
+        """Compare all answers to one key with its truth; give the dead letters that it asks for."""
+        answers = self._found[key]
+        by_name = {found.name: found for found in answers}
+        inputs = self.unrolled.topic.inputs
+        truth = key_truth(self.model, inputs, events, by_name, self._limit())
+        ranks = {one.name: rank for rank, one in enumerate(truth.answers)}
+        last = -1
+        pairs: list[tuple[Found, Expected]] = []
+        for found in answers:
+            rank = ranks.get(found.name)
+            if rank is None:
+                what = f"no such answer is expected: {found.name}"
+                self._fault("different", found.record, what)
+                continue
+            self._check_rank(found, truth.answers[rank], is_behind=rank < last)
+            last = max(last, rank)
+            pairs.append((found, truth.answers[rank]))
+        if pairs:
+            rows = np.array([expected.values for _, expected in pairs])
+            is_right = self._are_close([found for found, _ in pairs], rows)
+            for (found, expected), is_close in zip(pairs, is_right, strict=True):
+                if is_close:
+                    self._check_labels(found, expected.is_label)
+        for name in ranks.keys() - by_name.keys():
+            self._lost(name.place, f"answer (step {name.step}, ended by {name.ended_by}) to event")
+        return truth.letters
+
+    def _check_rank(self, found: Found, expected: Expected, *, is_behind: bool) -> None:
+        if is_behind:
+            what = f"{found.name} stands behind a later answer"
+            self._fault("out_of_order", found.record, what)
+        elif found.timestep != expected.timestep:
+            what = f"timestep {found.timestep}, not {expected.timestep}"
+            self._fault("out_of_order", found.record, what)
+        if found.finish != expected.finish:
+            what = f"finish {found.finish}, not {expected.finish}"
+            self._fault("different", found.record, what)
+
+    def _judge_letters(self, letters: Mapping[Place, str]) -> None:
+        """Compare the dead letters that sequences ask for with those that are there."""
+        for place, reason in letters.items():
+            if self.dead.get(place) != reason:
+                self._lost(place, f"dead letter ({reason}) of event")
+        for place, reason in self.dead.items():
+            event = self.unrolled.topic.events.get(place)
+            if event is None or place in letters:
+                continue
+            is_sequenced = (place[0], event.key) in self.unrolled.sequenced
+            if is_sequenced or reason == END_WITHOUT_BEGINNING:
+                self.counts["different"] += 1
+                self._example(f"different: {place} is a dead letter ({reason}) wrongly")
+
+    def _are_close(self, answers: list[Found], expected: Any) -> Any:
+        """Say for each answer whether its numbers are those of its row, (n, H_out)."""
+        found = np.array([one.numbers for one in answers], np.float64)
+        differences = np.abs(found - expected)
+        # The tolerance is meant for outputs of magnitude around 1; float32 rounds with magnitude.
+        allowed = self._limit() * np.maximum(1.0, np.abs(expected))
+        is_close = (differences <= allowed).all(axis=1)  # False for NaN
+        for index in np.flatnonzero(~is_close).tolist():
+            what = f"differs by {differences[index].max():.3g}"
+            self._fault("different", answers[index].record, what)
+        self.max_difference = max(self.max_difference, float(differences.max(initial=0.0)))
+        return is_close
+
+    def _check_labels(self, found: Found, allowed: Any) -> None:
+        if not fits(found.labels, allowed):
+            what = "the label is not the most probable value, or not the one drawn"
+            self._fault("different", found.record, what)
+
+    def _limit(self) -> float:
+        dtype = next((one.dtype for one in self.model.net.parameters()), torch.float32)
+        return TOLERANCE.get(dtype, TOLERANCE[torch.float32])
+
+    def _lost(self, place: Place, what: str) -> None:
+        if place[1] < self.expected_from.get(place[0], 0):
+            return
+        self.counts["lost"] += 1
+        self._example(f"lost: {what} {Source(self.input_topic, *place)}")
+
+    def _fault(self, kind: str, record: Any, what: str) -> None:
+        self.counts[kind] += 1
+        self._example(f"{kind}: {record.topic}/{record.partition}/{record.offset}: {what}")
+
+    def _example(self, text: str) -> None:
+        if len(self.examples) < _EXAMPLES_MAX:
+            self.examples.append(text)

@@ -1,0 +1,187 @@
+"""The offline truth of an input topic, for keys without marks: what a model says to each event.
+
+Keys whose sequences begin and end, and those of models that feed back or generate, are for
+`sequences.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from livestep.models.devices import device_of
+from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.fields.named_fields import activate
+from livestep.models.sequences.offline import SESSION_GAP
+from livestep.models.sequences.session_gaps import session_gaps
+from livestep.pipeline.audit.audited_events import (
+    END_WITHOUT_BEGINNING,
+    NO_MARKS,
+    Floats,
+    InputEvent,
+    InputTopic,
+    Marks,
+    Place,
+    read_events,
+)
+
+#: A key's events are those of one partition.
+PartitionKey = tuple[int, bytes]
+
+#: Keys and timesteps of one unroll, padding included: large enough for torch, small in memory.
+_UNROLL_KEYS_MAX = 512
+_UNROLL_STEPS_MAX = 200_000
+
+
+class PlainAnswer(NamedTuple):
+    """What is answered to an event of a key without marks.
+
+    Attributes:
+        timestep: t, from 0.
+        row: Of its outputs in `Unrolled.outputs`.
+    """
+
+    timestep: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unrolled:
+    """An input topic, and the outputs to those keys that could be unrolled together.
+
+    Attributes:
+        topic: The events.
+        answers: By the event's place.
+        outputs: (n, H_out) float32, activated.
+        sequenced: The events of all other keys, in the order of the log.
+        letters: Events that have to be dead letters, with the reason, of the keys unrolled.
+        key_count: Keys, counted in each partition.
+    """
+
+    topic: InputTopic
+    answers: Mapping[Place, PlainAnswer]
+    outputs: Floats
+    sequenced: Mapping[PartitionKey, list[InputEvent]] = field(default_factory=dict)
+    letters: Mapping[Place, str] = field(default_factory=dict)
+    key_count: int = 0
+
+
+def nothing_unrolled() -> Unrolled:
+    """Give an input topic without an event."""
+    return Unrolled(InputTopic({}, np.zeros((0, 0), np.float32)), {}, np.zeros((0, 0), np.float32))
+
+
+def unroll_log(
+    records: Iterable[Any],
+    model: LoadedModel,
+    dead: Mapping[Place, str],
+    on_progress: Callable[[int, int], None],
+) -> Unrolled:
+    """Unroll each key of each partition, from its first event, if it has no marks.
+
+    Args:
+        records: Of the input topic; kafka-python's ConsumerRecord.
+        model: What to unroll.
+        dead: Reasons of the events that a worker has put aside: no timestep is theirs.
+        on_progress: Called with events done and events in all.
+    """
+    topic = read_events(records, model, dead)
+    by_key: dict[PartitionKey, list[InputEvent]] = defaultdict(list)
+    for event in _with_gaps([e for e in topic.events.values() if e is not None], model):
+        by_key[event.place[0], event.key].append(event)
+    letters: dict[Place, str] = {}
+    sequences: list[list[InputEvent]] = []  # each begins at zeros
+    sequenced: dict[PartitionKey, list[InputEvent]] = {}
+    for key, events in by_key.items():
+        if model.rules.shape == "one-to-one":
+            sequences += [[event] for event in events if _is_stepped(event, dead)]
+            letters.update(
+                {e.place: END_WITHOUT_BEGINNING for e in events if e.marks.is_bare and e.marks.end}
+            )
+        elif _is_plain(model, events):
+            sequences.append([event for event in events if event.place not in dead])
+        else:
+            sequenced[key] = events
+    outputs = _unroll_together(sequences, topic.inputs, model, on_progress)
+    answers = {
+        event.place: PlainAnswer(timestep, event.row)
+        for sequence in sequences
+        for timestep, event in enumerate(sequence)
+        if event.row is not None
+    }
+    return Unrolled(
+        topic, answers, activate(model.outputs, outputs), sequenced, letters, len(by_key)
+    )
+
+
+def _with_gaps(events: list[InputEvent], model: LoadedModel) -> Iterator[InputEvent]:
+    """Put an end wherever a session gap ends a sequence, before the event that moves the clock."""
+    gap_ms = model.rules.session_gap_ms
+    if gap_ms is None:
+        yield from events
+        return
+    by_partition: dict[int, list[InputEvent]] = defaultdict(list)
+    for event in events:
+        by_partition[event.place[0]].append(event)
+    for log in by_partition.values():
+        records = ((event.key, event.timestamp_ms, event.leaves_open) for event in log)
+        for event, ended in zip(log, session_gaps(gap_ms, records), strict=True):
+            for key in ended:
+                end = Marks(end=True, is_bare=True)
+                yield InputEvent(
+                    event.place, key, event.timestamp_ms, end, row=None, ended_by=SESSION_GAP
+                )
+            yield event
+
+
+def _is_stepped(event: InputEvent, dead: Mapping[Place, str]) -> bool:
+    return event.row is not None and event.place not in dead
+
+
+def _is_plain(model: LoadedModel, events: list[InputEvent]) -> bool:
+    """Whether a key is one sequence that is answered event by event, and never ends."""
+    rules = model.rules
+    return (
+        rules.shape == "synchronized"
+        and not rules.feedback
+        and rules.session_gap_ms is None
+        and all(event.marks == NO_MARKS for event in events)
+    )
+
+
+@torch.inference_mode()
+def _unroll_together(
+    sequences: list[list[InputEvent]],
+    inputs: Floats,
+    model: LoadedModel,
+    on_progress: Callable[[int, int], None],
+) -> Floats:
+    """Unroll sequences of about the same length together.
+
+    Padding stands behind the end of the shorter ones, where it can't change what came before.
+    """
+    device = device_of(model.net)
+    outputs = np.zeros((len(inputs), model.net.output_size), np.float32)
+    rows_of = [[e.row for e in sequence if e.row is not None] for sequence in sequences]
+    by_length = sorted(filter(None, rows_of), key=len, reverse=True)
+    total = sum(map(len, by_length))
+    done = begin = 0
+    while begin < len(by_length):
+        length = len(by_length[begin])
+        count = max(1, min(_UNROLL_KEYS_MAX, _UNROLL_STEPS_MAX // length))
+        chosen = by_length[begin : begin + count]
+        padded = np.zeros((length, len(chosen), inputs.shape[1]), np.float32)  # (L, N, H_in)
+        for column, rows in enumerate(chosen):
+            padded[: len(rows), column] = inputs[rows]
+        unrolled = model.net.unroll(torch.from_numpy(padded).to(device)).cpu().numpy()
+        for column, rows in enumerate(chosen):
+            outputs[rows] = unrolled[: len(rows), column]  # (L, H_out)
+            done += len(rows)
+        begin += count
+        on_progress(done, total)
+    return outputs

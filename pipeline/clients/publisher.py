@@ -1,0 +1,265 @@
+"""Publishing events with kafka-python, with the delivery of each one checked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from livestep.pipeline.clients.event_encoding import encode_float32, encode_json, mark_headers
+from livestep.pipeline.errors import BrokerError
+from livestep.pipeline.kafka.connection import CONNECT_TIMEOUT_S, cause, connect, missing_topic
+from livestep.pipeline.kafka.topic_setup import admin_options, describe_topics
+from livestep.pipeline.records import key_bytes
+
+#: Events and bytes that may wait for the broker's answer before `publish` waits itself: enough for
+#: full batches to some partitions, little beside the process.
+PENDING_EVENTS_MAX = 20_000
+PENDING_BYTES_MAX = 32 * 1024 * 1024
+
+#: How long the broker may take for one event, retries included.
+DELIVERY_TIMEOUT_S = 30.0
+
+
+class EventPublisher:
+    """Publish events and make sure that they have arrived.
+
+    Sending is asynchronous, idempotent and in order for each key; what could not be delivered is
+    raised by the next `publish`, by `flush`, or at the end of the `with` block, and ends it: no
+    order could be kept after a gap, so all later calls raise the same. Events of one key go to one
+    partition, the same as Kafka's Java clients choose (murmur2). Not thread-safe.
+
+    Args:
+        bootstrap_servers: host:port[,host:port...].
+        topic: Where to; must exist.
+        codec: As in the model's `model.json`: "json", or "float32" for raw little-endian numbers.
+        timeout_s: How long to look for a broker.
+        client_options: Of kafka-python's KafkaProducer, under its own names.
+
+    Raises:
+        BrokerError: If no broker answers.
+        MissingTopicError: If there is no such topic.
+        ConfigError: If the client has no such option.
+
+    Example:
+        >>> with EventPublisher("127.0.0.1:9092", "events") as publisher:  # doctest: +SKIP
+        ...     publisher.publish("flat-7", {"weather": "sunny"})
+        ...     publisher.publish("flat-7", {"weather": "rainy"}, end=True)
+        ...     publisher.forget("flat-8")
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        *,
+        codec: Literal["json", "float32"] = "json",
+        timeout_s: float = CONNECT_TIMEOUT_S,
+        **client_options: Any,
+    ) -> None:
+        self.topic = topic
+        self._encode = encode_json if codec == "json" else encode_float32
+        self._pending: deque[tuple[Any, bytes, int]] = deque()  # future, key, bytes
+        self._pending_bytes = 0
+        self._failure: BrokerError | None = None
+        self._is_closed = False
+        # kafka-python 3.0 has a producer create a missing topic, also when told not to.
+        for_admin = admin_options(client_options)
+        if not describe_topics(bootstrap_servers, [topic], timeout_s=timeout_s, **for_admin):
+            raise missing_topic(topic, bootstrap_servers)
+        options = {
+            "acks": "all",
+            "linger_ms": 5,
+            "batch_size": 128 * 1024,
+            "request_timeout_ms": 10_000,
+            "delivery_timeout_ms": int(DELIVERY_TIMEOUT_S * 1000),
+            "max_block_ms": int(timeout_s * 1000),
+            **client_options,
+        }
+        self._producer = connect(KafkaProducer, bootstrap_servers, timeout_s=timeout_s, **options)
+
+    def publish(
+        self,
+        key: str | bytes,
+        event: Mapping[str, Any] | Sequence[float | None] | None,
+        *,
+        timestamp_ms: int | None = None,
+        start: bool = False,
+        end: bool = False,
+        steps_max: int | None = None,
+    ) -> None:
+        """Send one event; waits only if too much is on its way already.
+
+        Marks of the sequence are sent as headers, so that they go with any codec.
+
+        Args:
+            key: Whose event; text is sent as UTF-8.
+            event: One member for each input of the model, or plain numbers: the vector itself
+                (float32; None for numbers that the feedback fills), or the member `x` (json).
+                None for a bare mark, which isn't stepped.
+            timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
+            start: The key's sequence begins here; one that is open is dropped, unanswered.
+            end: The key's sequence ends here.
+            steps_max: How many steps to generate at most, for a model that generates.
+
+        Raises:
+            ValueError: If a number is NaN or infinite, `steps_max` is less than 1, or there is
+                neither an event nor a mark; nothing was sent.
+            TypeError: If key or event can't be written; nothing was sent.
+            BrokerError: If an earlier event was not delivered; this one was not sent.
+        """
+        self._settle(wait_for_room=True)
+        headers = mark_headers(start=start, end=end, steps_max=steps_max)
+        if event is None and not (start or end):
+            raise ValueError("an event, a start or an end is needed; `forget` sends a null value")
+        value = b"" if event is None else self._encode(event)
+        self._send(key_bytes(key), value, timestamp_ms, headers)
+
+    def forget(self, key: str | bytes, *, timestamp_ms: int | None = None) -> None:
+        """Send a null value: the worker forgets the key, which begins anew with its next event.
+
+        Nothing is answered, also not to a sequence that is open. On a compacted topic the broker
+        forgets the key, too.
+
+        Args:
+            key: Whose state; text is sent as UTF-8.
+            timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
+
+        Raises:
+            TypeError: If the key can't be written; nothing was sent.
+            BrokerError: If an earlier event was not delivered; this one was not sent.
+        """
+        self._settle(wait_for_room=True)
+        self._send(key_bytes(key), None, timestamp_ms, [])
+
+    def _send(
+        self,
+        key: bytes,
+        value: bytes | None,
+        timestamp_ms: int | None,
+        headers: list[tuple[str, bytes]],
+    ) -> None:
+        try:
+            future = self._producer.send(
+                self.topic, value, key=key, timestamp_ms=timestamp_ms, headers=headers
+            )
+        except KafkaError as error:
+            raise self._not_delivered(key, error) from error
+        size = len(key) + len(value or b"")
+        self._pending.append((future, key, size))
+        self._pending_bytes += size
+
+    @property
+    def pending_count(self) -> int:
+        """How many events have no answer from the broker yet, as far as was looked."""
+        return len(self._pending)
+
+    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Wait until the broker has all events that were published.
+
+        Args:
+            timeout_s: How long to wait.
+
+        Raises:
+            BrokerError: If one was not delivered, or the time is over; names topic and key. Those
+                that are still on their way may arrive later.
+        """
+        self._settle()
+        try:
+            self._producer.flush(timeout_s)
+        except KafkaError as error:
+            self._settle()
+            if self._pending:
+                raise self._not_delivered(self._pending[0][1], error) from error
+        self._settle()
+
+    def close(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Flush, then disconnect; a second call does nothing.
+
+        Raises:
+            BrokerError: As `flush`, unless it was raised before.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self._failure is None:
+                self.flush(timeout_s)
+        finally:
+            # What has not arrived was raised, so there is nothing left to wait for.
+            with contextlib.suppress(KafkaError):
+                self._producer.close(timeout=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; an error of the block is never hidden by one of closing."""
+        try:
+            self.close()
+        except BrokerError:
+            if error is None:
+                raise
+
+    def _settle(self, wait_for_room: bool = False) -> None:
+        """Drop what has been answered, and raise the first failure.
+
+        Args:
+            wait_for_room: Wait for the oldest ones while more are pending than may be.
+        """
+        if self._failure is not None:
+            raise self._failure
+        pending = self._pending
+        while pending:
+            future, key, size = pending[0]
+            if not future.is_done:
+                if not wait_for_room or not self._is_full():
+                    return
+                self._await(future)
+                continue
+            pending.popleft()
+            self._pending_bytes -= size
+            if future.failed():
+                raise self._not_delivered(*self._refused(key, future.exception))
+
+    def _refused(self, key: bytes, error: BaseException) -> tuple[bytes, BaseException]:
+        """Find the record that was refused, given the first one of its batch.
+
+        A broker refuses a batch as a whole, and the others of it fail with an error that says no
+        more than that.
+        """
+        if type(error) is KafkaError:
+            for future, other_key, _ in self._pending:
+                if future.failed() and type(future.exception) is not KafkaError:
+                    return other_key, future.exception
+        return key, error
+
+    def _is_full(self) -> bool:
+        return len(self._pending) >= PENDING_EVENTS_MAX or self._pending_bytes >= PENDING_BYTES_MAX
+
+    def _await(self, future: Any) -> None:
+        """Wait for one answer, good or bad; the caller looks which."""
+        try:
+            # The client itself fails it in time; the second half is for a client that hangs.
+            future.get(timeout=2 * DELIVERY_TIMEOUT_S)
+        except KafkaError as error:
+            if not future.is_done:
+                raise self._not_delivered(self._pending[0][1], error) from error
+
+    def _not_delivered(self, key: bytes, error: BaseException) -> BrokerError:
+        """Make the error, and keep it: it is the end."""
+        name = key.decode("utf-8", "backslashreplace")
+        self._failure = BrokerError(
+            f"an event of key {name!r} was not delivered to topic {self.topic!r}: {cause(error)}"
+        )
+        return self._failure

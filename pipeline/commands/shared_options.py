@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from livestep.pipeline.environment import read_variables
+
+#: Where a broker listens that was started as its documentation says.
+_LOCAL_BROKER = "127.0.0.1:9092"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def bootstrap_servers_option(function: F) -> F:
+    """Add --bootstrap-servers, which the worker has as well."""
+    return click.option(
+        "--bootstrap-servers",
+        default=_bootstrap_servers,
+        show_default=_LOCAL_BROKER,
+        metavar="HOST:PORT[,...]",
+        help="Kafka brokers, or LIVESTEP_BOOTSTRAP_SERVERS. TLS and passwords: "
+        "LIVESTEP_KAFKA_SECURITY_PROTOCOL and so on, as the worker's.",
+    )(function)
+
+
+def _bootstrap_servers() -> str:
+    return read_variables(os.environ).get("LIVESTEP_BOOTSTRAP_SERVERS") or _LOCAL_BROKER
+
+
+class InputFile(click.File):
+    """A file to read; `-` is standard input, if it is open."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Open the file."""
+        if value == "-" and sys.stdin is None:
+            self.fail("standard input is closed.", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+class Number(click.FloatRange):
+    """A number within a range; `nan` is in none."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Read the number."""
+        number = super().convert(value, parameter, context)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", parameter, context)
+        return number
+
+
+def codec_option(function: F) -> F:
+    """Add --codec."""
+    return click.option(
+        "--codec",
+        type=click.Choice(["json", "float32"]),
+        default="json",
+        show_default=True,
+        help="What a value is, as in the model's model.json.",
+    )(function)

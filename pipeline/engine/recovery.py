@@ -1,0 +1,381 @@
+"""What to do with a partition that is assigned: go on, replay, take over, or refuse.
+
+Kafka's committed offset C says what has been done; Redis' `applied` A says up to where the states
+have it.  The commit also carries a mark: which model made it, and where its states begin.  `decide`
+is the whole table, as a pure function.
+
+    commit            applied      then
+    none              none         first run: states begin where the group begins
+    none              A == start   the first run died before its first commit: go on at A
+    none              A, beyond    refuse: the group was deleted under the states
+    ours              A == C       go on
+    ours              A <  C       replay A..C without outputs (crash before save, lost writes)
+    ours              none         replay start..C (Redis lost everything)
+    any               A >  C       refuse: the offsets were reset under the states
+    ours              damaged      begin anew, replay start..C (somebody has changed Redis)
+    other model's     A == C       go on: this model has already taken over
+    other model's     else         as set: refuse; zeros: begin at C; warm: replay the history
+    other model's     damaged      A == C: begin anew, replay start..C; else as if there were none
+    without mark      none         states begin at C: somebody set the offsets by hand
+    without mark      damaged      begin anew, replay start..C; refuse if `start` can't be read
+    none              damaged      refuse if there are states; else begin where the group begins
+    another topic's   any          as if there were none, and the group begins at the log's start
+
+A commit is another topic's if its mark names another topic id: that topic was deleted, and one of
+the same name created. Kafka forgets the commits of a deleted topic, but not at once, and a worker
+that has not noticed may have made this one after that.
+Damaged is a state that is not what was saved, or a field beside the states that can't be right.
+`start` is what the commit says, if it is ours; else what the store says.
+
+A model that keeps no states has no row in it: it goes on at C.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from livestep.pipeline.engine.topic_state import partitions_changed
+from livestep.pipeline.errors import (
+    HistoryMissingError,
+    OffsetsResetError,
+    OtherModelError,
+    StateError,
+)
+from livestep.pipeline.state.stored_partition import DamagedPartition, StoredPartition
+from livestep.pipeline.types import Offset
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMark:
+    """What a commit says about the states, in the metadata that Kafka keeps beside the offset.
+
+    Attributes:
+        model: Fingerprint of the model.
+        partitions: Partitions of the topic.
+        start: Offset where the states begin.
+        topic: Id of the topic; None in a mark of before marks had it.
+    """
+
+    model: str
+    partitions: int
+    start: Offset
+    topic: str | None = None
+
+    def to_text(self) -> str:
+        """Write it as commit metadata.
+
+        Example:
+            >>> CommitMark("00ff", 4, Offset(0), "YQ").to_text()
+            'livestep/2 model=00ff partitions=4 start=0 topic=YQ'
+        """
+        text = f"model={self.model} partitions={self.partitions} start={self.start}"
+        if self.topic is None:
+            return f"livestep/1 {text}"
+        return f"livestep/2 {text} topic={self.topic}"
+
+    @classmethod
+    def from_text(cls, text: str | None) -> CommitMark | None:
+        """Read commit metadata; None if this program did not write it."""
+        match = re.fullmatch(
+            # No more digits than an int64 has: somebody else may have written this.
+            r"livestep/([12]) model=([0-9a-f]+) partitions=([0-9]{1,18}) start=([0-9]{1,18})"
+            r"(?: topic=([A-Za-z0-9+/_-]{1,40}))?",
+            text or "",
+        )
+        if match is None or (match[1] == "2") != (match[5] is not None):
+            return None
+        return cls(match[2], int(match[3]), Offset(int(match[4])), match[5])
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that is known of a partition when it is assigned.
+
+    Attributes:
+        topic: Input topic, for messages.
+        partition: Index.
+        partitions: Partitions of the topic now.
+        model: Fingerprint of this worker's model.
+        committed: The group's committed offset, None if there is none.
+        mark: The commit's mark, None if it has none.
+        stored: What the store holds, None if nothing.
+        log_start: First offset that the log still has.
+        log_end: Offset after its last.
+        group_start: Where a group without commits begins.
+        topic_id: Id of the topic.
+        is_stateless: Whether the model keeps nothing from one event to the next.
+        damaged_state: What is wrong with a state that was read, None if nothing is known.
+    """
+
+    topic: str
+    partition: int
+    partitions: int
+    model: str
+    committed: Offset | None
+    mark: CommitMark | None
+    stored: StoredPartition | DamagedPartition | None
+    log_start: Offset
+    log_end: Offset
+    group_start: Offset
+    topic_id: str
+    is_stateless: bool = False
+    damaged_state: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The partition, for messages."""
+        return f"{self.topic}/{self.partition}"
+
+    @property
+    def our_mark(self) -> CommitMark | None:
+        """The commit's mark, if it is of this worker's model."""
+        return self.mark if self.mark is not None and self.mark.model == self.model else None
+
+    def next_mark(self, start: Offset) -> CommitMark:
+        """Give the mark of this worker's commits, for states that begin at `start`."""
+        return CommitMark(self.model, self.partitions, start, self.topic_id)
+
+    @property
+    def damage(self) -> str | None:
+        """What in the store is not what was saved there; None if nothing is known."""
+        stored, mark = self.stored, self.our_mark
+        if self.damaged_state is not None or stored is None:
+            return self.damaged_state
+        if isinstance(stored, DamagedPartition):
+            return stored.detail
+        if mark is None:
+            return None
+        if stored.partitions != mark.partitions:
+            return (
+                f"field `partitions` is {stored.partitions}, and the commit says {mark.partitions}"
+            )
+        # They may differ where a history was accepted as missing, until the next commit.
+        if stored.start != mark.start and mark.start >= self.log_start:
+            return f"field `start` is {stored.start}, and the commit says {mark.start}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        position: Where to predict on.
+        start: Where the states begin.
+        applied: `applied` to go on from; a replay goes from here to `position`.
+        is_begun: False if the store has to begin the partition's states first.
+        reason: For the log.
+        is_first_run: Whether the group has never been here.
+        damage: What is wrong with what the store holds; None if nothing is.
+    """
+
+    position: Offset
+    start: Offset
+    applied: Offset
+    is_begun: bool
+    reason: str
+    is_first_run: bool = False
+    damage: str | None = None
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the store is behind."""
+        return self.applied < self.position
+
+
+def decide(
+    situation: Situation, *, on_new_model: str = "refuse", accept_missing_history: bool = False
+) -> Decision:
+    """Decide what to do with an assigned partition; see the table above.
+
+    Args:
+        situation: What is known.
+        on_new_model: `Settings.on_new_model`.
+        accept_missing_history: `Settings.accept_missing_history`.
+
+    Raises:
+        StateError: If the operator has to decide; says what can be done.
+    """
+    if is_of_another_topic(situation.mark, situation.topic_id):
+        first, committed = situation.log_start, situation.committed
+        situation = replace(situation, committed=None, mark=None, group_start=first)
+        decision = decide(
+            situation, on_new_model=on_new_model, accept_missing_history=accept_missing_history
+        )
+        gone = f"the commit at {committed} was made against a topic that has been deleted"
+        return replace(decision, reason=f"{decision.reason}: {gone}")
+    if situation.is_stateless:
+        is_first_run = situation.committed is None
+        at = situation.group_start if situation.committed is None else situation.committed
+        decision = Decision(at, at, at, True, "go on without states", is_first_run)
+        return _check_history(situation, decision, accept_missing_history)
+    written: list[CommitMark | StoredPartition | None] = [situation.mark]
+    if situation.damage is None and not isinstance(situation.stored, DamagedPartition):
+        written.append(situation.stored)
+    check_partitions(situation.topic, situation.topic_id, situation.partitions, written)
+    if situation.committed is None:
+        decision = _without_commit(situation)
+    else:
+        decision = _with_commit(situation, situation.committed, on_new_model)
+    return _check_history(situation, decision, accept_missing_history)
+
+
+def _without_commit(situation: Situation) -> Decision:
+    stored, damage = situation.stored, situation.damage
+    if stored is None or (isinstance(stored, DamagedPartition) and not stored.has_states):
+        start = situation.group_start
+        return Decision(start, start, start, False, "first run", is_first_run=True, damage=damage)
+    if isinstance(stored, DamagedPartition):
+        raise OffsetsResetError(
+            f"{situation.name}: Redis holds states, and nothing says which events they have seen: "
+            f"{damage}, and the group has no committed offset. Use another group, or delete this "
+            "one's states"
+        )
+    if stored.has_states or stored.applied != stored.start:
+        raise OffsetsResetError(_ahead(situation, stored, "the group has no committed offset"))
+    # A crash after `begin` and before the first commit: nothing has been stepped.
+    at = stored.applied
+    return Decision(
+        at, at, at, is_begun=damage is None, reason="first run, begun before", damage=damage
+    )
+
+
+def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> Decision:
+    stored, mark = situation.stored, situation.mark
+    if isinstance(stored, StoredPartition) and stored.applied > committed:
+        commit = f"the group's committed offset is {committed}"
+        raise OffsetsResetError(_ahead(situation, stored, commit))
+    if situation.damage is not None:
+        return _heal(situation, committed, situation.damage, on_new_model)
+    assert not isinstance(stored, DamagedPartition)
+    ours = situation.our_mark
+    if stored is not None and (stored.applied == committed or ours or mark is None):
+        start = ours.start if ours else stored.start
+        reason = "go on" if stored.applied == committed else "states are behind"
+        return Decision(committed, start, stored.applied, is_begun=True, reason=reason)
+    if mark is not None and ours is None:
+        return _take_over(situation, stored, committed, mark, on_new_model)
+    if mark is None:
+        return Decision(
+            committed, committed, committed, is_begun=False, reason="offset set by hand"
+        )
+    return Decision(committed, mark.start, mark.start, is_begun=False, reason="states are lost")
+
+
+def _heal(situation: Situation, committed: Offset, damage: str, on_new_model: str) -> Decision:
+    """Begin anew what is damaged, from where it has begun."""
+    stored, mark, ours = situation.stored, situation.mark, situation.our_mark
+    if ours is not None:
+        start = ours.start
+    elif isinstance(stored, StoredPartition) and (mark is None or stored.applied == committed):
+        start = stored.start
+    elif mark is not None:
+        decision = _take_over(situation, None, committed, mark, on_new_model)
+        return replace(decision, damage=damage)
+    else:
+        raise StateError(
+            f"{situation.name}: the states in Redis are damaged: {damage}. The committed offset, "
+            f"{committed}, was set by hand and does not say where they begin, so they can't be "
+            "replayed. Delete this group's states, and they begin at zeros from there on"
+        )
+    return Decision(committed, start, start, is_begun=False, reason="replay all", damage=damage)
+
+
+def _take_over(
+    situation: Situation,
+    stored: StoredPartition | None,
+    committed: Offset,
+    mark: CommitMark,
+    on_new_model: str,
+) -> Decision:
+    if on_new_model == "zeros":
+        return Decision(
+            committed, committed, committed, is_begun=False, reason=f"zeros after {mark.model}"
+        )
+    if on_new_model == "warm":
+        reason = f"history of {mark.model}"
+        if stored is not None:
+            return Decision(committed, stored.start, stored.applied, is_begun=True, reason=reason)
+        start = min(situation.log_start, committed)
+        return Decision(committed, start, start, is_begun=False, reason=reason)
+    raise OtherModelError(
+        f"{situation.name}: the last commit, at offset {committed}, was made by model "
+        f"{mark.model}, and this worker has model {situation.model}. --on-new-model zeros begins "
+        f"all states at zeros from offset {committed} on; --on-new-model warm first replays the "
+        "history that the log holds through this model, without outputs"
+    )
+
+
+def check_partitions(
+    topic: str,
+    topic_id: str,
+    partitions: int,
+    written: Iterable[CommitMark | StoredPartition | None],
+) -> None:
+    """Check that states and commits were written under the topic's present partitions.
+
+    Commits that were made against another topic of this name say nothing.
+
+    Raises:
+        PartitionsChangedError: If one was not.
+    """
+    for one in written:
+        if isinstance(one, CommitMark) and is_of_another_topic(one, topic_id):
+            continue
+        if one is not None and one.partitions != partitions:
+            raise partitions_changed(topic, partitions, one.partitions)
+
+
+def is_of_another_topic(mark: CommitMark | None, topic_id: str) -> bool:
+    """Whether a commit was made against a topic of the same name that has been deleted since."""
+    return mark is not None and mark.topic not in (None, topic_id)
+
+
+def _check_history(
+    situation: Situation, decision: Decision, accept_missing_history: bool
+) -> Decision:
+    """Make sure that the log still has what the decision needs."""
+    if decision.position > situation.log_end:
+        raise OffsetsResetError(
+            f"{situation.name}: the group's position is {decision.position}, and the log ends at "
+            f"{situation.log_end}: the log has lost records. Reset the group's offsets, and start "
+            "with another group or model directory"
+        )
+    needed = decision.applied
+    if needed >= situation.log_start:
+        return decision
+    if not accept_missing_history:
+        missing = f"offsets {needed} to {situation.log_start - 1} are no longer in the log"
+        remedy = f"--accept-missing-history goes on from offset {situation.log_start}"
+        if situation.is_stateless:
+            raise HistoryMissingError(
+                f"{situation.name}: {missing}, and have no prediction. {remedy} without them"
+            )
+        why = decision.reason
+        if decision.damage is not None:
+            why = f"the states in Redis are damaged: {decision.damage}"
+        raise HistoryMissingError(
+            f"{situation.name}: {missing}, and the states need them ({why}). {remedy} "
+            "with states that have not seen them"
+        )
+    first = situation.log_start
+    reason = f"{decision.reason}, history before {first} accepted as missing"
+    if situation.is_stateless:
+        return Decision(first, first, first, is_begun=True, reason=reason)
+    return replace(
+        decision,
+        position=max(decision.position, first),
+        start=decision.start if decision.is_begun else first,
+        applied=first if not decision.is_begun else decision.applied,
+        reason=reason,
+    )
+
+
+def _ahead(situation: Situation, stored: StoredPartition, commit: str) -> str:
+    return (
+        f"{situation.name}: the states have seen events up to offset {stored.applied}, "
+        f"and {commit}: events would be stepped twice. Set the group's offset back to "
+        f"{stored.applied}, or use another group and delete this one's states"
+    )

@@ -1,0 +1,1 @@
+"""Kafka: the log that the engine reads and writes, topics, options, and security."""

@@ -1,0 +1,395 @@
+"""The log on Kafka: one group consumer, one producer, and a reader of its own for each replay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from livestep.pipeline.engine.log import AbortedError, Listener
+from livestep.pipeline.errors import BrokerError, ConfigError, FencedError, HistoryMissingError
+from livestep.pipeline.kafka.admin import Admin, NoAnswerError
+from livestep.pipeline.kafka.client_options import (
+    RESERVED,
+    client_options,
+    consumer_options,
+    producer_options,
+    replay_options,
+)
+from livestep.pipeline.kafka.error_codes import (
+    END_OF_PARTITION,
+    FENCED,
+    OUT_OF_RANGE,
+    OUT_OF_REACH,
+    TOPIC_IS_OTHER,
+    text_of,
+)
+from livestep.pipeline.kafka.patience import ask_again
+from livestep.pipeline.kafka.polling import Polling
+from livestep.pipeline.kafka.replay import KafkaReplay
+from livestep.pipeline.kafka.topic_watch import TopicWatch
+from livestep.pipeline.kafka.transaction import Transactions
+from livestep.pipeline.process.deadline import Deadline
+from livestep.pipeline.settings import Settings
+from livestep.pipeline.types import Offset, Outgoing, Record
+
+_log = logging.getLogger("livestep.transport")
+
+#: Part of the session time-out, which is that of a transaction too, for the question within one.
+_QUESTION_SHARE = 0.8
+
+#: Seconds for one question to the broker, beyond the session time-out, within which an open
+#: transaction of a dead worker is aborted.
+QUESTION_TIMEOUT_S = 20.0
+
+
+class KafkaLog:
+    """`Log` on librdkafka.
+
+    Args:
+        settings: Topics, group, guarantee, passed-through options.
+        worker_id: Becomes part of the transactional id.
+        deadline: Of a stop, which bounds what the broker is asked.
+
+    Raises:
+        ConfigError: If an option is unknown or reserved, or a topic is missing.
+        BrokerError: If the broker can't be reached.
+    """
+
+    def __init__(
+        self, settings: Settings, worker_id: str, deadline: Deadline | None = None
+    ) -> None:
+        reserved = sorted(RESERVED & settings.kafka_options.keys())
+        if reserved:
+            raise ConfigError(f"Kafka option {reserved[0]} is the worker's own and can't be set")
+        self._settings = settings
+        self._deadline = deadline or Deadline()
+        self._topic = settings.input_topic
+        self._listener: Listener | None = None
+        self._failure: Exception | None = None
+        self._assigned: set[int] = set()
+        self._revoked_in_poll: set[int] = set()
+        self._positions: dict[int, Offset] = {}
+        self._ended: set[int] = set()
+        self._is_end_verified = False
+        self._untaken: set[int] = set()
+        self._untaken_lag = 0
+        # An open transaction waits with the question, and has no longer.
+        session_s = settings.session_timeout_ms / 1000
+        self._question_s = min(QUESTION_TIMEOUT_S, _QUESTION_SHARE * session_s)
+        transactional_id = None
+        if settings.guarantee == "exactly-once":
+            transactional_id = f"{settings.group}.{worker_id}"
+        try:
+            # It finds out first, and quietly, whether there is a broker that lets us in.
+            self._admin = Admin(client_options(settings))
+            outputs = [settings.output_topic, settings.dead_letter_topic]
+            self._admin.check_topics([self._topic, *outputs])
+            self._watch = TopicWatch(
+                self._admin,
+                self._topic,
+                outputs,
+                auto_offset_reset=settings.auto_offset_reset,
+                timeout_s=self._question_s,
+                deadline=self._deadline,
+            )
+            self._consumer = Consumer(consumer_options(settings), logger=_log)
+            producing = producer_options(settings, transactional_id)
+            self._transactions = Transactions(producing, self._deadline)
+            self._polling = Polling(self._consumer, self._topic, self._positions)
+        except KafkaException as error:
+            raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
+        except NoAnswerError as error:
+            raise BrokerError(str(error)) from error
+        states = self._watch.states
+        self.topic_id, self.partitions = states[self._topic]
+        self.partition_counts = {topic: state.partitions for topic, state in states.items()}
+
+    def topic_setting(self, topic: str, name: str) -> str:
+        """Read one setting of a topic, such as `cleanup.policy`."""
+        return self._admin.setting(topic, name)
+
+    def subscribe(self, listener: Listener) -> None:
+        """See `Log.subscribe`."""
+        self._listener = listener
+        self._transactions.begin()
+        self._consumer.subscribe(
+            [self._topic],
+            on_assign=self._on_assign,
+            on_revoke=lambda _, parts: self._on_revoke(parts, is_lost=False),
+            on_lost=lambda _, parts: self._on_revoke(parts, is_lost=True),
+        )
+
+    def poll(self, records_max: int, timeout_s: float) -> list[Record]:
+        """See `Log.poll`: a wait for the first record, and then what has arrived with it."""
+        self._revoked_in_poll.clear()
+        messages = self._polling.poll(records_max, timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        if self._ended:
+            self._ended -= {m.partition() for m in messages if m.error() is None}
+        if any(message.error() is not None for message in messages):
+            messages = [message for message in messages if not self._is_notice(message)]
+        if self._revoked_in_poll:
+            messages = self._without_revoked(messages)
+        if messages:
+            self._watch.ask()
+        self._look_at_topics()
+        self._is_end_verified = not messages and self._verify_end()
+        return messages
+
+    def send(self, topic: str, records: Iterable[Outgoing]) -> None:
+        """See `Log.send`."""
+        if self._watch.is_missing(topic):
+            self._watch.check_outputs()
+        if not self._transactions.are_real:
+            self._verify()  # what is sent is seen at once
+        with self._watch.explaining_sends():
+            self._transactions.send(topic, records)
+
+    def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
+        """See `Log.commit`."""
+        places = [
+            TopicPartition(self._topic, partition, offset, metadata)
+            for partition, (offset, metadata) in offsets.items()
+        ]
+        self._watch.ask_if_unknown()
+        with self._watch.explaining_sends():
+            # The answer to what `poll` has asked arrives while the offsets are on their way.
+            self._transactions.commit(self._consumer, places, self._verify)
+        self._watch.forget()
+        self._positions.update({partition: offset for partition, (offset, _) in offsets.items()})
+
+    def rewind(self, positions: Mapping[int, Offset]) -> None:
+        """See `Log.rewind`."""
+        for partition, offset in positions.items():
+            if partition in self._assigned:
+                self._ended.discard(partition)
+                self._consumer.seek(TopicPartition(self._topic, partition, offset))
+
+    def committed(
+        self, partitions: Collection[int] | None = None
+    ) -> dict[int, tuple[Offset | None, str]]:
+        """See `Log.committed`; an isolation of read_committed makes the broker wait."""
+        self._watch.ask()
+        try:
+            self._note_partitions(self._watch.verify().partitions)
+        except NoAnswerError as error:
+            raise BrokerError(str(error)) from error
+        return self._committed_of(range(self.partitions) if partitions is None else partitions)
+
+    def _committed_of(self, partitions: Iterable[int]) -> dict[int, tuple[Offset | None, str]]:
+        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
+        timeout_s = self._settings.session_timeout_ms / 1000 + QUESTION_TIMEOUT_S
+        work_s = self._deadline.work_s
+        try:
+            found = ask_again(
+                lambda: self._consumer.committed(wanted, timeout=work_s(timeout_s)),
+                QUESTION_TIMEOUT_S,
+                self._deadline.has_begun,
+            )
+        except KafkaException as error:
+            raise BrokerError(
+                f"committed offsets of group {self._settings.group}: {text_of(error.args[0])}"
+            ) from error
+        answer: dict[int, tuple[Offset | None, str]] = {}
+        for one in found:
+            if one.error is not None:
+                where = f"committed offset of partition {one.partition}"
+                raise BrokerError(f"{where} of group {self._settings.group}: {text_of(one.error)}")
+            offset = None if one.offset == OFFSET_INVALID else Offset(one.offset)
+            answer[one.partition] = (offset, one.metadata or "")
+        return answer
+
+    def bounds(self, partition: int) -> tuple[Offset, Offset]:
+        """See `Log.bounds`."""
+        place = TopicPartition(self._topic, partition)
+        ends, work_s = self._consumer.get_watermark_offsets, self._deadline.work_s
+        try:
+            low, high = ask_again(
+                lambda: ends(place, timeout=work_s(QUESTION_TIMEOUT_S)),
+                QUESTION_TIMEOUT_S,
+                self._deadline.has_begun,
+            )
+        except KafkaException as error:
+            raise BrokerError(f"ends of partition {partition}: {text_of(error.args[0])}") from error
+        return Offset(low), Offset(high)
+
+    def pause(self, partition: int) -> None:
+        """See `Log.pause`."""
+        self._consumer.pause([TopicPartition(self._topic, partition)])
+
+    def resume(self, partition: int) -> None:
+        """See `Log.resume`."""
+        self._consumer.resume([TopicPartition(self._topic, partition)])
+
+    def replay(self, partition: int, start: Offset, end: Offset) -> KafkaReplay:
+        """See `Log.replay`."""
+        options = replay_options(self._settings)
+        return KafkaReplay(
+            options, self._topic, partition, start, end, explain=self._explain_reading
+        )
+
+    @property
+    def is_at_end(self) -> bool:
+        """See `Log.is_at_end`; known in a burst only."""
+        return self._assigned <= self._ended and self._is_end_verified and not self._untaken
+
+    def lag(self) -> int:
+        """See `Log.lag`; also another thread may ask."""
+        return self._untaken_lag + self._polling.lag()
+
+    def close(self) -> None:
+        """See `Log.close`."""
+        self._transactions.close()
+        self._consumer.close()
+
+    def _verify(self) -> None:
+        """Make sure, before something leaves, that what was polled is of the topic of the start."""
+        try:
+            now = self._watch.verify()
+        except NoAnswerError as error:
+            self._transactions.abort(str(error))
+            raise AbortedError(str(error)) from error
+        self._note_partitions(now.partitions)
+
+    def _look_at_topics(self) -> None:
+        """Look at the topics by the timer."""
+        now = self._watch.look()
+        if now is not None:
+            self._note_partitions(now.partitions)
+            if self._untaken:
+                self._look_for_takers()
+
+    def _verify_end(self) -> bool:
+        """In a burst that has read what it has: find out whether there is more to be taken."""
+        if not self._settings.burst or not self._assigned <= self._ended:
+            return False
+        self._watch.ask()
+        try:
+            self._note_partitions(self._watch.verify().partitions)
+        except NoAnswerError as error:
+            _log.warning("whether this is the end is asked again: %s", error)
+            return False
+        return True
+
+    def _note_partitions(self, count: int) -> None:
+        """Take note of more partitions, which the listener may refuse.
+
+        A topic never has fewer: a broker that says so has not heard of the new ones yet.
+        """
+        if count > self.partitions:
+            if self._listener is not None:
+                self._listener.partitions_changed(count)
+            self._untaken |= set(range(self.partitions, count))
+            self.partitions = count
+
+    def _look_for_takers(self) -> None:
+        """See which new partitions others have taken: who takes one commits where it begins."""
+        committed = self._committed_of(sorted(self._untaken))
+        self._untaken -= {p for p, (offset, _) in committed.items() if offset is not None}
+        # Not by `bounds`: the consumer may not know of them yet.
+        try:
+            ends = self._admin.ends(self._topic, self._untaken, self._question_s)
+        except NoAnswerError as error:
+            _log.warning("the lag of new partitions is asked again: %s", error)
+            return
+        self._untaken_lag = sum(ends)
+
+    def _explain_reading(self, error: KafkaError, message: Any) -> None:
+        """Raise what is behind an error of reading, if the topic or its retention is.
+
+        Raises:
+            TopicReplacedError: If it is another topic, or none.
+            StateError: If the log has lost what would have been read next.
+        """
+        if error.code() not in TOPIC_IS_OTHER:
+            return
+        self._watch.ask()
+        try:
+            self._watch.verify()
+        except NoAnswerError as unanswered:
+            _log.warning("why it can't be read is not known: %s", unanswered)
+            return
+        if error.code() == OUT_OF_RANGE:
+            start, end = self.bounds(message.partition())
+            raise HistoryMissingError(
+                f"{self._topic}/{message.partition()}: offset {message.offset()} is to be read, "
+                f"and the log has {start} to {end}: its retention deletes records before they are "
+                "read, or it has lost some. A restart says what can be done"
+            )
+
+    def _on_assign(self, _: Any, assigned: Sequence[TopicPartition]) -> None:
+        assert self._listener is not None
+        partitions = [one.partition for one in assigned]
+        try:
+            # The group's leader may have heard of new partitions before the broker that we ask.
+            self._note_partitions(max([0, *partitions]) + 1)
+            starts = self._listener.assigned(partitions)
+        except Exception as error:
+            # An exception can't pass through librdkafka: `poll` raises it.
+            self._failure = error
+            return
+        self._consumer.incremental_assign(
+            [TopicPartition(self._topic, p, start.position) for p, start in starts.items()]
+        )
+        paused = [TopicPartition(self._topic, p) for p, start in starts.items() if start.is_paused]
+        if paused:
+            self._consumer.pause(paused)
+        self._assigned |= set(partitions)
+        self._untaken -= self._assigned
+        self._untaken_lag = self._untaken_lag if self._untaken else 0
+        self._positions.update({p: start.position for p, start in starts.items()})
+
+    def _on_revoke(self, revoked: Sequence[TopicPartition], *, is_lost: bool) -> None:
+        assert self._listener is not None
+        partitions = [one.partition for one in revoked]
+        try:
+            self._listener.revoked(partitions, is_lost=is_lost)
+        except Exception as error:
+            self._failure = error
+        self._assigned -= set(partitions)
+        for partition in partitions:
+            self._positions.pop(partition, None)
+        self._ended -= set(partitions)
+        self._revoked_in_poll |= set(partitions)
+        self._consumer.incremental_unassign(list(revoked))
+
+    def _without_revoked(self, messages: list[Any]) -> list[Any]:
+        """Drop records that were in hand when their partition went.
+
+        Their offsets could still be committed, under the new generation: the next owner would then
+        miss them or, having them, step them twice.
+        """
+        back_again = self._revoked_in_poll & self._assigned
+        self.rewind({partition: self._positions[partition] for partition in back_again})
+        return [m for m in messages if m.partition() not in self._revoked_in_poll]
+
+    def _is_notice(self, message: Any) -> bool:
+        """Take note of what is no record: an end of a partition, or an error to be raised."""
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() == END_OF_PARTITION:
+            if message.partition() in self._assigned:
+                self._ended.add(message.partition())
+            return True
+        if error.code() in FENCED or (error.fatal() and "fenced" in error.str().lower()):
+            raise FencedError(
+                f"another worker has the group instance id {self._settings.group_instance_id!r}"
+            )
+        if error.retriable() or error.code() in OUT_OF_REACH:
+            _log.warning("the consumer goes on after: %s", error.str())
+            return True
+        self._explain_reading(error, message)
+        raise BrokerError(
+            f"reading topic {self._topic} as group {self._settings.group}: {text_of(error)}"
+        )

@@ -1,0 +1,277 @@
+"""Transactions: predictions, dead letters and offsets, all at once or not at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from livestep.pipeline.engine.log import AbortedError
+from livestep.pipeline.errors import BrokerError, FencedError
+from livestep.pipeline.kafka.error_codes import FENCED, UNAUTHORIZED, text_of
+from livestep.pipeline.process.deadline import Deadline
+from livestep.pipeline.types import Headers, Outgoing
+
+_log = logging.getLogger("livestep.transport")
+
+#: Seconds for one call of the transaction API; librdkafka's own retries are within it.
+CALL_TIMEOUT_S = 30.0
+
+#: Seconds that a commit whose result is unknown is asked again.
+COMMIT_TIMEOUT_S = 120.0
+
+#: How often a full send queue is given time, and how long each.
+_QUEUE_FULL_TRIES, _QUEUE_FULL_WAIT_S = 600, 0.1
+
+
+class Transactions:
+    """One producer, one transaction at a time.
+
+    Args:
+        options: librdkafka options; with `transactional.id` for exactly once, without for at
+            least once, where `commit` is a flush followed by the consumer's commit.
+        deadline: Of a stop, which bounds each call that begins after it.
+    """
+
+    def __init__(self, options: dict[str, Any], deadline: Deadline | None = None) -> None:
+        self._deadline = deadline or Deadline()
+        self._id = options.get("transactional.id")
+        #: Whether there are any: without them what is sent is seen at once.
+        self.are_real = self._id is not None
+        self._failed: KafkaError | None = None
+        self._failed_topic = ""
+        self._producer = Producer(
+            {**options, "on_delivery": self._on_delivery, "delivery.report.only.error": True},
+            logger=_log,
+        )
+        self._is_open = False
+
+    def begin(self) -> None:
+        """Take over the transactional id: aborts what an earlier worker of this id has open.
+
+        Raises:
+            BrokerError: If the broker can't be reached, or has no transactions.
+        """
+        if self._id is None:
+            return
+        try:
+            self._producer.init_transactions(self._deadline.work_s(CALL_TIMEOUT_S))
+        except KafkaException as error:
+            if error.args[0].code() in UNAUTHORIZED:
+                raise self._unauthorized(error.args[0]) from error
+            raise BrokerError(
+                f"the broker gives no transactions to {self._id!r}: {error.args[0].str()}; a "
+                "broker without transactions needs --guarantee at-least-once"
+            ) from error
+
+    def send(self, topic: str, records: Iterable[Outgoing]) -> None:
+        """Send records within the open transaction, opening one if there is none.
+
+        Raises:
+            AbortedError: If the broker wants the transaction aborted; it is.
+            FencedError: If another worker has this transactional id.
+        """
+        if not self._is_open:
+            self._call(self._open)
+        produce = self._producer.produce
+        for key, value, partition, timestamp_ms, headers in records:
+            try:
+                produce(topic, value, key, partition, None, None, timestamp_ms, headers)
+            except BufferError:
+                self._call(
+                    lambda k=key, v=value, p=partition, t=timestamp_ms, h=headers: (
+                        self._send_slowly(topic, k, v, p, t, h)
+                    )
+                )
+            except KafkaException as error:
+                self._raise(error)
+
+    def commit(
+        self,
+        consumer: Any,
+        offsets: Sequence[TopicPartition],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Commit what was sent, and the offsets.
+
+        Args:
+            consumer: Member of the group.
+            offsets: With their metadata.
+            check: Called when only the commit itself is left to be done; what it raises is raised
+                here, and nothing is committed.
+
+        Raises:
+            AbortedError: If nothing of it has happened.
+            FencedError: If another worker has taken this one's place.
+            BrokerError: If the result can't be learned.
+        """
+        if not self._is_open:
+            self._call(self._open)  # what failed before is over, also where nothing is sent now
+        if self._id is None:
+            check()
+            self._commit_at_least_once(consumer, offsets)
+            return
+        try:
+            timeout_s = self._deadline.work_s(CALL_TIMEOUT_S)
+            self._producer.send_offsets_to_transaction(
+                list(offsets), consumer.consumer_group_metadata(), timeout_s
+            )
+        except KafkaException as error:
+            # Not asked again, even where librdkafka would allow it: nothing is lost by an abort,
+            # and a second call after a time-out was seen never to return.
+            self._raise(error)
+        check()
+        # A crash here is an aborted transaction, one line later a committed one.
+        self._call(lambda: self._producer.commit_transaction(self._deadline.work_s(CALL_TIMEOUT_S)))
+        self._is_open = False
+
+    def abort(self, reason: str) -> None:
+        """Abort what is open, if anything is.
+
+        Raises:
+            FencedError: If another worker has this transactional id.
+            BrokerError: If the broker can't be reached.
+        """
+        if self._is_open:
+            self._is_open = False
+            if self._id is None:
+                self._producer.purge()
+            else:
+                self._abort(reason)
+
+    def close(self) -> None:
+        """Abort what is open; what was committed stays."""
+        try:
+            if self._id is None:
+                self._producer.purge()  # what a failed batch has left: closing would flush it
+            elif self._is_open:
+                # The group is to be left, too.
+                timeout_s = self._deadline.call_s(CALL_TIMEOUT_S)
+                self._producer.abort_transaction(self._deadline.leave_s(timeout_s))
+            self._producer.close()
+        except KafkaException as error:
+            # The broker aborts it by its time-out, or has given the id to another already.
+            _log.warning("open transaction left to the broker: %s", error.args[0].str())
+
+    def _open(self) -> None:
+        self._failed = None
+        if self._id is not None:
+            self._producer.begin_transaction()
+        self._is_open = True
+
+    def _send_slowly(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int,
+        timestamp_ms: int,
+        headers: Headers,
+    ) -> None:
+        """Send one record into a queue that was full."""
+        for _ in range(_QUEUE_FULL_TRIES):
+            self._producer.poll(self._deadline.work_s(_QUEUE_FULL_WAIT_S))
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, None, None, timestamp_ms, headers
+                )
+                return
+            except BufferError:
+                continue
+        raise BrokerError(f"records for topic {topic} could not be sent: the send queue stays full")
+
+    def _commit_at_least_once(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
+        waiting = self._producer.flush(self._deadline.work_s(COMMIT_TIMEOUT_S))
+        self._is_open = False
+        if self._failed is not None and self._failed.code() in UNAUTHORIZED:
+            raise self._unauthorized(self._failed)
+        if waiting or self._failed is not None:
+            reason = self._failed.str() if self._failed else f"{waiting} records not delivered"
+            self._producer.purge()
+            raise AbortedError(reason)
+        try:
+            # A crash here repeats the batch's predictions: that is what at least once means.
+            committed = consumer.commit(offsets=list(offsets), asynchronous=False)
+        except KafkaException as error:
+            raise AbortedError(error.args[0].str()) from error
+        # librdkafka raises only if all have failed.
+        for one in committed:
+            if one.error is not None:
+                raise AbortedError(f"partition {one.partition}: {one.error.str()}")
+
+    def _call(self, call: Any) -> None:
+        """Run one call of the transaction API, asking again while the result is unknown."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                is_in_time = self._deadline.work_s(deadline - time.monotonic()) > 0
+                if cause.retriable() and is_in_time:
+                    _log.warning("asking the broker again: %s", cause.str())
+                    continue
+                self._raise(error)
+
+    def _raise(self, error: KafkaException) -> None:
+        """Translate an error; abort the transaction if that is what it asks for."""
+        cause = error.args[0]
+        if cause.code() in FENCED:
+            raise self._fenced(cause) from error
+        for one in (self._failed, cause):
+            if one is not None and one.code() in UNAUTHORIZED:
+                raise self._unauthorized(one) from error
+        if cause.fatal():
+            raise BrokerError(f"the broker refuses for good: {cause.str()}") from error
+        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE or (
+            self._failed is not None and self._failed.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        ):
+            raise BrokerError(
+                "a prediction or dead letter is longer than its topic's max.message.bytes: raise "
+                f"it ({cause.str()})"
+            ) from error
+        if not self._is_open and not cause.txn_requires_abort():
+            raise BrokerError(f"the broker refuses: {cause.str()}") from error
+        reason = self._failed.str() if self._failed is not None else cause.str()
+        self._is_open = False
+        if self._id is None:
+            self._producer.purge()
+            raise AbortedError(reason) from error
+        self._abort(reason)
+        raise AbortedError(reason) from error
+
+    def _abort(self, reason: str) -> None:
+        """Abort the open transaction, asking again while the broker is away."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while True:
+            try:
+                self._producer.abort_transaction(self._deadline.work_s(CALL_TIMEOUT_S))
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.code() in FENCED:
+                    raise self._fenced(cause) from error
+                is_in_time = self._deadline.work_s(deadline - time.monotonic()) > 0
+                if not cause.retriable() or not is_in_time:
+                    raise BrokerError(f"abort failed: {cause.str()}, after: {reason}") from error
+                _log.warning("aborting again: %s", cause.str())
+
+    def _unauthorized(self, cause: KafkaError) -> BrokerError:
+        """Make the error for a missing right; an open transaction is left to `close`."""
+        what = f"writing to topic {self._failed_topic}" if self._failed_topic else "writing"
+        return BrokerError(f"{what} as transactional id {self._id!r}: {text_of(cause)}")
+
+    def _fenced(self, cause: KafkaError) -> FencedError:
+        return FencedError(
+            f"the broker no longer takes anything from {self._id!r}: another worker has this "
+            "worker id, or a transaction stayed open for longer than --session-timeout-ms "
+            f"({cause.str()}). What was committed stays; a restart goes on from there"
+        )
+
+    def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None and self._failed is None:
+            self._failed, self._failed_topic = error, message.topic()
