@@ -4,7 +4,7 @@
     python -m tests.bench --rows livestep-exactly-once,pass-through --quick
 
     dataset.py           the events, and what the model says of them offline
-    topics.py            topics and their filling
+    bench_topics.py      topics and their filling
     contestants.py       the rows: how each system is started
     peer_environment.py  what the peers are made of, installed on first use
     peers/               each peer, as its users would write it
@@ -12,12 +12,13 @@
     reader.py            the independent reader of outputs, and the rate it sees
     checker.py           wrong, missing, duplicate
     throughput.py        one run over a full log
-    latency.py feed.py   one run at a steady rate
+    latency.py           one run at a steady rate,
+    bench_feed.py        and its producer
     memory.py            keys beyond the pool, bytes of a key
     shapes.py            livestep over each shape of sequence
     shape_cases.py       their models and events
     shape_audit.py       the independent judge over some keys of a run
-    generation.py        many open sequences together, against one after another
+    generation_cost.py   many open sequences together, against one after another
     results.py           results/<date>.json and README's tables
 
 Caveats:

@@ -15,7 +15,8 @@ import torch
 from livestep.deploy.local.child_process import ServiceError, orderly_termination
 from livestep.deploy.local.jars import DATA_ROOT
 from livestep.deploy.local.services import local_services
-from tests.bench import generation, latency, memory, results, throughput
+from tests.bench import generation_cost as generation
+from tests.bench import latency, memory, results, throughput
 from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import CONTESTANTS, REPOSITORY, Contestant
 from tests.bench.dataset import GROUP_COPIES

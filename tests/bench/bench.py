@@ -15,12 +15,12 @@ from livestep import save_model
 from livestep.deploy.local.child_process import ChildProcess
 from livestep.deploy.local.services import LocalServices
 from tests.bench import dataset
+from tests.bench.bench_topics import create_topics, delete_topics, fill_topic
 from tests.bench.checker import Checker
 from tests.bench.contestants import Contestant, Run
 from tests.bench.dataset import Codec, EventLog, FloatArray
 from tests.bench.peer_environment import PeerEnvironment
 from tests.bench.progress import Progress
-from tests.bench.topics import create_topics, delete_topics, fill_topic
 
 #: How long a contestant may take to leave.
 LEAVE_TIMEOUT_S = 12.0

@@ -20,10 +20,10 @@ from confluent_kafka import Producer
 
 from livestep.deploy.local.child_process import ChildProcess
 from tests.bench.bench import Bench, Contest, ContestantError
+from tests.bench.bench_topics import PARTITIONS
 from tests.bench.contestants import REPOSITORY, Contestant
 from tests.bench.dataset import Codec, EventLog, values_of
 from tests.bench.reader import OutputReader, Outputs
-from tests.bench.topics import PARTITIONS
 
 #: The rate of the fast systems; slower ones get a quarter of what they can do.
 EVENTS_PER_S_MAX = 20_000
@@ -118,7 +118,7 @@ def make_feed(
     records_path, times_path, log_path = paths
     records_path.write_bytes(msgspec.msgpack.encode(list(log.records(codec))))
     places = [bench.services.bootstrap_servers, topic, str(records_path)]
-    command = [sys.executable, "-m", "tests.bench.feed", *places, str(rate), str(times_path)]
+    command = [sys.executable, "-m", "tests.bench.bench_feed", *places, str(rate), str(times_path)]
     feed = ChildProcess("feed", command, log_path, {"PYTHONPATH": str(REPOSITORY)})
     return feed, times_path
 

@@ -11,12 +11,12 @@ import redis
 from confluent_kafka import Producer
 
 from tests.bench.bench import Bench, ContestantError, rss_mb
+from tests.bench.bench_topics import make_producer
 from tests.bench.contestants import CONTESTANTS, REPOSITORY
 from tests.bench.dataset import HIDDEN_SIZE, values_of
 from tests.bench.pool_memory import PoolMemory
 from tests.bench.reader import OutputReader, Outputs
 from tests.bench.results import Memory
-from tests.bench.topics import make_producer
 
 #: The worker's pool and batch in this measurement.
 POOL_SLOTS = 20_000

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.bench.topics import LOG_LEVEL, PARTITIONS
+from tests.bench.bench_topics import LOG_LEVEL, PARTITIONS
 
 #: Most records that one look takes.
 LOOK_RECORDS_MAX = 20_000

@@ -16,8 +16,8 @@ from livestep import LoadedModel
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.records import FINISH_HEADER, dead_letter_topic
+from tests.bench.bench_topics import LOG_LEVEL, PARTITIONS
 from tests.bench.checker import Counts
-from tests.bench.topics import LOG_LEVEL, PARTITIONS
 
 #: Most records that one look takes.
 LOOK_RECORDS_MAX = 20_000

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from livestep import LoadedModel
 from tests.bench.bench import Bench, ContestantError
+from tests.bench.bench_topics import fill_topic
 from tests.bench.contestants import Contestant, Run, livestep
 from tests.bench.reader import OutputReader, steady_rate
 from tests.bench.results import TWINS, ShapeRow
 from tests.bench.shape_audit import ShapeCounts, audit_sample
 from tests.bench.shape_cases import SHAPE_CASES, LogName, ShapeCase, ShapeLog, make_shape_log
 from tests.bench.throughput import READER_PAUSE_S
-from tests.bench.topics import fill_topic
 
 #: Runs of the two that are compared, if there is time; each of the others has one.
 TWIN_RUNS, TWIN_RUNS_QUICK = 5, 1

@@ -17,8 +17,8 @@ from livestep.deploy.demo.screen import Screen
 from livestep.pipeline.audit.output_audit import AuditReport, audit
 from livestep.pipeline.errors import BrokerError, ConfigError
 from livestep.pipeline.kafka.topic_setup import create_topics, lag
+from tests.chaos.chaos_faults import FAULTS, Stage
 from tests.chaos.crew import Crew
-from tests.chaos.faults import FAULTS, Stage
 from tests.chaos.load import Load
 from tests.chaos.place import Place
 from tests.chaos.probe import Probe

@@ -13,7 +13,7 @@ class Kind:
     """A kind of fault.
 
     Attributes:
-        name: Its name, also of what does it in `faults.py`.
+        name: Its name, also of what does it in `chaos_faults.py`.
         text: What happens.
         weight: How often it is drawn beside the others.
         lasts_s: From, to; (0, 0) for what is over at once.

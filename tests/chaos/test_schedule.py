@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.chaos_faults import FAULTS
 from tests.chaos.schedule import KINDS, Fault, kinds_for, make_schedule
 
 

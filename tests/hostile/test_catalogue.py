@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.hostile.catalogue import README, markdown
+from tests.hostile.hostile_catalogue import README, markdown
+from tests.hostile.hostile_records import KINDS
+from tests.hostile.hostile_settings import SETTINGS
 from tests.hostile.model_directories import DIRECTORIES
-from tests.hostile.records import KINDS
 from tests.hostile.service_states import STATES
-from tests.hostile.settings import SETTINGS
 
 
 def test_the_docs_are_the_table() -> None:

@@ -18,7 +18,7 @@ from livestep.deploy.local.child_process import ChildProcess
 from livestep.deploy.local.jars import DATA_ROOT
 from livestep.deploy.local.services import LocalServices, local_services
 from tests.bench.progress import Progress
-from tests.load.feed import Feed
+from tests.load.load_feed import Feed
 from tests.load.measures import statuses
 from tests.services.running import PARTITIONS, Running, make_running
 

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 
 from livestep import DeadLetterReader
-from tests.hostile.records import GOOD, KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX, records_of
+from tests.hostile.hostile_records import GOOD, KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX, records_of
 from tests.services.conftest import MakeRunning
 from tests.services.running import Running
 

@@ -15,7 +15,7 @@ from livestep.deploy.local.child_process import ChildProcess
 from livestep.pipeline.commands.topics import topics
 from livestep.pipeline.errors import PartitionsChangedError
 from livestep.pipeline.kafka.topic_setup import describe_topics
-from tests.load.feed import Feed
+from tests.load.load_feed import Feed
 from tests.load.measures import left_behind, redis_use, sample_process, statuses
 from tests.services.conftest import MakeRunning
 from tests.services.running import PATIENT_SESSION_TIMEOUT_MS, Running, make_running

@@ -13,10 +13,10 @@ from rich.progress import Progress
 from tests.simulation.ablations import ABLATIONS, ablated
 from tests.simulation.coverage import table
 from tests.simulation.editions import EDITION, draw_plan
-from tests.simulation.faults import KINDS
 from tests.simulation.plan import Plan
 from tests.simulation.seeds import repeat_line
 from tests.simulation.shrink import shrink
+from tests.simulation.simulated_faults import KINDS
 from tests.simulation.simulation import Outcome, simulate
 
 _console = Console(highlight=False)

@@ -27,7 +27,7 @@ from tests.simulation.check_error import CheckError
 from tests.simulation.eras import Cuts, Era
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
-from tests.simulation.services import SimulatedStore
+from tests.simulation.simulated_services import SimulatedStore
 from tests.support.shaped import ShapedRecord
 from tests.support.world import DEAD, INPUT, OUTPUT, plain
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from rich.table import Table
 
-from tests.simulation.faults import GAPS, KINDS, STORIES, VERBS
+from tests.simulation.simulated_faults import GAPS, KINDS, STORIES, VERBS
 
 Hits = Counter[tuple[str, str, str]]
 

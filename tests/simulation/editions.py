@@ -11,8 +11,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tests.simulation.faults import ANY_WORKER, KINDS, Fault, draw_fault
 from tests.simulation.plan import Plan, Takeover, TopicChange, draw_first_edition
+from tests.simulation.simulated_faults import ANY_WORKER, KINDS, Fault, draw_fault
 from tests.support.shaped import is_huge
 
 #: The newest one.

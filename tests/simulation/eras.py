@@ -13,7 +13,7 @@ from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.engine.recovery import CommitMark
 from livestep.pipeline.records import Source, read_dead_letter_headers
 from tests.simulation.check_error import CheckError
-from tests.simulation.services import SimulatedStore
+from tests.simulation.simulated_services import SimulatedStore
 from tests.simulation.store_checks import StoreChecks
 from tests.support.shaped import ShapedRecord
 from tests.support.world import INPUT

@@ -8,7 +8,7 @@ from typing import Literal
 
 from livestep import LoadedModel
 from livestep.models.sequences.rules import GAP_ENDS_MAX, Shape
-from tests.simulation.faults import Fault, draw_fault
+from tests.simulation.simulated_faults import Fault, draw_fault
 from tests.support.shaped import (
     SHAPES,
     ShapedEvents,

@@ -10,7 +10,7 @@ from livestep.pipeline.engine.engine import Engine
 from livestep.pipeline.errors import EngineError
 from livestep.pipeline.settings import Settings
 from tests.simulation.plan import Sizes
-from tests.simulation.services import SimulatedLog
+from tests.simulation.simulated_services import SimulatedLog
 from tests.support.world import INPUT, OUTPUT
 
 if TYPE_CHECKING:

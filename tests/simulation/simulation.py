@@ -18,11 +18,11 @@ from tests.simulation.baton import Ended, Scheduler, Task
 from tests.simulation.check_error import CheckError
 from tests.simulation.checkers import Checkers
 from tests.simulation.coordinator import Coordinator
-from tests.simulation.faults import GAPS, Fault, Faults, Phase, Place
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
-from tests.simulation.publisher import Publisher
-from tests.simulation.services import SimulatedStore
+from tests.simulation.simulated_faults import GAPS, Fault, Faults, Phase, Place
+from tests.simulation.simulated_publisher import Publisher
+from tests.simulation.simulated_services import SimulatedStore
 from tests.simulation.verbs import in_place_of_the_real_ones
 
 #: Ticks after the last event in which faults may still strike.

@@ -15,7 +15,7 @@ from livestep.pipeline.batch.stepping import Stepper
 from livestep.pipeline.records import Source
 from livestep.pipeline.state.store import CLOCK_KEY
 from tests.simulation.check_error import CheckError
-from tests.simulation.services import SimulatedStore
+from tests.simulation.simulated_services import SimulatedStore
 from tests.simulation.truth import KeyState, Truth
 from tests.support.shaped import ShapedRecord
 

@@ -14,9 +14,9 @@ import torch
 from tests.simulation.ablations import ABLATIONS, ablated
 from tests.simulation.coverage import missing
 from tests.simulation.editions import EDITION, draw_plan
-from tests.simulation.faults import KINDS
 from tests.simulation.seeds import FAILED, FIXED, derived_seeds, repeat_line
 from tests.simulation.shrink import shrink, size
+from tests.simulation.simulated_faults import KINDS
 from tests.simulation.simulation import simulate
 
 #: Seeds of one test, so that a failure is named early.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from livestep import ModelError
 from livestep.models.foreign.archive_checks import checked_archive
 from livestep.models.foreign.program_reading import Program
-from tests.support.programs import TWO, TwoStates, export
+from tests.support.program_files import TWO, TwoStates, export
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from livestep import (
 from livestep.models.foreign.batch_sizes import BatchSizes
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import choose_states
-from tests.support.programs import TwoStates, export
+from tests.support.program_files import TwoStates, export
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 Dim = torch.export.Dim

@@ -21,7 +21,7 @@ from torch import nn
 from livestep import ModelError
 from livestep.models.foreign.file_kinds import program_kind
 from livestep.models.foreign.program_reading import Program
-from tests.support.programs import export, script
+from tests.support.program_files import export, script
 
 
 def net() -> nn.Module:

@@ -14,7 +14,7 @@ from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import StateTensor
 from livestep.models.foreign.programs import ProgramModel
 from livestep.models.foreign.user_classes import AdaptedModel
-from tests.support.programs import export, script, trace
+from tests.support.program_files import export, script, trace
 
 
 def failures(model: StepModel) -> dict[str, str]:

@@ -17,7 +17,7 @@ from livestep.models.foreign.file_kinds import program_kind
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import choose_states, find_time_axis, read_state_shape
 from livestep.models.foreign.programs import PROGRAM_FILES
-from tests.support.programs import Stateless, export, script
+from tests.support.program_files import Stateless, export, script
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 

@@ -14,7 +14,7 @@ from livestep import ModelError, Number, load_model, save_program
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import StateTensor, choose_states, read_state_shape
 from livestep.models.foreign.programs import PROGRAM_FILES
-from tests.support.programs import TWO, Stateless, TwoStates, export, script, trace
+from tests.support.program_files import TWO, Stateless, TwoStates, export, script, trace
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 

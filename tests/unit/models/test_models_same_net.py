@@ -45,7 +45,7 @@ from tests.support.altered_models import (
     Packing,
     Unrolling,
 )
-from tests.support.programs import script
+from tests.support.program_files import script
 from tests.support.user_models import Letters
 
 TWO_IN, ONE_IN, ONE_OUT = [Number("x", 2)], [Number("x")], [Number("y")]

@@ -24,7 +24,7 @@ from livestep import (
     save_model,
 )
 from livestep.models.foreign.program_reading import Program
-from tests.support.programs import script
+from tests.support.program_files import script
 from tests.support.user_models import NoStep, Sum
 
 INPUTS = [Number("wind"), Category("yesterday", ("1", "2"), optional=True)]

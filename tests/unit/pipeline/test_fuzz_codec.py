@@ -23,7 +23,7 @@ from livestep.pipeline.records import (
     read_dead_letter_headers,
     read_prediction_headers,
 )
-from tests.hostile.records import KINDS, Kind, Row
+from tests.hostile.hostile_records import KINDS, Kind, Row
 
 #: Every reason that a value or a mark can be given; those of keys and steps come later.
 REASONS = {

@@ -21,7 +21,7 @@ from livestep.pipeline.state.store import CLOCK_KEY, SaveRefusedError
 from livestep.pipeline.state.stored_partition import read_number
 from livestep.pipeline.types import Offset, Outgoing
 from tests.simulation.baton import Ended
-from tests.simulation.faults import Fault, Place
+from tests.simulation.simulated_faults import Fault, Place
 from tests.support.damages import FIELDS, RECORDS, Changes, Scene
 
 #: Writes that a failover can lose at most.

@@ -1,6 +1,6 @@
 """Publish events at a steady rate, in a process of its own, and note when each was sent.
 
-    python -m tests.bench.feed BOOTSTRAP_SERVERS TOPIC RECORDS_FILE EVENTS_PER_S TIMES_FILE
+    python -m tests.bench.bench_feed BOOTSTRAP_SERVERS TOPIC RECORDS_FILE EVENTS_PER_S TIMES_FILE
 
 RECORDS_FILE is a msgpack list of [key, value]; TIMES_FILE becomes a numpy array of time.time() for
 each record, taken just before the producer is called.
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tests.bench.topics import FLUSH_TIMEOUT_S, make_producer
+from tests.bench.bench_topics import FLUSH_TIMEOUT_S, make_producer
 
 #: Between two bursts: shorter than what is measured, long enough to leave the processor.
 PACE_S = 0.001

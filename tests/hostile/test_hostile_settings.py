@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from livestep.pipeline.cli import main
-from tests.hostile.settings import GOOD_FLAGS, SETTINGS, Row
+from tests.hostile.hostile_settings import GOOD_FLAGS, SETTINGS, Row
 
 
 @pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from livestep.pipeline.records import DEAD_LETTER_REASON_HEADER, Source, read_dead_letter_headers
-from tests.hostile.records import KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX, records_of
+from tests.hostile.hostile_records import KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX, records_of
 from tests.support.world import DEAD, INPUT, OUTPUT, World, loaded, plain
 
 
