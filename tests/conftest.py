@@ -55,7 +55,7 @@ def _clean_end() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[LocalServices]:
-    """Kafka and Redis for this run. A test that stops one has to start it again."""
+    """Kafka and Redis for this run. No test may stop them; see `own_services`."""
     with local_services(DATA_ROOT / f"test-{os.getpid()}") as running:
         yield running
 

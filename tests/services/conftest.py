@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from livestep.deploy.local.redis_cluster import RedisCluster
-from livestep.deploy.local.services import LocalServices
+from livestep.deploy.local.services import LocalServices, local_services
 from tests.conftest import TopicNames
 from tests.services.running import Running, make_running
 
@@ -21,6 +21,17 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
     """A Redis Cluster for all tests. A test that stops a node has to start it again."""
     with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def own_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
+    """Kafka and Redis of the module's own, which its tests may stop and kill.
+
+    The broker that all tests share must not be: with thousands of topics it takes a minute or more
+    to start again.
+    """
+    with local_services(tmp_path_factory.mktemp("services")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import random
 import pytest
 import redis as redis_client_module
 
-from livestep.deploy.local.services import LocalServices
 from tests.services.conftest import MakeRunning
 from tests.support.helpers import wait_until
 
@@ -171,50 +170,4 @@ def test_a_redis_that_forgets_while_the_worker_runs_is_healed(
     worker.stop()
     assert worker.exit_code == 0, worker.log_tail()
     assert "replay from" in worker.log_tail(10_000)
-    running.assert_truth()
-
-
-def test_a_redis_that_is_away_for_a_while_is_waited_for(
-    pipeline: MakeRunning, services: LocalServices
-) -> None:
-    # Given a worker at work
-    running = pipeline()
-    worker = running.start(batch_events_max=20, pool_slots=40)
-    running.publish(500, keys=200)
-    running.wait_until_done()
-
-    # When Redis is killed, events come, and Redis comes back with what its log has
-    services.redis.kill()
-    try:
-        running.publish(1_000, keys=200)
-        running.wait_for_log(worker, "livestep.store")
-    finally:
-        services.redis.start()
-
-    # Then the worker goes on, and nothing is wrong
-    running.wait_until_done()
-    worker.stop()
-    assert worker.exit_code == 0, worker.log_tail()
-    running.assert_truth()
-
-
-def test_a_broker_that_is_killed_and_comes_back_is_waited_for(
-    pipeline: MakeRunning, services: LocalServices
-) -> None:
-    # Given a worker at work
-    running = pipeline()
-    worker = running.start(batch_events_max=50, pool_slots=100, session_timeout_ms=6_000)
-    running.publish(3_000)
-    wait_until(lambda: running.lag() < 3_000, 90, "some progress")
-
-    # When the broker is killed and comes back
-    services.kafka.kill()
-    services.kafka.start()
-    running.publish(500)
-
-    # Then the worker has waited, or has left and its successor goes on; nothing is wrong
-    wait_until(lambda: running.lag() == 0 or not worker.is_running, 90, "an end either way")
-    worker.stop(30)
-    assert "Traceback" not in worker.log_tail(10_000)
-    running.burst()
     running.assert_truth()

@@ -21,7 +21,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
-from livestep.deploy.local.services import LocalServices
 from livestep.pipeline.kafka.topic_setup import end_offsets
 from livestep.pipeline.publishing.columns import EventRecord
 from livestep.pipeline.publishing.limits import batch_bytes
@@ -525,27 +524,6 @@ def test_rejects_stay_until_rows_are_sent_and_are_added_to_by_a_skip(
     assert second.startswith('{"row":3,')
     done = publish(file, "--topic", topic, *options)
     assert [line[:8] for line in rejects.read_text().splitlines()] == ['{"row":1', '{"row":3']
-
-
-def test_a_broker_that_is_killed_and_comes_back_has_each_record_once(
-    services: LocalServices, topic: str
-) -> None:
-    # Given a broker that has acknowledged some records, and is killed while others are on their way
-    sender = RecordSender({"bootstrap.servers": services.bootstrap_servers}, topic)
-    for number in range(1, 20_001):
-        sender.send(record(number))
-    assert 0 < sender.delivered_count
-    services.kafka.kill()
-    # When it comes back
-    services.kafka.start()
-    sender.flush()
-    # Then each record is there once, and those of a key in their order
-    assert sender.delivered_count == 20_000
-    found = read(services.bootstrap_servers, topic)
-    for records in found.values():
-        numbers = [int(value) for _, value in records]
-        assert numbers == sorted(set(numbers))
-    assert sum(map(len, found.values())) == 20_000
 
 
 def test_a_broker_that_goes_away_ends_it_with_what_is_not_known(

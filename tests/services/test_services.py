@@ -25,10 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
-    """Kafka and Redis of this module's own: a broker with the topics of all tests starts slowly."""
-    with local_services(tmp_path_factory.mktemp("services")) as running:
-        yield running
+def services(own_services: LocalServices) -> LocalServices:
+    """Kafka and Redis of this module's own, since its tests kill them."""
+    return own_services
 
 
 @pytest.fixture(scope="module")
