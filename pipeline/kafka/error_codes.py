@@ -75,6 +75,6 @@ def text_of(error: KafkaError) -> str:
 
     Example:
         >>> text_of(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-        'Broker: Topic authorization failed (deploy/security/README.md lists the rights ...'
+        'Broker: Topic authorization failed (...deploy/security/README.md lists the rights ...'
     """
     return f"{error.str()} {RIGHTS}" if error.code() in UNAUTHORIZED else error.str()

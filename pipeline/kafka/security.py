@@ -14,9 +14,13 @@ from typing import Any
 
 from livestep.pipeline.environment import KAFKA_PREFIX
 from livestep.pipeline.errors import ConfigError
+from livestep.pipeline.guides import guide
 
 #: Where to look after a refusal.
-RIGHTS = "(deploy/security/README.md lists the rights that worker, publisher and reader need)"
+RIGHTS = (
+    f"({guide('deploy/security/README.md')} lists the rights that workers, publishers and readers "
+    "need)"
+)
 
 #: Beginnings of the options that are about security; clients leave all others to the worker.
 _SECURITY = ("security.", "sasl.", "ssl.", "enable.ssl.", "https.")

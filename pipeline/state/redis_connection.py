@@ -23,6 +23,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from livestep.pipeline.environment import RedisCredentials
 from livestep.pipeline.errors import StoppedError, StoreError
+from livestep.pipeline.guides import guide
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.state.redis_address import RedisAddress, read_address
 
@@ -320,7 +321,7 @@ def _explained(error: BaseException) -> str:
     """Give an error's text, and what to do about it where that can be said."""
     text, causes = str(error), list(_chain(error))
     if any(isinstance(cause, redis.exceptions.NoPermissionError) for cause in causes):
-        return f"{text} (deploy/security/redis-acl.conf has what a worker needs)"
+        return f"{text} ({guide('deploy/security/redis-acl.conf')} lists what a worker needs)"
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return f"{text} (?ssl_ca_certs=<file> in --redis-url names the authority to trust)"
     if any(isinstance(cause, TimeoutError) and "handshake" in str(cause) for cause in causes):
