@@ -23,12 +23,8 @@ if TYPE_CHECKING:
     from livestep.models.checks.trials import check_model
     from livestep.models.contract import State, StepModel, like_state, state_tensors
     from livestep.models.devices import choose_device
-    from livestep.models.disk.model_directory import (
-        LoadedModel,
-        load_model,
-        save_model,
-        save_program,
-    )
+    from livestep.models.disk.model_directory import load_model, save_model, save_program
+    from livestep.models.fields.encoding import activate, decode, encode, encode_columns
     from livestep.models.fields.field_types import (
         Category,
         Field,
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
         Text,
         total_width,
     )
-    from livestep.models.fields.named_fields import activate, decode, encode, encode_columns
+    from livestep.models.loaded_model import LoadedModel
     from livestep.models.model_errors import FieldError, FieldReason, ModelError
     from livestep.models.nets.cells import GRU, LSTM, LSTMState, VanillaRNN
     from livestep.models.nets.nets import EncoderDecoder, FullyConnected, Glimpses
@@ -50,7 +46,7 @@ if TYPE_CHECKING:
         answers_offline,
         answers_to_log,
     )
-    from livestep.models.sequences.offline_log import answer_events, answer_log
+    from livestep.models.sequences.offline_json import answer_log
     from livestep.models.sequences.rules import Feedback, Generation, SequenceRules, check_rules
     from livestep.pipeline.clients.publisher import EventPublisher
     from livestep.pipeline.clients.readers import DeadLetterReader, PredictionReader
@@ -73,11 +69,11 @@ else:
             ),
             "livestep.models.devices": ("choose_device",),
             "livestep.models.disk.model_directory": (
-                "LoadedModel",
                 "load_model",
                 "save_model",
                 "save_program",
             ),
+            "livestep.models.loaded_model": ("LoadedModel",),
             "livestep.models.model_errors": (
                 "FieldError",
                 "FieldReason",
@@ -91,7 +87,7 @@ else:
                 "Text",
                 "total_width",
             ),
-            "livestep.models.fields.named_fields": (
+            "livestep.models.fields.encoding": (
                 "activate",
                 "decode",
                 "encode",
@@ -120,10 +116,7 @@ else:
                 "answers_offline",
                 "answers_to_log",
             ),
-            "livestep.models.sequences.offline_log": (
-                "answer_events",
-                "answer_log",
-            ),
+            "livestep.models.sequences.offline_json": ("answer_log",),
             "livestep.models.sequences.rules": (
                 "Feedback",
                 "Generation",
@@ -186,7 +179,6 @@ __all__ = [
     "Text",
     "VanillaRNN",
     "activate",
-    "answer_events",
     "answer_log",
     "answers_offline",
     "answers_to_log",

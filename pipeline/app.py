@@ -13,7 +13,8 @@ import mode
 import torch
 
 from livestep.models.devices import choose_device, device_of
-from livestep.models.disk.model_directory import LoadedModel, load_model
+from livestep.models.disk.model_directory import load_model
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.rules import GAP_ENDS_MAX
 from livestep.pipeline.batch.codec import codec_for

@@ -16,8 +16,9 @@ from livestep.deploy.demo.screen import Screen, Update
 from livestep.deploy.local.child_process import ServiceError
 from livestep.deploy.local.services import LocalServices
 from livestep.deploy.local.worker_process import POLL_INTERVAL_S, WorkerProcess
-from livestep.models.disk.model_directory import LoadedModel, load_model, save_model
+from livestep.models.disk.model_directory import load_model, save_model
 from livestep.models.examples.cook import CookDay, cook_fields, train_cook
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.clients.publisher import EventPublisher
 from livestep.pipeline.clients.readers import PredictionReader
 from livestep.pipeline.records import Prediction

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from livestep.deploy.demo.demo_story import EXAMPLES_MAX, Story
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.audit.output_audit import AuditReport, OnProgress, audit
 from livestep.pipeline.audit.whole_log import read_whole_log
 from livestep.pipeline.records import dead_letter_topic

@@ -26,8 +26,8 @@ from livestep.models.checks.checks import (
 )
 from livestep.models.checks.look_ahead import check_no_look_ahead
 from livestep.models.contract import StepModel
-from livestep.models.disk.model_directory import LoadedModel
 from livestep.models.fields.field_types import Field
+from livestep.models.loaded_model import LoadedModel
 
 #: Timesteps after which outputs still have to be finite.
 LONG = 300

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from torch import nn
 
-from livestep.models.disk.description import FORMAT_VERSION, Codec, ModelFile, one_of
-from livestep.models.fields.field_types import Field, Number, OutputField
+from livestep.models.disk.description import FORMAT_VERSION, ModelFile, one_of
+from livestep.models.fields.field_types import CodecName, Field, Number, OutputField
 from livestep.models.foreign.user_classes import kind_of
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.rules import SequenceRules
@@ -19,7 +19,7 @@ def describe(
     name: str,
     inputs: Sequence[Field],
     outputs: Sequence[OutputField],
-    codec: Codec,
+    codec: CodecName,
     rules: SequenceRules,
 ) -> ModelFile:
     """Describe a model, but for its sizes and its fingerprint.

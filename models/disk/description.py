@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from livestep.models.fields.field_types import Field, OutputField, is_index, total_width
+from livestep.models.fields.field_types import CodecName, Field, OutputField, is_index, total_width
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.rules import Feedback, Generation, SequenceRules, Shape, check_rules
 
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 #: The layout of `model.json` that this code writes and reads; a change of meaning counts it up.
 FORMAT_VERSION = 1
 
-Codec = Literal["json", "float32"]
-
 Dtype = Literal["float32", "mixed"]
 
 #: Members of `model.json` with a few values only.
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "codec": get_args(Codec),
+    "codec": get_args(CodecName),
     "dtype": get_args(Dtype),
     "shape": get_args(Shape),
 }
@@ -74,7 +72,7 @@ class ModelFile(
     session_gap_ms: Annotated[int, msgspec.Meta(ge=1)] | None = None
     inputs: tuple[Field, ...]
     outputs: tuple[OutputField, ...]
-    codec: Codec
+    codec: CodecName
     fingerprint: str
 
     @property

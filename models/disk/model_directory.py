@@ -11,21 +11,17 @@ and description which don't belong together (an interrupted save, a mixed-up cop
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from livestep.models.contract import StepModel
-from livestep.models.devices import choose_device, device_of
+from livestep.models.devices import choose_device
 from livestep.models.disk.building import WEIGHTS_FILE, build_net, contents_file
 from livestep.models.disk.describing import default_field, describe
-from livestep.models.disk.description import Codec, ModelFile, decode_description
+from livestep.models.disk.description import ModelFile, decode_description
 from livestep.models.disk.net_differences import Arguments, explain_weights
 from livestep.models.disk.reading import DESCRIPTION_FILE, read_description, read_file
 from livestep.models.disk.same_net import check_same_net
@@ -33,94 +29,16 @@ from livestep.models.disk.storable import storable_model
 from livestep.models.disk.stored_weights import read_weights, weights_of, write_weights
 from livestep.models.disk.weights import CELLS, fingerprint_of
 from livestep.models.disk.writing import write_files
-from livestep.models.fields.field_types import Field, OutputField
-from livestep.models.fields.named_fields import decode, encode
+from livestep.models.fields.field_types import CodecName, Field, OutputField
 from livestep.models.foreign.class_imports import class_path, import_class
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import StateTensor, find_time_axis
 from livestep.models.foreign.programs import PROGRAM_FILES, check_program_allowed
 from livestep.models.foreign.user_classes import AdaptedModel, Naming, kind_of
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.seeding import kept_random_state
-from livestep.models.sequences.offline_log import answer_events
-from livestep.models.sequences.rules import SequenceRules
-
-#: One output for each event of each key, for good.
-DEFAULT_RULES = SequenceRules()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model and what its numbers mean.
-
-    Attributes:
-        net: The model, in eval mode, without gradients, on its device.
-        inputs: What the H_in columns mean, side by side.
-        outputs: What the H_out columns mean, side by side.
-        codec: What a record's value is: "json" or "float32".
-        fingerprint: 16 hexadecimal characters that name weights and meaning.
-        name: The directory's name, for people only.
-        rules: How events become sequences, and what is answered.
-    """
-
-    net: StepModel
-    inputs: tuple[Field, ...]
-    outputs: tuple[OutputField, ...]
-    codec: Codec
-    fingerprint: str
-    name: str
-    rules: SequenceRules = DEFAULT_RULES
-
-    def unroll_events(self, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Predict one key's events offline, without marks and feedback; see `answer_events`.
-
-        Args:
-            events: All events of one key, from its first, as decoded from JSON.
-
-        Returns:
-            predictions: One for each event, as `fields.decode` gives them.
-
-        Raises:
-            FieldError: If an event doesn't fit the inputs.
-        """
-        return decode(self.outputs, self.unroll_rows(encode(self.inputs, events)))
-
-    def answer_events(
-        self, events: Sequence[Mapping[str, Any] | None], key: str = "", **options: Any
-    ) -> list[dict[str, Any]]:
-        """Answer one key's events offline, by all rules: the truth that a stream is compared with.
-
-        Args:
-            events: All events of one key, from its first, with their marks as members.
-            key: It matters only if labels are drawn.
-            options: As `offline_log.answer_events` takes them.
-
-        Returns:
-            answers: `{"event": index, "timestep": t, "value": prediction}` each, and `step`,
-                `finish` and `ended_by` where there are such.
-
-        Raises:
-            FieldError: If an event doesn't fit the inputs, or a mark isn't what it has to be.
-        """
-        return answer_events(self, events, key, **options)
-
-    @torch.inference_mode()
-    def unroll_rows(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Predict one key's events offline, from and to arrays.
-
-        Args:
-            rows: (L, H_in) float32. All events of one key, from its first.
-
-        Returns:
-            outputs: (L, H_out) float32 ndarray; logits for a category, not yet activated.
-        """
-        if len(rows) == 0:
-            return np.zeros((0, self.net.output_size), np.float32)
-        device = device_of(self.net)
-        copied = np.array(rows, np.float32)  # rows of a record may be read-only, torch can't
-        sequence = torch.from_numpy(copied).to(device).unsqueeze(1)  # (L, 1, H_in)
-        outputs: npt.NDArray[np.float32] = self.net.unroll(sequence).squeeze(1).cpu().numpy()
-        return outputs
+from livestep.models.sequences.rules import DEFAULT_RULES, SequenceRules
 
 
 def save_model(
@@ -128,7 +46,7 @@ def save_model(
     directory: str | Path,
     inputs: Sequence[Field] | None = None,
     outputs: Sequence[OutputField] | None = None,
-    codec: Codec = "json",
+    codec: CodecName = "json",
     rules: SequenceRules = DEFAULT_RULES,
     sizes: Mapping[str, Any] | None = None,
 ) -> None:
@@ -198,7 +116,7 @@ def save_program(
     state: Sequence[StateTensor],
     inputs: Sequence[Field],
     outputs: Sequence[OutputField],
-    codec: Codec = "json",
+    codec: CodecName = "json",
     rules: SequenceRules = DEFAULT_RULES,
     time_axis: Literal[0, 1] | None = None,
 ) -> None:
@@ -290,7 +208,7 @@ def _described_and_stored(
     model: nn.Module,
     inputs: Sequence[Field] | None,
     outputs: Sequence[OutputField] | None,
-    codec: Codec,
+    codec: CodecName,
     rules: SequenceRules,
     sizes: Mapping[str, Any] | None,
 ) -> tuple[bytes, bytes]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from livestep.models.contract import SizedModel
-from livestep.models.disk.description import Codec
-from livestep.models.disk.model_directory import LoadedModel
-from livestep.models.fields.named_fields import Category, Field, Number
+from livestep.models.fields.field_types import Category, CodecName, Field, Number
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.package_data import package_folder
 from livestep.models.sequences.rules import SequenceRules
@@ -65,7 +64,7 @@ class TrainedExample:
     inputs: tuple[Field, ...]
     outputs: tuple[Category | Number, ...]
     rules: SequenceRules
-    codec: Codec
+    codec: CodecName
     report: dict[str, float]
 
 

@@ -35,7 +35,8 @@ from livestep.models.examples.base import (
     mixed,
 )
 from livestep.models.examples.training import fit, label_loss, shuffled
-from livestep.models.fields.named_fields import Category, encode, total_width
+from livestep.models.fields.encoding import encode
+from livestep.models.fields.field_types import Category, total_width
 from livestep.models.nets.cells import GRU
 from livestep.models.seeding import one_thread, seeded
 from livestep.models.sequences.feedback import FedBack

@@ -31,7 +31,7 @@ from livestep.models.examples.base import (
     right_share,
 )
 from livestep.models.examples.training import fit, fold_scale, label_loss, shuffled
-from livestep.models.fields.named_fields import Category, Number
+from livestep.models.fields.field_types import Category, Number
 from livestep.models.nets.cells import GRU
 from livestep.models.seeding import one_thread, seeded
 from livestep.models.sequences.rules import SequenceRules

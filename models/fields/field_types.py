@@ -146,6 +146,9 @@ Field = Number | Category | Text
 #: What can stand among the outputs.
 OutputField = Number | Category
 
+#: Format of a record's value: an object, or the columns as raw little-endian float32 numbers.
+CodecName = Literal["json", "float32"]
+
 
 def is_index(field: Field) -> bool:
     """Whether a field's columns hold positions: whole numbers from `NO_INDEX` on."""

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from livestep.models.contract import State, StepModel, check_inputs, like_state, state_tensors
-from livestep.models.fields.field_types import absent_row, columns_of
-from livestep.models.fields.named_fields import Category, Field
+from livestep.models.fields.field_types import Category, Field, absent_row, columns_of
 from livestep.models.sequences.rules import Feedback
 
 IntArray = npt.NDArray[np.integer[Any]]

@@ -15,8 +15,7 @@ import torch
 
 from livestep.models.contract import State, StepModel, state_tensors
 from livestep.models.devices import device_of
-from livestep.models.fields.field_types import absent_row, columns_of
-from livestep.models.fields.named_fields import Category, Field
+from livestep.models.fields.field_types import Category, Field, absent_row, columns_of
 from livestep.models.sequences.feedback import draws
 from livestep.models.sequences.rules import Feedback, SequenceRules
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from livestep.models.contract import State
-from livestep.models.fields.field_types import columns_of
+from livestep.models.contract import State, StepModel
+from livestep.models.fields.field_types import Field, columns_of
 from livestep.models.sequences.generation import (
     Finish,
     FloatRow,
@@ -29,11 +29,28 @@ from livestep.models.sequences.generation import (
 from livestep.models.sequences.rules import SequenceRules
 from livestep.models.sequences.session_gaps import session_gaps
 
-if TYPE_CHECKING:
-    from livestep.models.disk.model_directory import LoadedModel
-
 #: `OfflineAnswer.ended_by` of a sequence that the log's clock has ended.
 SESSION_GAP = "session-gap"
+
+
+class NetWithRules(Protocol):
+    """What answering needs to know about a model: `LoadedModel` and anything like it."""
+
+    @property
+    def net(self) -> StepModel:
+        """The model itself, not wrapped in a `FedBack`."""
+
+    @property
+    def inputs(self) -> Sequence[Field]:
+        """What the H_in columns mean."""
+
+    @property
+    def outputs(self) -> Sequence[Field]:
+        """What the H_out columns mean."""
+
+    @property
+    def rules(self) -> SequenceRules:
+        """How events form sequences, and what is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +121,7 @@ class OfflineAnswer:
 
 
 def answers_offline(
-    model: LoadedModel, key: bytes, events: Sequence[OfflineEvent]
+    model: NetWithRules, key: bytes, events: Sequence[OfflineEvent]
 ) -> list[OfflineAnswer]:
     """Answer all events of one key, from its first, as if it had its partition alone.
 
@@ -120,7 +137,7 @@ def answers_offline(
 
 
 def answers_to_log(
-    model: LoadedModel, log: Sequence[tuple[bytes, OfflineEvent]]
+    model: NetWithRules, log: Sequence[tuple[bytes, OfflineEvent]]
 ) -> list[tuple[bytes, OfflineAnswer]]:
     """Answer all events of one partition, from its first.
 
@@ -202,7 +219,7 @@ class KeyReader:
     """
 
     def __init__(
-        self, model: LoadedModel, key: bytes, labels: Mapping[Choice, Sequence[int]] | None = None
+        self, model: NetWithRules, key: bytes, labels: Mapping[Choice, Sequence[int]] | None = None
     ) -> None:
         self._model = model
         self._rules = model.rules

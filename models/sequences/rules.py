@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from livestep.models.fields.named_fields import Category, Field
+from livestep.models.fields.field_types import Category, Field
 from livestep.models.model_errors import ModelError
 
 Shape = Literal["one-to-one", "one-to-many", "many-to-one", "encode-decode", "synchronized"]
@@ -115,6 +115,10 @@ class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         The shapes that generate feed back within the generated sequence only.
         """
         return bool(self.feedback) and not self.is_generating
+
+
+#: One output for each event of each key, in a sequence that never ends.
+DEFAULT_RULES = SequenceRules()
 
 
 def check_rules(

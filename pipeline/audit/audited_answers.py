@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from livestep.models.disk.model_directory import LoadedModel
 from livestep.models.fields.field_types import Category, Field, Number
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.audit.audited_events import Floats
 from livestep.pipeline.errors import DecodeError
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.fields.encoding import encode
 from livestep.models.fields.field_types import columns_of
-from livestep.models.fields.named_fields import encode
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.rules import MARKS
 from livestep.pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.fields.encoding import activate
 from livestep.models.fields.field_types import Category, columns_of
-from livestep.models.fields.named_fields import activate
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.feedback import draws
 from livestep.models.sequences.offline import Choice, KeyReader, OfflineAnswer, OfflineEvent
 from livestep.pipeline.audit.audited_answers import (

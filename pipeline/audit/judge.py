@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from livestep.models.checks.checks import TOLERANCE
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.audit.audited_answers import fits, labels_allowed, read_outputs
 from livestep.pipeline.audit.audited_events import (
     END_WITHOUT_BEGINNING,

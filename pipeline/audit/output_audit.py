@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.audit.judge import AuditReport, Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.audit.whole_log import read_whole_log

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from livestep.models.devices import device_of
-from livestep.models.disk.model_directory import LoadedModel
-from livestep.models.fields.named_fields import activate
+from livestep.models.fields.encoding import activate
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.offline import SESSION_GAP
 from livestep.models.sequences.session_gaps import session_gaps
 from livestep.pipeline.audit.audited_events import (

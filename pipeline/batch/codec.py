@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from livestep.models.fields.encoding import activate, encode, encode_columns
 from livestep.models.fields.field_types import (
     Category,
     Field,
@@ -26,7 +27,6 @@ from livestep.models.fields.field_types import (
     columns_of,
     is_int_text,
 )
-from livestep.models.fields.named_fields import activate, encode, encode_columns
 from livestep.models.model_errors import FieldError
 from livestep.models.sequences.rules import MARKS, SequenceRules
 from livestep.pipeline.batch.marks import BARE, END, START
@@ -35,7 +35,7 @@ from livestep.pipeline.types import FloatArray, IntArray, MarkArray
 
 if TYPE_CHECKING:
     from livestep.models.disk.description import ModelFile
-    from livestep.models.disk.model_directory import LoadedModel
+    from livestep.models.loaded_model import LoadedModel
 
 
 #: For a category output whose label is drawn: the labels' indices, (n,).

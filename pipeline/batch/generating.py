@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from livestep.models.contract import like_state, state_tensors
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.feedback import FedBack, draw_columns
 from livestep.models.sequences.generation import find_stop
 from livestep.pipeline.types import BoolArray, FloatArray, IntArray

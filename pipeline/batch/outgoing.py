@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.batch.answers import Answers, Refusal
 from livestep.pipeline.batch.codec import Codec
 from livestep.pipeline.batch.marks import GAP

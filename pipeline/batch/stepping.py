@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from livestep.models.contract import State, StepModel, like_state, state_tensors
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.feedback import FedBack, draw_columns, key_seed
 from livestep.pipeline.batch.answers import Answers, Outcome, Refusal, answer

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.rules import GAP_ENDS_MAX, SequenceRules
 from livestep.pipeline.batch.codec import Codec
 from livestep.pipeline.batch.outgoing import OutgoingRecords, refused_records

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.batch.sessions import Sessions
 from livestep.pipeline.engine.cycle import Cycle, StoreBehindError
 from livestep.pipeline.engine.log import Log, StartAt

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.batch.sessions import Sessions
 from livestep.pipeline.engine.cycle import Cycle
 from livestep.pipeline.engine.damaged_partitions import Damages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.app import build_engine
 from livestep.pipeline.engine.engine import Engine
 from livestep.pipeline.memory.memory_broker import MemoryBroker

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from livestep.models.disk.model_directory import LoadedModel
+from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import FieldError
-from livestep.models.sequences.offline_log import read_event
+from livestep.models.sequences.offline_json import read_event
 from livestep.pipeline.clients.event_encoding import mark_headers
 from livestep.pipeline.clients.readers import decode_float32, decode_json
 from livestep.pipeline.errors import DecodeError

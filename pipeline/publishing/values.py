@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from livestep.models.disk.description import ModelFile
+from livestep.models.fields.encoding import encode
 from livestep.models.fields.event_checks import check_event
 from livestep.models.fields.field_types import Category, Field, Number
-from livestep.models.fields.named_fields import encode
 from livestep.models.model_errors import FieldError
 from livestep.pipeline.clients.event_encoding import encode_float32, encode_json
 from livestep.pipeline.publishing.csv_cells import cell_value, integer_problem, is_exact, number_of

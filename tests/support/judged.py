@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from livestep import Category, Feedback, LoadedModel, Number, SequenceRules, StepModel
-from livestep.models.fields.named_fields import activate, decode
+from livestep.models.fields.encoding import activate, decode
 from livestep.models.sequences.offline import OfflineAnswer, OfflineEvent
 from livestep.models.sequences.rules import Shape
 from livestep.pipeline.audit.judge import AuditReport, Judge

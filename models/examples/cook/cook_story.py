@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, NamedTuple
 
-from livestep.models.fields.named_fields import Category
+from livestep.models.fields.field_types import Category
 from livestep.models.model_errors import ModelError
 from livestep.models.package_data import package_folder
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from livestep.models.contract import StepModel
 from livestep.models.examples.cook.cook_story import DISHES, WEATHERS, cook_fields, seattle_weather
-from livestep.models.fields.named_fields import total_width
+from livestep.models.fields.field_types import total_width
 from livestep.models.model_errors import ModelError
 from livestep.models.nets.cells import VanillaRNN
 from livestep.models.seeding import one_thread, seeded

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from livestep.models.examples.cook.cook_story import DISHES, WEATHERS, Weather, next_dish
 from livestep.models.examples.cook.cook_training import Lessons
-from livestep.models.fields.named_fields import Category, total_width
+from livestep.models.fields.field_types import Category, total_width
 
 #: The menu: the dishes of the rule, and those without one.
 UNRULED = ("4", "5", "6")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from livestep.models.contract import StepModel, check_sequence
 from livestep.models.examples.cook.cook_story import DISHES, WEATHERS
 from livestep.models.examples.cook.cook_training import Lessons, make_lessons
-from livestep.models.fields.named_fields import Category, total_width
+from livestep.models.fields.field_types import Category, total_width
 from livestep.models.nets.cells import GRU, LSTM, VanillaRNN
 from livestep.models.sequences.feedback import FedBack
 from livestep.models.sequences.rules import Feedback

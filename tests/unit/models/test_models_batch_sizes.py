@@ -18,7 +18,6 @@ from livestep import (
     ModelError,
     Number,
     SequenceRules,
-    answer_events,
     check_model,
     load_model,
     predict_in_memory,
@@ -140,7 +139,7 @@ def test_a_worker_steps_and_generates_for_more_keys_than_one_call_takes(tmp_path
 
         # When a batch of 100 keys comes, then each has its answers
         predictions = predict_in_memory(model, events, batch_events_max=100)
-        expected = [answer["value"] for answer in answer_events(model, [events[0][1]])]
+        expected = [answer["value"] for answer in model.answer_events([events[0][1]])]
         for key, _ in events:
             live = [one.value for one in predictions if one.key == key]
             assert len(live) == len(expected)

@@ -14,7 +14,6 @@ from livestep.models.sequences.offline import (
     OfflineEvent,
     answers_offline,
 )
-from livestep.models.sequences.offline_log import answer_events
 from livestep.models.sequences.rules import Feedback
 from tests.support.small_nets import LETTERS, number_rules, speller, spelling_rules, summing
 
@@ -295,8 +294,7 @@ def test_what_is_generated_is_drawn_by_the_offset_of_the_event_that_ends_it() ->
 
 def test_json_events_carry_their_marks_as_members() -> None:
     model = summing(number_rules("many-to-one", session_gap_ms=10))
-    found = answer_events(
-        model,
+    found = model.answer_events(
         [{"x": 1}, {"x": 1}, {"end": True}, {"x": 5}, None, {"x": 7, "last_y": 1}, {"x": 1}],
         timestamps_ms=[0, 0, 0, 0, 0, 0, 11],
     )
@@ -308,7 +306,7 @@ def test_json_events_carry_their_marks_as_members() -> None:
 
 def test_json_answers_of_a_generated_sequence_say_the_step_and_the_drawn_label() -> None:
     model = speller(spelling_rules("one-to-many", temperature=9.0))
-    found = answer_events(model, [{"x": 0, "steps_max": 5}], key="k", offsets=[3])
+    found = model.answer_events([{"x": 0, "steps_max": 5}], key="k", offsets=[3])
     plain = answers_offline(
         model, b"k", [OfflineEvent(np.zeros(4, np.float32), offset=3, steps_max=5)]
     )
@@ -334,13 +332,13 @@ def test_json_answers_of_a_generated_sequence_say_the_step_and_the_drawn_label()
 def test_an_event_or_a_mark_that_is_wrong_is_named(event: object, detail: str) -> None:
     model: LoadedModel = summing(ENCODE_DECODE)
     with pytest.raises(FieldError, match=f"event 1: {detail}"):
-        answer_events(model, [{"x": 1}, event])  # type: ignore[list-item]
+        model.answer_events([{"x": 1}, event])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("members", [{"x": None}, {"typo": None}, {"last_y": 1}])
 def test_an_end_beside_other_members_than_absent_optional_inputs_is_an_event(members) -> None:
     model = summing(number_rules("many-to-one"))
     with pytest.raises(FieldError):
-        answer_events(model, [{"x": 1}, {"end": True, **members}])
-    [answer] = answer_events(model, [{"x": 1}, {"end": True, "last_y": None}])
+        model.answer_events([{"x": 1}, {"end": True, **members}])
+    [answer] = model.answer_events([{"x": 1}, {"end": True, "last_y": None}])
     assert answer["event"] == 1

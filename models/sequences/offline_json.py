@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from livestep.models.fields.named_fields import decode, encode
+from livestep.models.fields.encoding import decode, encode
 from livestep.models.model_errors import FieldError
 from livestep.models.sequences.generation import FloatRow
 from livestep.models.sequences.offline import (
+    NetWithRules,
     OfflineAnswer,
     OfflineEvent,
     answers_to_log,
@@ -16,39 +17,9 @@ from livestep.models.sequences.offline import (
 )
 from livestep.models.sequences.rules import MARKS
 
-if TYPE_CHECKING:
-    from livestep.models.disk.model_directory import LoadedModel
-
-
-def answer_events(
-    model: LoadedModel,
-    events: Sequence[Mapping[str, Any] | None],
-    key: str = "",
-    timestamps_ms: Sequence[int] | None = None,
-    offsets: Sequence[int] | None = None,
-) -> list[dict[str, Any]]:
-    """Answer all events of one key, as if it had its partition alone.
-
-    Args:
-        model: The model.
-        events: As in `answer_log`.
-        key: As text; it matters only if labels are drawn.
-        timestamps_ms: As in `answer_log`.
-        offsets: As in `answer_log`.
-
-    Returns:
-        answers: As from `answer_log`, without the key.
-
-    Raises:
-        FieldError: If an event doesn't fit the inputs, or a mark isn't what it has to be.
-    """
-    log = [(key, event) for event in events]
-    answers = answer_log(model, log, timestamps_ms, offsets)
-    return [{name: answer[name] for name in answer if name != "key"} for answer in answers]
-
 
 def answer_log(
-    model: LoadedModel,
+    model: NetWithRules,
     log: Sequence[tuple[str, Mapping[str, Any] | None]],
     timestamps_ms: Sequence[int] | None = None,
     offsets: Sequence[int] | None = None,
@@ -82,7 +53,7 @@ def answer_log(
 
 
 def read_event(
-    model: LoadedModel,
+    model: NetWithRules,
     event: Mapping[str, Any] | None,
     index: int = 0,
     timestamp_ms: int = 0,
@@ -126,7 +97,7 @@ def read_event(
     )
 
 
-def _encode_one(model: LoadedModel, features: Mapping[str, Any], index: int) -> FloatRow:
+def _encode_one(model: NetWithRules, features: Mapping[str, Any], index: int) -> FloatRow:
     """Encode one event, with NaN for a feedback input that it leaves out."""
     try:
         row: FloatRow = encode(model.inputs, [features], model.rules.fed_inputs)[0]
@@ -135,7 +106,7 @@ def _encode_one(model: LoadedModel, features: Mapping[str, Any], index: int) -> 
     return row
 
 
-def _written(model: LoadedModel, answer: OfflineAnswer) -> dict[str, Any]:
+def _written(model: NetWithRules, answer: OfflineAnswer) -> dict[str, Any]:
     """Write an answer as an object; a label that was drawn stands in for the most probable one."""
     value = decode(model.outputs, answer.values[None])[0]
     drawing = [link for link in model.rules.feedback if link.temperature > 0]
