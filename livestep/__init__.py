@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from livestep.models.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from livestep.models.checks.checks import TOLERANCE
-    from livestep.models.checks.trials import check_model
+    from livestep.models.checks.agreement import TOLERANCE
+    from livestep.models.checks.check_model import check_model
     from livestep.models.contract import State, StepModel, like_state, state_tensors
     from livestep.models.devices import choose_device
     from livestep.models.disk.model_directory import load_model, save_model, save_program
@@ -59,8 +59,8 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "livestep.models.checks.checks": ("TOLERANCE",),
-            "livestep.models.checks.trials": ("check_model",),
+            "livestep.models.checks.agreement": ("TOLERANCE",),
+            "livestep.models.checks.check_model": ("check_model",),
             "livestep.models.contract": (
                 "State",
                 "StepModel",

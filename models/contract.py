@@ -70,11 +70,11 @@ class StepModel(nn.Module, ABC):
     """A recurrent model that can be stepped live, for many keys at once.
 
     One row is one key, so rows never mix: a key's output is the same whichever other keys share
-    its batch, up to the rounding that `checks.TOLERANCE` states. No method writes to `prev_state`.
+    its batch, up to the rounding that `TOLERANCE` states. No method writes to `prev_state`.
     A state that is NaN or infinite stays so: the engine looks for it at a batch's end, and leaves
     out the step that began it.
     A subclass has to define `initial_state` and `step`; the other two are loops over `step`, which
-    a subclass may replace by something faster with the same result (`checks.check_model` compares).
+    a subclass may replace by something faster with the same result (`check_model` compares).
 
     Attributes:
         input_size: H_in.

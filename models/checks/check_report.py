@@ -8,17 +8,17 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from livestep.models.checks.check_data import random_rows
-from livestep.models.checks.trials import trials
+from livestep.models.checks.check_list import CHECKS, make_check_data
+from livestep.models.checks.random_events import random_rows
 from livestep.models.contract import StepModel
 from livestep.models.fields.field_types import Field
 from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 
-#: Numbers of keys at which the speed is measured.
+#: Numbers of keys per batch for which the speed is measured.
 SPEED_BATCH_SIZES = (1, 64, 1024)
 
-#: Seconds for which each is measured.
+#: Seconds of each measurement.
 SPEED_S = 0.2
 
 
@@ -26,10 +26,10 @@ class CheckResult(NamedTuple):
     """One row of the table.
 
     Attributes:
-        name: Of the check.
-        verdict: "ok", "failed", or "not checked" if a check that it builds on has failed.
-        result: What was found.
-        advice: What to do; empty unless it failed.
+        name: Name of the check.
+        verdict: "ok", "failed", or "not checked" if a check that it builds on failed.
+        result: What the check found.
+        advice: How to fix a failure; empty unless the check failed.
     """
 
     name: str
@@ -45,15 +45,15 @@ def report(
     seed: int = 0,
     speed_s: float = SPEED_S,
 ) -> Iterator[CheckResult]:
-    """Run the checks in the order of cause and effect, and go on if one fails.
+    """Run all checks, causes before effects, and continue after a failure.
 
-    A check that builds on one that failed is not run: it would show the same defect again.
+    A check that builds on a failed one does not run: it would only repeat the same defect.
 
     Args:
         model: Any model.
-        inputs: What its columns mean; None for numbers.
-        seed: Of the random sequences.
-        speed_s: Seconds for which each speed is measured.
+        inputs: The model's input fields; None for plain numbers.
+        seed: Seed of the random events.
+        speed_s: Seconds of each speed measurement.
 
     Example:
         >>> from livestep import GRU
@@ -62,45 +62,45 @@ def report(
         (True, 'state is stable')
     """
     try:
-        prepared = trials(model, seed, inputs)
+        data = make_check_data(model, seed, inputs)
     except Exception as error:  # whatever the model's code raises
         yield CheckResult("model steps", "failed", _in_words(error), _stepping_advice(model))
         return
     failed: list[str] = []
-    for trial in prepared:
-        if causes := [name for name in failed if name in trial.needs]:
-            yield _not_checked(trial.name, causes[0])
+    for check in CHECKS:
+        if causes := [name for name in failed if name in check.needs]:
+            yield _not_checked(check.name, causes[0])
             continue
         try:
-            measured = trial.run()
-        except Exception as error:
-            failed.append(trial.name)
-            yield CheckResult(trial.name, "failed", _in_words(error), trial.advice)
+            agreement = check.run(data)
+        except Exception as error:  # whatever the model's code raises
+            failed.append(check.name)
+            yield CheckResult(check.name, "failed", _in_words(error), check.advice)
         else:
             result = "yes"
-            if measured is not None:
+            if agreement is not None:
                 result = "exactly"
-                if measured.difference:
-                    result = f"within {measured.difference:.2g}, allowed is {measured.allowed:.2g}"
-            yield CheckResult(trial.name, "ok", result)
+                if agreement.difference:
+                    result = f"within {agreement.difference:.2g} (limit {agreement.allowed:.2g})"
+            yield CheckResult(check.name, "ok", result)
     yield from _speeds(model, inputs, speed_s, failed)
 
 
 def _stepping_advice(model: StepModel) -> str:
-    """Say what to do about a model that doesn't step: the width of its inputs if it has another."""
+    """Advise on a model that fails to step; names the input width if that is the cause."""
     size = getattr(model.module, "input_size", None) if isinstance(model, AdaptedModel) else None
     if isinstance(size, int) and size != model.input_size:
         return (
-            f"its input_size is {size}, but the inputs have {model.input_size} columns: let both "
-            "be the same"
+            f"its input_size is {size}, but the inputs have {model.input_size} columns: make the "
+            "two equal"
         )
-    return "let it step three times"
+    return "make it run three steps from initial_state"
 
 
 def _speeds(
     model: StepModel, inputs: Sequence[Field] | None, speed_s: float, failed: Sequence[str]
 ) -> Iterator[CheckResult]:
-    """Measure the speed at each number of keys."""
+    """Measure the speed at each batch size."""
     for batch_size in SPEED_BATCH_SIZES:
         name = f"speed at {batch_size:,}"
         if "state is stable" in failed:
@@ -109,14 +109,15 @@ def _speeds(
         try:
             step_s = measure_step_s(model, batch_size, inputs, speed_s)
         except Exception as error:  # whatever the model's code raises
-            yield CheckResult(name, "failed", _in_words(error), "let it step")
+            advice = f"make it step {batch_size:,} keys at once"
+            yield CheckResult(name, "failed", _in_words(error), advice)
             return
-        result = f"{batch_size / step_s:,.0f} events/s, {step_s * 1e6:,.0f} us a step"
+        result = f"{batch_size / step_s:,.0f} events/s, {step_s * 1e6:,.0f} us per step"
         yield CheckResult(name, "ok", result)
 
 
 def _not_checked(name: str, cause: str) -> CheckResult:
-    return CheckResult(name, "not checked", f"not checked, because {cause!r} failed")
+    return CheckResult(name, "not checked", f"not checked because {cause!r} failed")
 
 
 def measure_step_s(
@@ -125,17 +126,17 @@ def measure_step_s(
     inputs: Sequence[Field] | None = None,
     speed_s: float = SPEED_S,
 ) -> float:
-    """Measure how long one step of N keys takes, in seconds.
+    """Measure the mean time of one step of N keys, in seconds.
 
     Args:
         model: Any model.
         batch_size: N.
-        inputs: What its columns mean; None for numbers.
-        speed_s: Seconds for which it is measured.
+        inputs: The model's input fields; None for plain numbers.
+        speed_s: Seconds of the measurement.
     """
     rows = random_rows(model, batch_size, torch.Generator().manual_seed(0), inputs)
     state = model.initial_state(batch_size)
-    for _ in range(3):  # until torch has set up what it needs
+    for _ in range(3):  # torch initializes kernels and buffers in the first steps
         _, state = model.step(rows, state)
     steps = 0
     start = time.perf_counter()

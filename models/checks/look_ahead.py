@@ -1,10 +1,10 @@
-"""Whether a net looks ahead: whether what it says of one event depends on later ones.
+"""The rule that no output may depend on later events.
 
-Live there are no later events. A net that was trained with them (a bidirectional one, an average
-or a norm along time, a convolution with padding on both sides) can be written so that it steps, and
-then predicts something else than it did in training. Three things are looked at: the net's own
-`unroll`, its `forward` if that takes whole sequences, and whether a bidirectional RNN is carried
-from step to step: its backward half would then read the past in the place of the future.
+A live prediction has no later events. A net that was trained with them (a bidirectional RNN, an
+average or a norm along time, a convolution with padding on both sides) can be written so that it
+steps, but then it predicts something different from what it learned. Three places are checked: the
+net's own `unroll`; its `forward`, if that accepts whole sequences; and whether a bidirectional RNN
+carries its state from step to step, so that its backward half reads the past instead of the future.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from livestep.models.checks.check_data import EXACT, Agreement, check_close, tolerance_of, worse
+from livestep.models.checks.agreement import EXACT, Agreement, check_close, tolerance_of, worse
 from livestep.models.contract import State, StepModel, state_tensors
-from livestep.models.foreign.programs import ProgramModel
-from livestep.models.foreign.user_classes import FOREIGN_ERRORS, AdaptedModel
+from livestep.models.foreign.foreign_errors import FOREIGN_ERRORS
+from livestep.models.foreign.program_model import ProgramModel
+from livestep.models.foreign.user_classes import AdaptedModel
 
-#: What torch's RNNs are in a graph: `aten.gru.input`, `aten.lstm.input` and so on, whose second
-#: argument is the state and whose eighth says whether they are bidirectional.
+#: Names of torch's RNNs in a graph: `aten.gru.input`, `aten.lstm.input` and so on. The second
+#: argument is the state; the eighth is true for a bidirectional RNN.
 _RNNS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 _STATE_AT, _PARAMETERS_AT, _BIDIRECTIONAL_AT = 1, 2, 7
 
-#: Lengths and states that a bidirectional RNN was called with, in one step.
+#: Lengths and states of the calls of one bidirectional RNN in one step.
 _Calls = list[tuple[int, tuple[Tensor, ...]]]
 
 
 def check_no_look_ahead(model: StepModel, sequence: Tensor, prev_state: State) -> Agreement:
-    """Check that outputs don't depend on later inputs, wherever the net could see them.
+    """Check that no output depends on later inputs.
 
     Args:
         model: The model.
         sequence: (L, N, H_in), L >= 2, N >= 2.
-        prev_state: (N, ...) each, of keys that have seen something.
+        prev_state: (N, ...) each, of keys that have seen a few events.
 
     Raises:
-        AssertionError: If they do.
+        AssertionError: If one does.
     """
     _check_nothing_runs_backwards(model, sequence[0], prev_state)
     return worse(_check_unroll(model, sequence, prev_state), _check_forward(model, sequence))
@@ -50,22 +51,22 @@ def _check_unroll(model: StepModel, sequence: Tensor, prev_state: State) -> Agre
     outputs = model.unroll(sequence, prev_state)
     for cut in range(1, len(sequence)):
         changed = model.unroll(_changed_from(sequence, cut, 0), prev_state)
-        what = f"unroll, outputs before timestep {cut} when only later inputs change"
+        what = f"unroll: outputs before timestep {cut}, when only later inputs change,"
         worst = worse(worst, check_close(changed[:cut], outputs[:cut], what, limit))
     return worst
 
 
 def _check_forward(model: StepModel, sequence: Tensor) -> Agreement:
-    """Check a module's forward, if it takes whole sequences: (L, N, H_in), or with N first.
+    """Check a module's forward, if it accepts whole sequences: (L, N, H_in), or with N first.
 
-    Which axis is time need not be known: along the axis of the keys nothing depends on anything.
+    Either axis may be time: along the key axis, outputs depend on nothing but their own row.
     """
     if not isinstance(model, AdaptedModel):
         return EXACT
     outputs = _whole_outputs(model, sequence)
     again = _whole_outputs(model, sequence)
     if outputs is None or again is None or not torch.equal(outputs, again):
-        return EXACT  # it takes something else, or draws random numbers: nothing to compare
+        return EXACT  # other arguments, or random numbers: nothing to compare
     limit, worst = tolerance_of(model), EXACT
     for axis in (0, 1):
         cut = sequence.shape[axis] // 2
@@ -74,24 +75,24 @@ def _check_forward(model: StepModel, sequence: Tensor) -> Agreement:
             continue
         kept = range(cut)
         pair = [one.index_select(axis, torch.tensor(kept)) for one in (changed, outputs)]
-        what = f"forward, outputs before place {cut} of axis {axis} when only later inputs change"
+        what = f"forward: outputs before index {cut} of axis {axis}, when only later inputs change,"
         worst = worse(worst, check_close(pair[0], pair[1], what, limit))
     return worst
 
 
 def _changed_from(sequence: Tensor, cut: int, axis: int) -> Tensor:
-    """Put other inputs behind the cut, such as events can give: those of another place."""
+    """Replace the inputs after the cut by valid ones: those from other places of the sequence."""
     head, tail = torch.split(sequence, [cut, sequence.shape[axis] - cut], dim=axis)
     return torch.cat([head, tail.roll((1, 1), dims=(0, 1))], dim=axis)
 
 
 def _whole_outputs(model: AdaptedModel, sequence: Tensor) -> Tensor | None:
-    """Call a module's forward with a whole sequence; None unless it gives an output a place."""
+    """Call a module's forward with a whole sequence; None unless it returns an output per place."""
     if type(model.module).forward is nn.Module.forward:
         return None
     try:
         result = model.module(model.cast(sequence))
-    except FOREIGN_ERRORS:  # it takes something else
+    except FOREIGN_ERRORS:  # it accepts something else
         return None
     outputs = result[0] if isinstance(result, tuple) and result else result
     if not isinstance(outputs, Tensor) or outputs.ndim != 3:
@@ -100,9 +101,9 @@ def _whole_outputs(model: AdaptedModel, sequence: Tensor) -> Tensor | None:
 
 
 def _check_nothing_runs_backwards(model: StepModel, inputs: Tensor, prev_state: State) -> None:
-    """Check that no bidirectional RNN goes on from the state.
+    """Check that no bidirectional RNN continues from the state.
 
-    One that reads something within an event, such as the letters of a word, begins anew each time.
+    One that reads within an event, such as the letters of a word, starts again for each event.
     """
     if isinstance(model, ProgramModel):
         found = _backwards_in_program(model)
@@ -110,13 +111,13 @@ def _check_nothing_runs_backwards(model: StepModel, inputs: Tensor, prev_state: 
         found = _backwards_in_module(model, inputs, prev_state)
     if found is not None:
         raise AssertionError(
-            f"{found} is bidirectional and goes on from the state: its backward half reads later "
-            "events in training, and earlier ones when it is stepped"
+            f"{found} is bidirectional and continues from the state: its backward half reads later "
+            "events in training, but earlier events when it steps"
         )
 
 
 def _backwards_in_module(model: StepModel, inputs: Tensor, prev_state: State) -> str | None:
-    """Name the bidirectional RNN that is called for one timestep, with what the state decides."""
+    """Name the bidirectional RNN that is called for one timestep with a carried state."""
     rnns = {
         name.removeprefix("module."): module
         for name, module in model.named_modules()
@@ -139,7 +140,7 @@ def _backwards_in_module(model: StepModel, inputs: Tensor, prev_state: State) ->
 
 @contextmanager
 def _watched(rnns: dict[str, nn.RNNBase]) -> Iterator[dict[str, _Calls]]:
-    """Note with which lengths and states some RNNs are called."""
+    """Record the lengths and states with which some RNNs are called."""
     calls: dict[str, _Calls] = {name: [] for name in rnns}
 
     def note(name: str, rnn: nn.RNNBase, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -165,7 +166,7 @@ def _watched(rnns: dict[str, nn.RNNBase]) -> Iterator[dict[str, _Calls]]:
 
 
 def _length(inputs: Any, is_batch_first: bool) -> int:
-    """Say along how many timesteps an RNN is called."""
+    """Return the number of timesteps of a call of an RNN."""
     if isinstance(inputs, nn.utils.rnn.PackedSequence):
         return len(inputs.batch_sizes)
     return int(inputs.shape[1 if is_batch_first and inputs.ndim == 3 else 0])
@@ -176,14 +177,14 @@ def _are_equal(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
 
 
 def _backwards_in_program(model: ProgramModel) -> str | None:
-    """Name the bidirectional RNN of a program whose state comes from the program's state."""
+    """Name a program's bidirectional RNN whose state comes from the program's state."""
     if isinstance(model.module, fx.GraphModule):
         return _backwards_in_graph(model.module.graph, model.state_names)
     return _backwards_in_script(model.module, model.inputs_name, model.program.constants)
 
 
 def _backwards_in_graph(graph: fx.Graph, states: set[str]) -> str | None:
-    """Look into an exported program; its placeholders have the names of the arguments."""
+    """Search an exported program; its placeholders have the names of the arguments."""
     for node in graph.nodes:
         kind, _, overload = str(node.target).removeprefix("aten.").partition(".")
         is_rnn = node.op == "call_function" and kind in _RNNS and overload == "input"
@@ -196,12 +197,12 @@ def _backwards_in_graph(graph: fx.Graph, states: set[str]) -> str | None:
 
 
 def _graph_sources(node: fx.Node) -> list[Any]:
-    """List what a value is made of; a size says nothing of the values."""
+    """List the sources of a value; a size carries no values."""
     return [] if "sym_size" in str(node.target) else node.all_input_nodes
 
 
 def _backwards_in_script(program: Any, inputs_name: str, constants: Container[str]) -> str | None:
-    """Look into TorchScript; what its graph takes are the arguments, tuples not opened."""
+    """Search TorchScript; the inputs of its graph are the arguments, tuples not flattened."""
     graph = program.inlined_graph
     states = {
         value.debugName()
@@ -211,7 +212,7 @@ def _backwards_in_script(program: Any, inputs_name: str, constants: Container[st
     for kind in _RNNS:
         for node in graph.findAllNodes(f"aten::{kind}", recurse=True):
             values = list(node.inputs())
-            # The other overload, of packed sequences, has a tensor here.
+            # The overload for packed sequences has a tensor here.
             is_plain = isinstance(values[_PARAMETERS_AT].type(), torch.ListType)
             if not is_plain or not values[_BIDIRECTIONAL_AT].toIValue():
                 continue
@@ -223,7 +224,7 @@ def _backwards_in_script(program: Any, inputs_name: str, constants: Container[st
 
 
 def _script_sources(value: Any) -> list[Any]:
-    """List what a value of TorchScript is made of, whichever branch is taken."""
+    """List the sources of a TorchScript value, over all branches."""
     node = value.node()
     if node.kind() in ("aten::size", "aten::len"):
         return []
@@ -234,7 +235,7 @@ def _script_sources(value: Any) -> list[Any]:
 def _ancestors(
     values: list[Any], name_of: Callable[[Any], str], sources: Callable[[Any], list[Any]]
 ) -> set[str]:
-    """Name all values that some values of a graph are made of, themselves included."""
+    """Name some values of a graph and all their sources, direct and indirect."""
     names: set[str] = set()
     waiting = values
     while waiting:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from livestep.models.checks.check_data import random_rows
+from livestep.models.checks.random_events import random_rows
 from livestep.models.contract import StepModel
 from livestep.models.devices import device_of
 from livestep.models.disk.description import ModelFile, check_description, check_widths
@@ -23,13 +23,16 @@ from livestep.models.disk.weights import (
 )
 from livestep.models.fields.field_types import is_index, total_width
 from livestep.models.foreign.class_imports import build_module
-from livestep.models.foreign.programs import (
+from livestep.models.foreign.foreign_errors import AsModelError
+from livestep.models.foreign.program_model import (
     PROGRAM_FILES,
     ProgramModel,
     how_to_export,
     program_model,
 )
-from livestep.models.foreign.user_classes import AdaptedModel, Naming, StepAdapter, try_step
+from livestep.models.foreign.step_adapter import StepAdapter
+from livestep.models.foreign.trial_step import try_step
+from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 
 WEIGHTS_FILE = "model.safetensors"
@@ -95,9 +98,9 @@ def build_net(
         check_dtype(description, contents, file)
     _check_fingerprint(description, contents, file)
     if module is not None:
-        with Naming("load_state_dict"):
+        with AsModelError("load_state_dict"):
             module.load_state_dict(weights, assign=True)
-    with Naming("eval"):
+    with AsModelError("eval"):
         net.eval().requires_grad_(False)
     net.to(device)
     where = device_of(net)  # without weights to say where, states are made on the CPU

@@ -10,7 +10,7 @@ from torch import nn
 
 from livestep.models.disk.description import FORMAT_VERSION, ModelFile, one_of
 from livestep.models.fields.field_types import CodecName, Field, Number, OutputField
-from livestep.models.foreign.user_classes import kind_of
+from livestep.models.foreign.foreign_errors import kind_of
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.rules import SequenceRules
 

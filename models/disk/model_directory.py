@@ -31,10 +31,11 @@ from livestep.models.disk.weights import CELLS, fingerprint_of
 from livestep.models.disk.writing import write_files
 from livestep.models.fields.field_types import CodecName, Field, OutputField
 from livestep.models.foreign.class_imports import class_path, import_class
+from livestep.models.foreign.foreign_errors import AsModelError, kind_of
+from livestep.models.foreign.program_model import PROGRAM_FILES, check_program_allowed
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import StateTensor, find_time_axis
-from livestep.models.foreign.programs import PROGRAM_FILES, check_program_allowed
-from livestep.models.foreign.user_classes import AdaptedModel, Naming, kind_of
+from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.seeding import kept_random_state
@@ -253,7 +254,7 @@ def _describe(description: ModelFile, contents: Mapping[str, Tensor]) -> bytes:
 
 def _sizes(model: nn.Module) -> Any:
     """Ask a model for the arguments that make an equal one; none if it has no method `sizes`."""
-    with Naming("sizes"):
+    with AsModelError("sizes"):
         made_with = getattr(model, "sizes", None)
         return made_with() if callable(made_with) else {}
 

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from livestep.models.checks.check_data import pack, random_rows
+from livestep.models.checks.packed_sequences import pack
+from livestep.models.checks.random_events import random_rows
 from livestep.models.contract import State, StepModel, state_tensors
 from livestep.models.disk.net_differences import (
     Arguments,
@@ -24,12 +25,8 @@ from livestep.models.disk.net_differences import (
     is_same_tensor,
 )
 from livestep.models.fields.field_types import Field, Number, absent_row, field_blocks
-from livestep.models.foreign.user_classes import (
-    FOREIGN_ERRORS,
-    AdaptedModel,
-    Naming,
-    error_in_words,
-)
+from livestep.models.foreign.foreign_errors import FOREIGN_ERRORS, AsModelError, error_in_words
+from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.seeding import random_states
 
@@ -126,7 +123,7 @@ def _twin(model: nn.Module, stored: StepModel) -> StepModel:
             f"{error_in_words(error)}",
             field="model",
         ) from error
-    with Naming("eval"):
+    with AsModelError("eval"):
         twin.eval()
     twin.requires_grad_(False)
     return stored.around(twin) if isinstance(stored, AdaptedModel) else twin
@@ -176,22 +173,22 @@ def _trace(net: StepModel, sequence: Tensor) -> Iterator[_Seen]:
     """Step along (L, N, H_in) by each way that a net has, and give all that comes back."""
     count = sequence.shape[1]
     # A net of this package raises what torch raises, if a part of it was replaced.
-    with Naming("initial_state"):
+    with AsModelError("initial_state"):
         state = net.initial_state(count)
     yield from _states("initial_state", state)
     for step, inputs in enumerate(sequence):
-        with Naming("step"):
+        with AsModelError("step"):
             outputs, state = net.step(inputs, state)
         yield _Seen(f"the outputs of step {step}", outputs.clone())
         yield from _states(f"the state after step {step}", state)
     if _has_own(net, "unroll"):
-        with Naming("unroll"):
+        with AsModelError("unroll"):
             outputs = net.unroll(sequence, net.initial_state(count))  # (L, N, H_out)
         yield _Seen("the outputs of unroll", outputs.transpose(0, 1))
     if _has_own(net, "step_packed"):
         lengths = [1 + row % len(sequence) for row in range(count)]
         packed, _ = pack([sequence[:length, row] for row, length in enumerate(lengths)])
-        with Naming("step_packed"):
+        with AsModelError("step_packed"):
             outputs, state = net.step_packed(packed, net.initial_state(count))
         yield _Seen("the outputs of step_packed", outputs)
         yield from _states("the state after step_packed", state)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from livestep.models.contract import StepModel
-from livestep.models.foreign.user_classes import AdaptedModel, kind_of
+from livestep.models.foreign.foreign_errors import kind_of
+from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.feedback import FedBack
 

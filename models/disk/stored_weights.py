@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from livestep.models.disk.weights import DTYPES
-from livestep.models.foreign.user_classes import Naming
+from livestep.models.foreign.foreign_errors import AsModelError
 from livestep.models.model_errors import ModelError
 
 
@@ -25,7 +25,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         ModelError: If one has no values, or is not a dense tensor of one of `DTYPES`.
     """
-    with Naming("state_dict"):
+    with AsModelError("state_dict"):
         tensors = module.state_dict()
     weights = {}
     for name, tensor in tensors.items():

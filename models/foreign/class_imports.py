@@ -1,6 +1,6 @@
-"""Classes of the user's own, found by name: `package.module:Class`.
+"""Users' classes, found by name: `package.module:Class`.
 
-To import a package is to run its code: it happens only if the operator has allowed the package.
+Importing a package runs its code, so it happens only if the operator allows the package.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import nn
 
-from livestep.models.foreign.user_classes import FOREIGN_ERRORS, error_in_words, kind_of
+from livestep.models.foreign.foreign_errors import FOREIGN_ERRORS, error_in_words, kind_of
 from livestep.models.model_errors import ModelError
 
 #: `package.module:Class`.
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
-#: What `livestep` has to be told before it imports a package, or opens a program.
+#: The setting that allows importing a package or opening a program.
 SETTING = "--model-packages or LIVESTEP_MODEL_PACKAGES"
 
 
@@ -30,18 +30,18 @@ def class_path(module: nn.Module) -> str:
     """Name the class of a module as `package.module:Class`.
 
     Raises:
-        ModelError: If nobody could import it by that name.
+        ModelError: If the class can't be imported by that name.
     """
     kind = type(module)
     where = inspect.getmodule(kind)
     if _is_program(kind.__module__):
         raise ModelError(
-            f"{kind.__name__} is defined in the program that runs now, where no worker finds it; "
-            "move it to a file of its own and import it from there",
+            f"{kind.__name__} is defined in the running program, where no worker can import it; "
+            "move it to its own file and import it from there",
             field="class",
         )
     if getattr(where, kind.__qualname__, None) is not kind:
-        problem = f"{kind.__qualname__} is no class at the top level of {kind.__module__}"
+        problem = f"{kind.__qualname__} is not at the top level of {kind.__module__}; move it there"
         raise ModelError(problem, field="class")
     return f"{kind.__module__}:{kind.__qualname__}"
 
@@ -51,21 +51,21 @@ def import_class(
 ) -> type[nn.Module]:
     """Import a class by its name, if its package is allowed.
 
-    The package may lie in the current folder, which is looked into for this import only: what its
-    functions import later has to be installed, or on PYTHONPATH.
+    The package may be in the current folder, which is searched for this import only: what its
+    functions import later must be installed or on PYTHONPATH.
 
     Args:
         path: `package.module:Class`.
-        allowed_packages: Names of packages or modules that may be imported, with all in them.
-        file: Where the name stands, for errors.
+        allowed_packages: Names of packages or modules that may be imported, with their contents.
+        file: The file that contains the name, for errors.
 
     Raises:
-        ModelError: If the package isn't allowed (nothing was imported then), the import fails, or
-            there is no such class of modules in it.
+        ModelError: If the package isn't allowed (then nothing was imported), the import fails, or
+            the package has no such `torch.nn.Module`.
     """
     if not _PATH.fullmatch(path):
         raise ModelError(
-            "no name of a class",
+            "invalid class name",
             file=file,
             field="class",
             expected="package.module:Class",
@@ -73,13 +73,13 @@ def import_class(
         )
     module_name, name = path.split(":")
     if _is_program(module_name):
-        problem = f"{module_name} is a program, which runs when it is imported; no class of it"
+        problem = f"{module_name} would run as a program when imported; move the class to a module"
         raise ModelError(problem, file=file, field="class", found=path)
     if not any(module_name == one or module_name.startswith(f"{one}.") for one in allowed_packages):
         package = module_name.split(".")[0]
         raise ModelError(
-            f"importing {module_name} would run its code, and it isn't allowed; if you trust it, "
-            f"give {SETTING} with {package}",
+            f"importing {module_name} runs its code, and the package isn't allowed; if you trust "
+            f"it, add {package} to {SETTING}",
             file=file,
             field="class",
             expected=", ".join(allowed_packages) or "no package",
@@ -91,13 +91,13 @@ def import_class(
     except FOREIGN_ERRORS as error:
         problem = (
             f"importing {module_name} raised {error_in_words(error)}; "
-            "its folder has to be the current one, or on PYTHONPATH"
+            "run in its folder, or add that to PYTHONPATH"
         )
         raise ModelError(problem, file=file, field="class") from error
     kind = getattr(module, name, None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        found = "nothing of that name" if kind is None else kind_of(kind)
-        problem = f"{module_name} has no torch.nn.Module {name!r}"
+        found = "nothing with that name" if kind is None else kind_of(kind)
+        problem = f"{module_name} has no torch.nn.Module named {name!r}"
         raise ModelError(problem, file=file, field="class", found=found)
     return kind
 
@@ -105,10 +105,10 @@ def import_class(
 def build_module(
     kind: type[nn.Module], sizes: Mapping[str, Any], file: Path | None = None
 ) -> nn.Module:
-    """Make a module from keyword arguments.
+    """Create a module from keyword arguments.
 
     Raises:
-        ModelError: If the constructor refuses them.
+        ModelError: If the constructor raises.
     """
     try:
         return kind(**sizes)
@@ -122,13 +122,13 @@ def build_module(
 
 
 def _is_program(module_name: str) -> bool:
-    """Whether a module is the program that runs, or one that `python -m` would run."""
+    """Whether a module is the running program, or one that `python -m` would run."""
     return "__main__" in module_name.split(".")
 
 
 @contextmanager
 def _current_folder_last() -> Iterator[None]:
-    """Let a user's package lie in the current folder; last, so that it hides nothing installed."""
+    """Find a user's package in the current folder; last, so that it hides no installed package."""
     sys.path.append("")
     try:
         yield

@@ -1,6 +1,6 @@
-"""What a file is that should be a program: found out by its bytes, before torch sees any of them.
+"""What kind of program a file is, found from its bytes before torch reads any of them.
 
-Nothing is unpickled here: of a pickle, only the names that it would import are listed.
+Nothing is unpickled here: only the names that a pickle would import are listed.
 """
 
 from __future__ import annotations
@@ -16,106 +16,106 @@ from livestep.models.model_errors import ModelError
 
 Kind = Literal["torchscript", "exported"]
 
-#: Of a pickle, that is looked through for names.
+#: Bytes of a pickle that are searched for names.
 _PICKLE_BYTES_MAX = 16 << 20
 
-#: Modules whose names stand in a pickle of tensors in plain containers.
+#: Modules that a pickle of tensors in plain containers imports from.
 _TENSOR_MODULES = ("torch", "torch._utils", "torch.serialization", "collections", "_codecs")
 
 _EXPORT = (
     "torch.export.export(net, (inputs, state), dynamic_shapes=({0: N}, {0: N})) and "
-    "torch.export.save, and import that file"
+    "torch.export.save, then import that file"
 )
-_FROM_TORCH = f"take the torch net that it was made from: {_EXPORT}"
+_FROM_TORCH = f"export the torch net that it was made from: {_EXPORT}"
 _REBUILD = (
-    "write the net as a class of torch with initial_state and step (livestep model init shows "
-    "one), copy the weights into it, and save_model(net, DIR)"
+    "write the net as a torch class with initial_state and step (see livestep model init), copy "
+    "the weights into it, and call save_model(net, DIR)"
 )
 _LOAD_WEIGHTS = (
-    "make the net that they belong to, net.load_state_dict({how}), and save_model(net, DIR); its "
-    "class needs initial_state and step (livestep model init shows one)"
+    "create the net that they belong to, call net.load_state_dict({how}) and save_model(net, DIR); "
+    "its class needs initial_state and step (see livestep model init)"
 )
 _WHOLE_OBJECTS = (
-    "it is never opened here, since that would run what stands in it; where the class is at hand "
-    "and you trust the file, load it there and save_model(net, DIR)"
+    "opening it would run its code, so livestep never does; if you trust the file, load it where "
+    "its class is available and call save_model(net, DIR)"
 )
 
 
 class FileKind(NamedTuple):
-    """What a file is.
+    """The kind of a file.
 
     Attributes:
-        words: For people, with an article.
-        advice: What can be done with it.
+        words: Its name, with an article.
+        advice: What the user can do with it.
     """
 
     words: str
     advice: str
 
 
-#: Bytes that a file begins with.
+#: The first bytes of known kinds of files.
 _BEGINNINGS: Final = {
     b"\x89HDF\r\n\x1a\n": FileKind(
-        "an HDF5 file, such as Keras writes as .h5", f"only torch is run: {_REBUILD}"
+        "an HDF5 file, such as Keras writes as .h5", f"livestep runs torch only: {_REBUILD}"
     ),
-    b"GGUF": FileKind("a GGUF file of llama.cpp", f"only torch is run: {_REBUILD}"),
+    b"GGUF": FileKind("a GGUF file of llama.cpp", f"livestep runs torch only: {_REBUILD}"),
     b"\x93NUMPY": FileKind("a NumPy array", _REBUILD),
-    b"\x1f\x8b": FileKind("a file that gzip has packed", "unpack it, and import what is in it"),
-    b"BZh": FileKind("a file that bzip2 has packed", "unpack it, and import what is in it"),
-    b"\xfd7zXZ\0": FileKind("a file that xz has packed", "unpack it, and import what is in it"),
-    b"\x28\xb5\x2f\xfd": FileKind("a file that zstd has packed", "unpack it, and import it then"),
+    b"\x1f\x8b": FileKind("a gzip file", "unpack it, then import its contents"),
+    b"BZh": FileKind("a bzip2 file", "unpack it, then import its contents"),
+    b"\xfd7zXZ\0": FileKind("an xz file", "unpack it, then import its contents"),
+    b"\x28\xb5\x2f\xfd": FileKind("a zstd file", "unpack it, then import its contents"),
     b"version https://git-lfs": FileKind(
-        "a pointer of Git LFS, not the file itself", "get the file by git lfs pull"
+        "a Git LFS pointer, not the file itself", "run git lfs pull"
     ),
     # The magic number of torch.save before version 1.6, as a pickle writes it.
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": FileKind(
-        "a pickle of torch.save in its format before torch 1.6",
+        "a pickle from torch.save before torch 1.6",
         "if it holds weights, "
         + _LOAD_WEIGHTS.format(how="torch.load(FILE, weights_only=True)")
         + f"; if it holds a whole net, {_WHOLE_OBJECTS}",
     ),
 }
 
-_ONNX = FileKind("an ONNX model", f"only programs of torch are run: {_FROM_TORCH}")
+_ONNX = FileKind("an ONNX model", f"livestep runs torch programs only: {_FROM_TORCH}")
 _SAVED_MODEL = FileKind(
-    "a protobuf file, perhaps a graph of TensorFlow", f"only torch is run: {_REBUILD}"
+    "a protobuf file, perhaps a TensorFlow graph", f"livestep runs torch only: {_REBUILD}"
 )
-_TFLITE = FileKind("a TensorFlow Lite model", f"only torch is run: {_REBUILD}")
+_TFLITE = FileKind("a TensorFlow Lite model", f"livestep runs torch only: {_REBUILD}")
 _SAFETENSORS = FileKind(
-    "weights in safetensors, without the net",
+    "safetensors weights without a net",
     _LOAD_WEIGHTS.format(how="safetensors.torch.load_file(FILE)"),
 )
 _STATE_DICT = FileKind(
-    "weights that torch.save has written (a state_dict), without the net",
+    "weights from torch.save (a state_dict) without a net",
     _LOAD_WEIGHTS.format(how="torch.load(FILE, weights_only=True)"),
 )
 _COMPILED = FileKind(
-    "a package that AOTInductor has compiled for one machine", f"export the net itself: {_EXPORT}"
+    "a package that AOTInductor compiled for one machine", f"export the net itself: {_EXPORT}"
 )
-_KERAS = FileKind("a model of Keras", f"only torch is run: {_REBUILD}")
-_TAR = FileKind("a tar archive", "unpack it, and import what is in it")
+_KERAS = FileKind("a Keras model", f"livestep runs torch only: {_REBUILD}")
+_TAR = FileKind("a tar archive", "unpack it, then import its contents")
 _EMPTY = FileKind("an empty file", "copy or download it again")
 _DAMAGED_ZIP = FileKind(
-    "a zip archive that is cut short or damaged", "copy or download it again, or export it again"
+    "a truncated or damaged zip archive", "copy or download it again, or export it again"
 )
-_ANY_ZIP = FileKind("a zip archive of another kind", "unpack it, and import what is in it")
-_TEXT = FileKind("a text", "if it is the page of a failed download, download the file again")
-_UNKNOWN = FileKind("nothing that is known here", f"what can be imported: {_EXPORT}")
+_ANY_ZIP = FileKind("another kind of zip archive", "unpack it, then import its contents")
+_TEXT = FileKind("a text file", "if it is the error page of a download, download the file again")
+_UNKNOWN = FileKind("an unknown kind of file", f"to get one that can be imported: {_EXPORT}")
 
 
 def program_kind(content: bytes) -> Kind:
-    """Say by the members of torch's archives which kind of program a file is; nothing is opened.
+    """Return which kind of program a file is, from the members of its archive; opens none.
 
     Args:
-        content: Of the file.
+        content: The bytes of the file.
 
     Raises:
-        ModelError: If it is no program; says what it is, and what can be done with it.
+        ModelError: If it is not a program; states what it is, and what to do.
 
     Example:
         >>> program_kind(b"GGUF")
         Traceback (most recent call last):
-        livestep.models.model_errors.ModelError: it is neither TorchScript nor ...
+        livestep.models.model_errors.ModelError: the file is neither TorchScript nor ...
     """
     if content.startswith(b"PK"):
         return _kind_of_archive(content)
@@ -123,7 +123,7 @@ def program_kind(content: bytes) -> Kind:
 
 
 def _kind_of_archive(content: bytes) -> Kind:
-    """Look at the names in a zip archive, which begin with a folder of the archive's own."""
+    """Look at the member names of a zip archive; all start with the archive's own folder."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
@@ -139,7 +139,7 @@ def _kind_of_archive(content: bytes) -> Kind:
                     _refuse(_saved_by_torch(stream.read(_PICKLE_BYTES_MAX)))
     except ModelError:
         raise
-    except Exception:  # whatever a broken archive makes the reader raise
+    except Exception:  # a broken archive can make the reader raise anything
         _refuse(_DAMAGED_ZIP)
     if "model.weights.h5" in names:
         _refuse(_KERAS)
@@ -147,17 +147,17 @@ def _kind_of_archive(content: bytes) -> Kind:
 
 
 def _saved_by_torch(pickle: bytes) -> FileKind:
-    """Tell weights from whole objects by the names that a pickle would import."""
+    """Distinguish weights from whole objects by the names that a pickle would import."""
     found = {name for module, name in _imports(pickle) if module not in _TENSOR_MODULES}
     foreign = sorted(found)
     if not foreign:
         return _STATE_DICT
     shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-    return FileKind(f"a pickle of whole objects ({shown}) that torch.save wrote", _WHOLE_OBJECTS)
+    return FileKind(f"a pickle of whole objects ({shown}) from torch.save", _WHOLE_OBJECTS)
 
 
 def _imports(pickle: bytes) -> Iterator[tuple[str, str]]:
-    """List module and full name of what a pickle would import, without importing it."""
+    """List module and full name of each import of a pickle, without importing any."""
     texts: list[str] = []
     for opcode, argument, _ in pickletools.genops(pickle):
         if opcode.name == "GLOBAL":
@@ -170,7 +170,7 @@ def _imports(pickle: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _kind_of_bytes(content: bytes) -> FileKind:
-    """Say what a file is that is no zip archive."""
+    """Return the kind of a file that is not a zip archive."""
     if not content:
         return _EMPTY
     for beginning, kind in _BEGINNINGS.items():
@@ -185,13 +185,13 @@ def _kind_of_bytes(content: bytes) -> FileKind:
     if content[0] == 0x80 and len(content) > 1 and content[1] in range(2, 6):
         return FileKind("a Python pickle", _WHOLE_OBJECTS)
     if (fields := _protobuf_fields(content)) is not None:
-        # A ModelProto has its version first, and its graph in field 7.
+        # A ModelProto starts with its version and has its graph in field 7.
         return _ONNX if 7 in fields else _SAVED_MODEL
     return _TEXT if _is_text(content) else _UNKNOWN
 
 
 def _is_safetensors(content: bytes) -> bool:
-    """Whether there is a JSON object of the length that the first eight bytes say."""
+    """Whether the file has a JSON object of the length that its first eight bytes state."""
     length = int.from_bytes(content[:8], "little")
     if content[8:9] != b"{" or not 2 <= length <= len(content) - 8:
         return False
@@ -202,7 +202,7 @@ def _is_safetensors(content: bytes) -> bool:
 
 
 def _protobuf_fields(content: bytes) -> set[int] | None:
-    """List the fields of a protobuf message whose first is a small number; None if it isn't one."""
+    """List the fields of a protobuf message whose first is a small number; None if invalid."""
     if content[0] != 0x08 or len(content) < 4 or content[1] >= 0x80:
         return None
     fields: set[int] = set()
@@ -224,7 +224,7 @@ def _protobuf_fields(content: bytes) -> set[int] | None:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, and where the next byte is; 0 behind the end."""
+    """Read a varint (seven bits per byte) and the next position; 0 past the end."""
     number = shift = 0
     while at < len(content) and shift < 70:
         byte = content[at]
@@ -236,14 +236,14 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _is_text(content: bytes) -> bool:
-    """Whether a file begins with a text in UTF-8."""
+    """Whether a file starts with UTF-8 text."""
     beginning = content[:1000]
     text = beginning.decode("utf-8", errors="ignore")
-    is_whole = len(text.encode()) >= len(beginning) - 3  # the cut may fall into a character
+    is_whole = len(text.encode()) >= len(beginning) - 3  # the cut may split a character
     return is_whole and all(one.isprintable() or one in "\t\r\n" for one in text)
 
 
 def _refuse(kind: FileKind) -> NoReturn:
     raise ModelError(
-        f"it is neither TorchScript nor an exported program, but {kind.words}; {kind.advice}"
+        f"the file is neither TorchScript nor an exported program but {kind.words}; {kind.advice}"
     )

@@ -1,4 +1,4 @@
-"""Reading the file of a program: TorchScript, or an exported one. To read it may run it."""
+"""`Program`: a TorchScript or exported program, read from its file. Reading may run its code."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from livestep.models.foreign.archive_checks import checked_archive
 from livestep.models.foreign.file_kinds import program_kind
 from livestep.models.model_errors import ModelError
 
-#: What to do about a program that keeps state inside.
+#: How to fix a program that keeps state inside.
 STATE_OUTSIDE = (
-    "its states have to be arguments and results: forward(x, state) gives (outputs, next state)"
+    "make its states arguments and results: forward(x, state) returns (outputs, next state)"
 )
 
-_SHAPES_ARE_GIVEN = " (TorchScript doesn't say its shapes; --state-shape and --time-axis do)"
+_SHAPES_ARE_GIVEN = " (TorchScript has no shapes; set them with --state-shape and --time-axis)"
 
 
 class Program:
-    """A program that was read, and what its signature says. To read it may run it.
+    """A program and its signature. Reading it may run its code.
 
     Attributes:
-        kind: Of the file, a key of `PROGRAM_FILES`.
-        module: Runs it.
-        arguments: Names of the tensors that its forward takes, tuples opened: of a pair `state`,
-            `state_0` and `state_1`.
-        constants: Arguments that are no tensors, and what they always are.
-        examples: What the file says of the arguments, by name; nothing in TorchScript.
+        kind: The kind of file, a key of `PROGRAM_FILES`.
+        module: Runs the program.
+        arguments: Names of the tensors that its forward accepts, tuples flattened: a pair `state`
+            becomes `state_0` and `state_1`.
+        constants: Arguments that are not tensors, with their fixed values.
+        examples: The file's description of each argument, by name; empty for TorchScript.
         bounds: The ranges of sizes in the examples.
     """
 
@@ -44,12 +44,12 @@ class Program:
         """Read a program.
 
         Args:
-            content: Of its file.
+            content: The bytes of its file.
             device: Where it will run.
 
         Raises:
-            ModelError: If it is neither kind of program, has something that isn't opened, takes
-                something else than tensors, or keeps state inside.
+            ModelError: If the file is not a program, contains something that livestep doesn't open,
+                needs arguments other than tensors, or keeps state inside.
         """
         self.arguments: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -66,13 +66,15 @@ class Program:
     def _read_torchscript(self, content: bytes) -> None:
         try:
             with warnings.catch_warnings():
-                # torch calls its own format old; it still reads it, and so do its users.
+                # torch calls its own format old, but still reads it; users still have such files.
                 warnings.simplefilter("ignore", FutureWarning)
                 program = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
             taken = program.forward.schema.arguments[1:]
         except (RuntimeError, ValueError, AttributeError) as error:
             first_line = str(error).strip().splitlines()[0]
-            raise ModelError(f"no TorchScript of this version of torch: {first_line}") from error
+            raise ModelError(
+                f"this version of torch can't read the TorchScript: {first_line}"
+            ) from error
         self.module = program.eval()
         self._check_sets_nothing(program)
         template = tuple(self._script_argument(one, one.name, one.type) for one in taken)
@@ -80,7 +82,7 @@ class Program:
 
     @staticmethod
     def _check_sets_nothing(program: Any) -> None:
-        """Check that the forward of TorchScript sets no attribute."""
+        """Check that the TorchScript forward sets no attribute."""
         graph = program.inlined_graph
         nodes = graph.findAllNodes("prim::SetAttr", recurse=True)
         if names := sorted({node.s("name") for node in nodes}):
@@ -90,7 +92,7 @@ class Program:
             )
 
     def _script_argument(self, argument: Any, name: str, kind: Any) -> Any:
-        """Note the leaves of an argument; give its structure."""
+        """Record the leaves of an argument; return its structure."""
         if isinstance(kind, torch.OptionalType):
             inner = kind.getElementType()
             if isinstance(inner, torch.TensorType | torch.TupleType):
@@ -116,12 +118,12 @@ class Program:
                 program = torch.export.load(archive)
             if device is not None and device.type != "cpu":
                 program = move_to_device_pass(program, device)
-            # Guards are Python code in the file; `StepAdapter` checks shapes instead.
+            # Guards are Python code from the file; `StepAdapter` checks shapes instead.
             self.module = program.module(check_guards=False)
-        except Exception as error:  # whatever a broken file makes torch raise
+        except Exception as error:  # a broken file can make torch raise anything
             first_line = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ModelError(
-                f"no exported program of this version of torch: {first_line}"
+                f"this version of torch can't read the exported program: {first_line}"
             ) from error
         self.bounds = program.range_constraints
         self._read_signature(program)
@@ -152,20 +154,20 @@ class Program:
         """Call the program.
 
         Args:
-            tensors: Of `arguments`, in their order.
+            tensors: For `arguments`, in their order.
 
         Returns:
-            results: Outputs and next states, tuples opened.
+            results: Outputs and next states, tuples flattened.
 
         Raises:
-            ModelError: If it raises anything; says what it was called with.
+            ModelError: If it raises anything; states the shapes of the arguments.
         """
         given: Mapping[str, Any] = dict(zip(self.arguments, tensors, strict=True)) | self.constants
         leaves = [given[name] for name in self._leaves]
         args, options = pytree.tree_unflatten(leaves, self._structure)
         try:
             return _flattened(self.module(*args, **options))
-        except Exception as error:  # whatever a program may raise
+        except Exception as error:  # a program can raise anything
             kind = type(error).__name__
             lines = [line for line in str(error).splitlines() if line.strip()]
             last = lines[-1].strip().removeprefix(f"{kind}: ") if lines else ""
@@ -181,8 +183,8 @@ class Program:
 
 def _no_tensor(name: str, kind: str) -> ModelError:
     return ModelError(
-        f"argument {name!r} of the program is of type {kind}, and a worker gives tensors alone; "
-        "put the program into a module that sets it, and export or script that: "
+        f"argument {name!r} of the program has type {kind}, but a worker passes tensors only; "
+        "wrap the program in a module that sets the argument, and export or script that: "
         f"def forward(self, x, state): return self.program(x, state, {name}=...)",
         field="class",
     )
@@ -190,7 +192,7 @@ def _no_tensor(name: str, kind: str) -> ModelError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from logging a traceback of what is raised as well."""
+    """Keep torch from logging a traceback of an error that it also raises."""
     logger = logging.getLogger("torch.export")
     was_disabled, logger.disabled = logger.disabled, True
     try:
@@ -200,7 +202,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _flattened(result: Any) -> list[Any]:
-    """Flatten what a program gives: one tensor, or tuples of them."""
+    """Flatten the results of a program: one tensor, or nested tuples."""
     if isinstance(result, tuple | list):
         return [tensor for inner in result for tensor in _flattened(inner)]
     return [result]

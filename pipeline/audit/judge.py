@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from livestep.models.checks.checks import TOLERANCE
+from livestep.models.checks.agreement import TOLERANCE
 from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.audit.audited_answers import fits, labels_allowed, read_outputs
 from livestep.pipeline.audit.audited_events import (

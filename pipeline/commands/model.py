@@ -173,8 +173,9 @@ def import_command(
     import msgspec
 
     from livestep.models.disk.model_directory import save_program
-    from livestep.models.foreign.batch_sizes import batch_sizes
     from livestep.models.foreign.file_kinds import program_kind
+    from livestep.models.foreign.program_batches import batch_sizes
+    from livestep.models.foreign.program_model import check_program_allowed
     from livestep.models.foreign.program_reading import Program
     from livestep.models.foreign.program_states import (
         choose_states,
@@ -182,7 +183,6 @@ def import_command(
         key_axes,
         read_state_shape,
     )
-    from livestep.models.foreign.programs import check_program_allowed
     from livestep.models.model_errors import ModelError
     from livestep.models.sequences.rules import SequenceRules
 
@@ -255,12 +255,13 @@ def _class_model(
     from livestep.models.disk.description import SIZE_MAX
     from livestep.models.fields.field_types import is_index, total_width
     from livestep.models.foreign.class_imports import build_module, import_class
-    from livestep.models.foreign.user_classes import AdaptedModel, Naming
+    from livestep.models.foreign.foreign_errors import AsModelError
+    from livestep.models.foreign.user_classes import AdaptedModel
     from livestep.models.model_errors import ModelError
 
     kind = import_class(path, [path.partition(":")[0]])
     module = build_module(kind, sizes)
-    with Naming("eval"):
+    with AsModelError("eval"):
         module.eval()
     module.requires_grad_(False).to(torch.device(device))
     widths: list[int] = []

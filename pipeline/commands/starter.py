@@ -82,7 +82,7 @@ _TEST = '''\
 import json
 from pathlib import Path
 
-from livestep.models.checks.trials import check_model
+from livestep.models.checks.check_model import check_model
 from livestep.models.disk.model_directory import load_model
 
 HERE = Path(__file__).parent

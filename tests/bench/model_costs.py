@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from livestep import GRU, LoadedModel, MemoryStore, Number, memory_broker, run_to_end, start_worker
-from livestep.models.checks.check_data import pack
+from livestep.models.checks.packed_sequences import pack
 from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.pipeline.clients.event_encoding import encode_float32, encode_json
 from livestep.pipeline.memory.memory_workers import INPUT_TOPIC, OUTPUT_TOPIC

@@ -1,4 +1,4 @@
-"""What isn't plain in the file of an exported program is not opened, and never run."""
+"""An exported program with anything but plain operators is not opened, and never runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def changed(
     member: str = "models/model.json",
     content: bytes | None = None,
 ) -> bytes:
-    """Write the archive of an exported program anew, with one JSON member changed."""
+    """Rewrite the archive of an exported program with one JSON member changed."""
     buffer, content = io.BytesIO(), content or exported()
     with zipfile.ZipFile(io.BytesIO(content)) as reader, zipfile.ZipFile(buffer, "w") as writer:
         for name in reader.namelist():
@@ -63,11 +63,11 @@ def signature(program: dict[str, Any]) -> Any:
 
 
 def calling(target: str) -> Callable[[], bytes]:
-    """Let the first node of the graph call something else."""
+    """Make the first node of the graph call something else."""
     return lambda: changed(lambda program: graph(program)["nodes"][0].update(target=target))
 
 
-#: A name of a weight that is Python when torch writes it between quotes.
+#: A weight name that becomes Python code when torch writes it between quotes.
 RUNNING = 'cell.bias_hh" if exec("print(1)") else "bias_ih'
 
 
@@ -103,19 +103,19 @@ def compressed() -> bytes:
     [
         (
             lambda: changed(lambda p: graph(p)["nodes"][0].update(target="torch.load")),
-            "call of 'torch.load'",
+            "call to 'torch.load'",
         ),
         (
             lambda: changed(
                 lambda p: graph(p)["nodes"][0].update(target="torch.ops.aten.from_file.default")
             ),
-            "call of 'torch.ops.aten.from_file.default'",
+            "call to 'torch.ops.aten.from_file.default'",
         ),
         (
             lambda: changed(
                 lambda p: graph(p)["inputs"][0]["as_tensor"].update(name="x=print('run')")
             ),
-            "a name",
+            "the name",
         ),
         (
             lambda: changed(
@@ -123,7 +123,7 @@ def compressed() -> bytes:
                     expr_str="__import__('os').getcwd()"
                 )
             ),
-            'a size "__import__',
+            'the size "__import__',
         ),
         (
             lambda: changed(
@@ -131,14 +131,14 @@ def compressed() -> bytes:
                     in_spec=structure("collections.defaultdict")
                 )
             ),
-            "a structure 'collections.defaultdict'",
+            "the structure 'collections.defaultdict'",
         ),
         (
             lambda: changed(
                 lambda c: c["config"]["cell.weight_ih"].update(use_pickle=True),
                 "model_weights_config.json",
             ),
-            "use_pickle True: an object that is no tensor",
+            "use_pickle True, an object that is not a tensor",
         ),
         (
             lambda: changed(
@@ -146,38 +146,38 @@ def compressed() -> bytes:
                     in_spec=structure("builtins.dict", json.dumps(["x': print(1), 'y"]))
                 )
             ),
-            "a name \"x': print",
+            "the name \"x': print",
         ),
-        (calling("torch.ops.aten.from_file.out"), "call of 'torch.ops.aten.from_file.out'"),
-        (calling("torch.ops.aten.save.default"), "call of 'torch.ops.aten.save.default'"),
-        (calling("torch.ops.aten._print.default"), "call of 'torch.ops.aten._print.default'"),
-        (calling("torch.ops.aten.warn.default"), "call of 'torch.ops.aten.warn.default'"),
-        (calling("torch.ops.aten._dir.append"), "call of 'torch.ops.aten._dir.append'"),
-        (calling("torch.ops.aten.add.__class__"), "call of 'torch.ops.aten.add.__class__'"),
-        (calling("torch.ops.aten.nosuch.default"), "call of .*which this version of torch has not"),
-        (lambda: with_weight_named(RUNNING), "a name 'cell.bias_hh\" if exec"),
+        (calling("torch.ops.aten.from_file.out"), "call to 'torch.ops.aten.from_file.out'"),
+        (calling("torch.ops.aten.save.default"), "call to 'torch.ops.aten.save.default'"),
+        (calling("torch.ops.aten._print.default"), "call to 'torch.ops.aten._print.default'"),
+        (calling("torch.ops.aten.warn.default"), "call to 'torch.ops.aten.warn.default'"),
+        (calling("torch.ops.aten._dir.append"), "call to 'torch.ops.aten._dir.append'"),
+        (calling("torch.ops.aten.add.__class__"), "call to 'torch.ops.aten.add.__class__'"),
+        (calling("torch.ops.aten.nosuch.default"), "call to .*which this version of torch lacks"),
+        (lambda: with_weight_named(RUNNING), "the name 'cell.bias_hh\" if exec"),
         (
             lambda: changed(lambda c: c["config"].update({RUNNING: {}}), "weights_config.json"),
-            "a name 'cell.bias_hh\" if exec",
+            "the name 'cell.bias_hh\" if exec",
         ),
         (
             lambda: changed(
                 lambda p: signature(p).update(forward_arg_names=["x", "h=print(1)", "seen"])
             ),
-            "a name 'h=print",
+            "the name 'h=print",
         ),
-        (lambda: with_size_named("q = 0\n    print(1)"), "a name 'q = 0"),
-        (lambda: changed(lambda p: p.update(author="me")), "a author 'me'"),
+        (lambda: with_size_named("q = 0\n    print(1)"), "the name 'q = 0"),
+        (lambda: changed(lambda p: p.update(author="me")), "the author 'me'"),
         (
             lambda: changed(
                 lambda c: c["config"]["cell.weight_ih"].update(path_name="../../x"),
                 "model_weights_config.json",
             ),
-            "a path_name '../../x'",
+            "the path_name '../../x'",
         ),
-        (compressed, "members that are longer than the file|a compressed member"),
-        (lambda: added("archive/data/aotinductor/model/run.so", b""), "a member .*run.so"),
-        (lambda: added("archive/data/constants/opaque_obj_0", b""), "a member .*opaque_obj_0"),
+        (compressed, "members larger than the file|the compressed member"),
+        (lambda: added("archive/data/aotinductor/model/run.so", b""), "the member .*run.so"),
+        (lambda: added("archive/data/constants/opaque_obj_0", b""), "the member .*opaque_obj_0"),
     ],
 )
 def test_a_program_with_more_than_operators_on_tensors_is_not_opened(
@@ -190,13 +190,13 @@ def test_a_program_with_more_than_operators_on_tensors_is_not_opened(
 
 
 class Runs:
-    """Says so if it is unpickled."""
+    """Prints if it is unpickled."""
 
     def __reduce__(self) -> Any:
         return print, ("run",)
 
 
-def test_example_inputs_that_are_more_than_tensors_are_not_unpickled(
+def test_example_inputs_other_than_tensors_are_not_unpickled(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pickled = io.BytesIO()
@@ -206,7 +206,7 @@ def test_example_inputs_that_are_more_than_tensors_are_not_unpickled(
         for name in reader.namelist():
             is_examples = name.endswith("sample_inputs/model.pt")
             writer.writestr(name, pickled.getvalue() if is_examples else reader.read(name))
-    with pytest.raises(ModelError, match="no exported program: UnpicklingError"):
+    with pytest.raises(ModelError, match="invalid exported program: UnpicklingError"):
         Program(buffer.getvalue())
     assert capsys.readouterr().out == ""
 
@@ -219,7 +219,7 @@ def test_guards_of_a_program_are_not_run(capsys: pytest.CaptureFixture[str]) -> 
 
 
 class Plain(nn.Module):
-    """With what a plain program may have: constants, buffers, texts, infinity, several sizes."""
+    """Has all that a plain program may have: constants, buffers, texts, infinity, several sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class Plain(nn.Module):
         return second + 0 * places, torch.stack([first, second], 1), seen + 1
 
 
-def test_a_plain_program_passes_whatever_operators_it_has() -> None:
+def test_a_plain_program_passes_with_any_operators() -> None:
     module = Plain().eval()
     examples = (torch.ones(2, 2), torch.zeros(2, 2, 4), torch.zeros(2, dtype=torch.int64))
     program = Program(export(module, *examples, axes=(0, 0, 0)))
@@ -251,7 +251,7 @@ def test_a_plain_program_passes_whatever_operators_it_has() -> None:
 def test_a_broken_program_is_one_error_without_a_traceback_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # Given torch's log, and a program that names a weight which isn't there
+    # Given torch's log, and a program that names a missing weight
     content = changed(
         lambda weights: weights["config"]["cell.weight_ih"].update(path_name="weight_99"),
         "model_weights_config.json",
@@ -259,7 +259,9 @@ def test_a_broken_program_is_one_error_without_a_traceback_in_the_log(
     logger = logging.getLogger("torch.export")
     logger.addHandler(caplog.handler)
     try:
-        with pytest.raises(ModelError, match="no exported program of this version"):
+        with pytest.raises(
+            ModelError, match="this version of torch can't read the exported program"
+        ):
             Program(content)
     finally:
         logger.removeHandler(caplog.handler)

@@ -1,4 +1,4 @@
-"""A file that is no program is named for what it is, and nothing of it runs."""
+"""The error for a file that is not a program states what it is; nothing of it runs."""
 
 from __future__ import annotations
 
@@ -64,9 +64,13 @@ def onnx() -> bytes:
     ("content", "words", "advice"),
     [
         (onnx, "an ONNX model", "torch.export.export"),
-        (lambda: b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, such as Keras", "as a class"),
-        (lambda: zipped(**{"model.weights.h5": b""}), "a model of Keras", "as a class of torch"),
-        (lambda: safetensors.torch.save(net().state_dict()), "weights in safet", "load_file"),
+        (
+            lambda: b"\x89HDF\r\n\x1a\n" + bytes(100),
+            "an HDF5 file, such as Keras",
+            "as a torch class",
+        ),
+        (lambda: zipped(**{"model.weights.h5": b""}), "a Keras model", "as a torch class"),
+        (lambda: safetensors.torch.save(net().state_dict()), "safetensors weights", "load_file"),
         (lambda: saved(net().state_dict()), "a state_dict", "load_state_dict.*weights_only=True"),
         (lambda: saved({"epoch": 3, "net": net().state_dict()}), "a state_dict", "save_model"),
         (lambda: saved(net()), r"whole objects \(.*nn.modules.linear.Linear.* torch.save", "never"),
@@ -75,33 +79,33 @@ def onnx() -> bytes:
             "before torch 1.6",
             "weights_only=True",
         ),
-        (lambda: pickle.dumps(OrderedDict(a=1)), "a Python pickle", "never opened here"),
-        (lambda: gzip.compress(b"abc"), "gzip has packed", "unpack it"),
+        (lambda: pickle.dumps(OrderedDict(a=1)), "a Python pickle", "livestep never does"),
+        (lambda: gzip.compress(b"abc"), "a gzip file", "unpack it"),
         (tar, "a tar archive", "unpack it"),
         (array, "a NumPy array", "copy the weights"),
-        (lambda: b"GGUF" + bytes(20), "a GGUF file", "as a class of torch"),
-        (lambda: b"\x1c\0\0\0TFL3" + bytes(20), "a TensorFlow Lite model", "as a class"),
-        (lambda: b"\x08\x01\x12\x02\x0a\x00", "a protobuf file, perhaps", "as a class"),
-        (lambda: b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git", "lfs pull"),
-        (lambda: b"<!doctype html>\n<p>Not f\xc3\xb6und</p>", "a text", "failed download"),
+        (lambda: b"GGUF" + bytes(20), "a GGUF file", "as a torch class"),
+        (lambda: b"\x1c\0\0\0TFL3" + bytes(20), "a TensorFlow Lite model", "as a torch class"),
+        (lambda: b"\x08\x01\x12\x02\x0a\x00", "a protobuf file, perhaps", "as a torch class"),
+        (lambda: b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "lfs pull"),
+        (lambda: b"<!doctype html>\n<p>Not f\xc3\xb6und</p>", "a text file", "error page"),
         (lambda: b"", "an empty file", "again"),
-        (lambda: script(net())[:-40], "cut short or damaged", "download it again"),
-        (lambda: zipped(a=b"1"), "a zip archive of another kind", "what is in it"),
+        (lambda: script(net())[:-40], "a truncated or damaged", "download it again"),
+        (lambda: zipped(a=b"1"), "another kind of zip archive", "its contents"),
         (lambda: zipped(**{"m/data/aotinductor/m/run.so": b""}), "AOTInductor", "torch.export"),
-        (lambda: b"\xff\xfe\x00\x01" * 9, "nothing that is known here", "torch.export"),
+        (lambda: b"\xff\xfe\x00\x01" * 9, "an unknown kind of file", "torch.export"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_file_that_is_no_program_is_named_with_what_can_be_done(
+def test_the_error_for_a_file_that_is_not_a_program_states_what_it_is_and_what_to_do(
     content: Callable[[], bytes], words: str, advice: str
 ) -> None:
-    message = f"(?s)neither TorchScript nor an exported program, but .*{words}.*{advice}"
+    message = f"(?s)neither TorchScript nor an exported program but .*{words}.*{advice}"
     for look in (program_kind, Program):
         with pytest.raises(ModelError, match=message):
             look(content())
 
 
-def test_programs_are_told_apart() -> None:
+def test_the_two_kinds_of_programs_are_distinguished() -> None:
     assert program_kind(script(net())) == "torchscript"
     assert program_kind(export(net(), torch.zeros(2, 3), axes=(0,))) == "exported"
 
@@ -126,7 +130,7 @@ def test_nothing_is_unpickled(is_torchs: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [2, 3, 9, 40])
-def test_the_beginning_of_any_file_is_named(length: int) -> None:
+def test_the_first_bytes_of_any_file_are_described(length: int) -> None:
     for content in (onnx(), script(net()), saved(net()), pickle.dumps(1), b"\x08" * 40):
-        with pytest.raises(ModelError, match="neither TorchScript nor an exported program, but"):
+        with pytest.raises(ModelError, match="neither TorchScript nor an exported program but"):
             program_kind(content[:length])

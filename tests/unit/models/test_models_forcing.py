@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from livestep import GRU, Category, Feedback, Number
-from livestep.models.checks.checks import max_difference
+from livestep.models.checks.agreement import max_difference
 from livestep.models.sequences.feedback import FedBack
 from livestep.models.sequences.forcing import free_running, teacher_forced
 from tests.support.small_nets import LETTERS, Summing

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from livestep import GRU, LSTM, StepModel
 from livestep.models.checks.check_report import report
+from livestep.models.foreign.program_model import ProgramModel
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import StateTensor
-from livestep.models.foreign.programs import ProgramModel
 from livestep.models.foreign.user_classes import AdaptedModel
 from tests.support.program_files import export, script, trace
 
@@ -102,11 +102,11 @@ class Centred(WithForward):
 @pytest.mark.parametrize(
     ("module", "found"),
     [
-        (Bidirectional(), "'rnn', a GRU, is bidirectional and goes on from the state"),
+        (Bidirectional(), "'rnn', a GRU, is bidirectional and continues from the state"),
         (BidirectionalLstm(), "'rnn', a LSTM, is bidirectional"),
         (WithUnroll(), "is bidirectional"),
-        (WithForward(), "forward, outputs before place 3 of axis 1 when only later inputs change"),
-        (Centred(), "when only later inputs change: they differ by"),
+        (WithForward(), "forward: outputs before index 3 of axis 1, when only later inputs change"),
+        (Centred(), "when only later inputs change, differ by"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -114,22 +114,22 @@ def test_a_net_that_looks_ahead_is_found(module: nn.Module, found: str) -> None:
     assert found in failures(adapted(module))["no look-ahead"]
 
 
-def test_an_unroll_that_looks_ahead_is_found_by_what_it_gives() -> None:
+def test_an_unroll_that_looks_ahead_is_found_by_its_outputs() -> None:
     class Averages(GRU):
-        """Whose unroll takes the mean along time away, as a norm over the sequence does."""
+        """Unroll subtracts the mean along time, as a norm over the sequence does."""
 
         def unroll(self, sequence: Tensor, prev_state: Any = None) -> Tensor:
             return super().unroll(sequence - sequence.mean(dim=0, keepdim=True), prev_state)
 
     found = failures(Averages(3, 4, 2))["no look-ahead"]
-    assert found.startswith("unroll, outputs before timestep 1 when only later inputs change")
+    assert found.startswith("unroll: outputs before timestep 1, when only later inputs change")
 
 
 def test_no_advice_hides_a_difference_between_unroll_and_step() -> None:
     rows = {row.name: row for row in report(adapted(WithUnroll()).eval(), speed_s=0.01)}
     for name in ("step equals unroll", "no look-ahead"):
         assert rows[name].verdict != "ok"
-        assert "leave unroll out" not in rows[name].advice
+        assert "remove unroll" not in rows[name].advice
     assert "without bidirectional=True" in rows["no look-ahead"].advice
 
 
@@ -234,7 +234,7 @@ def test_a_program_with_a_bidirectional_rnn_is_found(kind: str) -> None:
             assert found == {}
         else:
             assert "gru" in found["no look-ahead"]
-            assert "is bidirectional and goes on from the state" in found["no look-ahead"]
+            assert "is bidirectional and continues from the state" in found["no look-ahead"]
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])

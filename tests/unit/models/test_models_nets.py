@@ -8,16 +8,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from livestep import GRU, StepModel, check_model
-from livestep.models.checks.checks import (
-    TOLERANCE,
+from livestep.models.checks.agreement import TOLERANCE, max_difference
+from livestep.models.checks.contract_checks import (
     check_none_means_zeros,
     check_packed_equals_unroll,
     check_prev_state_kept,
     check_split_anywhere,
     check_step_equals_unroll,
-    max_difference,
-    random_state,
 )
+from livestep.models.checks.random_events import random_state
 from livestep.models.contract import SizedModel, state_tensors
 from livestep.models.nets.nets import EncoderDecoder, FullyConnected, Glimpses
 

@@ -1,4 +1,4 @@
-"""What programs may take and keep: tuples, an axis of time, constants, and nothing inside."""
+"""What programs may have: tuples, a time axis, constants, but no state inside."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from livestep import ModelError, Number, check_model, load_model, save_program
 from livestep.models.disk.description import decode_description
 from livestep.models.disk.weights import fingerprint_of
 from livestep.models.foreign.file_kinds import program_kind
+from livestep.models.foreign.program_model import PROGRAM_FILES
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import choose_states, find_time_axis, read_state_shape
-from livestep.models.foreign.programs import PROGRAM_FILES
 from tests.support.program_files import Stateless, export, script
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
@@ -39,7 +39,7 @@ class Pair(nn.Module):
 
 
 class ScriptedPair(Pair):
-    """The same, with the kinds as TorchScript reads them."""
+    """The same, with types that TorchScript understands."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None, rate: int = 2
@@ -58,10 +58,10 @@ def exported_pair(time_first: bool) -> bytes:
 
 @pytest.mark.parametrize("time_first", [False, True], ids=["(N, 1, F)", "(1, N, F)"])
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
-def test_a_pair_of_states_and_an_axis_of_time_are_taken(
+def test_a_pair_of_states_and_a_time_axis_are_accepted(
     kind: str, time_first: bool, tmp_path: Path
 ) -> None:
-    # Given an LSTM as torch has it: states (1, N, 4) in a tuple, an axis of time, a number
+    # Given torch's LSTM: states (1, N, 4) in a tuple, a time axis, a number
     if kind == "torchscript":
         content, rate = script(ScriptedPair(time_first).eval()), 2
         shapes = {name: read_state_shape(f"{name}=1,N,4") for name in ("state_0", "state_1")}
@@ -78,7 +78,7 @@ def test_a_pair_of_states_and_an_axis_of_time_are_taken(
     save_program(content, tmp_path, state, INPUTS, OUTPUTS, time_axis=axis)
     net = load_model(tmp_path, allowed_packages=PROGRAM_FILES).net
 
-    # Then it steps as the module does, for any number of keys
+    # Then it steps like the module, for any number of keys
     module = Pair(time_first).eval()
     for count in (1, 2, 7):
         inputs = torch.randn(4, count, 3)
@@ -92,13 +92,13 @@ def test_a_pair_of_states_and_an_axis_of_time_are_taken(
 
 
 class Adds(nn.Module):
-    """Which takes sequences of any length."""
+    """Accepts sequences of any length."""
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, :, :2] + h.unsqueeze(1), h + x.sum(dim=1)[:, :2]
 
 
-def test_an_axis_of_time_is_found_by_its_length_or_by_the_keys_of_the_state() -> None:
+def test_the_time_axis_is_found_from_its_length_or_from_the_key_axis_of_the_state() -> None:
     without_state = Program(export(Stateless(), torch.zeros(2, 1, 3), axes=(0,)))
     assert find_time_axis(without_state, choose_states(without_state)) == 1
     count, time = torch.export.Dim("N"), torch.export.Dim("L")
@@ -111,16 +111,18 @@ def test_an_axis_of_time_is_found_by_its_length_or_by_the_keys_of_the_state() ->
     ("shape", "axes", "found"),
     [((2, 5, 3), (0,), r"\(s\d+, 5, 3\)"), ((2, 1, 1, 3), (0,), r"\(s\d+, 1, 1, 3\)")],
 )
-def test_inputs_of_another_shape_are_named_at_import(
+def test_inputs_of_an_unsupported_shape_are_named_at_import(
     shape: tuple[int, ...], axes: tuple[int, ...], found: str, tmp_path: Path
 ) -> None:
     content = export(Stateless(), torch.zeros(shape), axes=axes)
-    message = f"inputs 'x' of the program have a shape .*expected .N, columns.*found {found}"
+    message = (
+        f"the shape of inputs 'x' of the program does not fit .*expected .N, columns.*found {found}"
+    )
     with pytest.raises(ModelError, match=message):
         save_program(content, tmp_path / "new", (), INPUTS, OUTPUTS)
 
 
-def test_a_time_axis_that_was_not_given_is_an_error_with_the_shapes_and_without_a_trace(
+def test_the_error_for_a_missing_time_axis_has_the_shapes_and_no_traceback(
     tmp_path: Path,
 ) -> None:
     content = script(ScriptedPair().eval())
@@ -146,18 +148,18 @@ class TakesAList(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (NeedsARate(), "argument 'sr' of the program is of type int, .*sr=..."),
-        (TakesAList(), r"argument 'states' of the program is of type List\[Tensor\]"),
+        (NeedsARate(), "argument 'sr' of the program has type int, .*sr=..."),
+        (TakesAList(), r"argument 'states' of the program has type List\[Tensor\]"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_argument_that_is_no_tensor_is_named(module: nn.Module, message: str) -> None:
+def test_an_argument_that_is_not_a_tensor_is_named(module: nn.Module, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Program(script(module))
 
 
 class SetsAttribute(nn.Module):
-    """Which keeps its state as silero does: in an attribute."""
+    """Keeps its state in an attribute, like silero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +184,7 @@ class WritesBuffer(nn.Module):
 
 
 class WritesInsideAList(nn.Module):
-    """Whose state is neither an attribute that is set nor a buffer."""
+    """The state is neither a buffer nor an attribute that is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,11 +203,14 @@ class Draws(nn.Module):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: script(SetsAttribute()), "keeps state inside: its forward sets '_state'; its st"),
+        (
+            lambda: script(SetsAttribute()),
+            "keeps state inside: its forward sets '_state'; make its st",
+        ),
         (lambda: script(WritesBuffer()), "keeps state inside: its forward writes to 'seen'"),
         (lambda: export(WritesBuffer(), torch.zeros(2, 3), axes=(0,)), "writes to 'seen'"),
-        (lambda: script(WritesInsideAList()), "something else .* the second time"),
-        (lambda: script(Draws()), "something else .* or draws random numbers"),
+        (lambda: script(WritesInsideAList()), "a different result for the same inputs and states"),
+        (lambda: script(Draws()), "a different result .* or draws random numbers"),
         (lambda: export(Draws(), torch.zeros(2, 3), axes=(0,)), "or draws random numbers"),
     ],
     ids=["attribute", "buffer", "exported buffer", "list", "random", "exported random"],
@@ -217,7 +222,7 @@ def test_a_program_that_keeps_state_inside_is_refused_at_import_and_when_loaded(
         save_program(content(), tmp_path / "new", (), INPUTS, OUTPUTS)
     assert not (tmp_path / "new").exists()
 
-    # And so if it was imported before it was looked for
+    # And so if an older version imported it
     good = script(Stateless())
     save_program(good, tmp_path / "old", (), INPUTS, OUTPUTS)
     kind = program_kind(content())

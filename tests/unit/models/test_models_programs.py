@@ -1,4 +1,4 @@
-"""A TorchScript or exported program is stepped without any class, if the operator allows it."""
+"""A TorchScript or exported program steps without any class, if the operator allows it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from livestep import ModelError, Number, load_model, save_program
+from livestep.models.foreign.program_model import PROGRAM_FILES
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import StateTensor, choose_states, read_state_shape
-from livestep.models.foreign.programs import PROGRAM_FILES
 from tests.support.program_files import TWO, Stateless, TwoStates, export, script, trace
 
 INPUTS, OUTPUTS = [Number("x", 3)], [Number("y", 2)]
 
 
 class KeySecond(nn.Module):
-    """A cell whose state is laid out as torch's (K, N, H); the inputs come last."""
+    """A cell with torch's layout of states, (K, N, H); the inputs come last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class KeySecond(nn.Module):
 
 
 class Doubles(nn.Module):
-    """Whose state becomes float64."""
+    """The state becomes float64."""
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, :2], h.double()
@@ -48,7 +48,7 @@ SHAPES = {"h": StateTensor("h", (4,)), "seen": StateTensor("seen", (), "int64")}
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
-def test_a_program_steps_as_the_module_it_was_made_of(kind: str, tmp_path: Path) -> None:
+def test_a_program_steps_like_the_module_that_it_was_made_from(kind: str, tmp_path: Path) -> None:
     # Given a program with two states of different shape and dtype, saved and loaded
     module = TwoStates().eval()
     if kind == "torchscript":
@@ -60,7 +60,7 @@ def test_a_program_steps_as_the_module_it_was_made_of(kind: str, tmp_path: Path)
     save_program(content, tmp_path, state, INPUTS, OUTPUTS)
     loaded = load_model(tmp_path, allowed_packages=PROGRAM_FILES)
 
-    # Then model.json says so, and steps of any batch are the module's
+    # Then model.json names its kind, and it steps any batch like the module
     members = json.loads((tmp_path / "model.json").read_text())
     assert members["class"] == kind
     assert [one["name"] for one in members["sizes"]["state"]] == ["h", "seen"]
@@ -77,7 +77,7 @@ def test_a_program_steps_as_the_module_it_was_made_of(kind: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
-def test_a_key_axis_that_is_not_the_first_is_turned_round(kind: str, tmp_path: Path) -> None:
+def test_a_key_axis_that_is_not_the_first_is_moved(kind: str, tmp_path: Path) -> None:
     module = KeySecond().eval()
     examples = (torch.zeros(1, 2, 4), torch.zeros(2, 3))
     if kind == "torchscript":
@@ -98,7 +98,7 @@ def test_a_key_axis_that_is_not_the_first_is_turned_round(kind: str, tmp_path: P
         torch.testing.assert_close(net.unroll(inputs), torch.stack(expected))
 
 
-def test_a_program_without_state_is_one_too(tmp_path: Path) -> None:
+def test_a_program_without_state_can_be_saved_and_loaded(tmp_path: Path) -> None:
     content = script(Stateless())
     save_program(content, tmp_path, choose_states(Program(content)), INPUTS, OUTPUTS)
     assert load_model(tmp_path, allowed_packages=PROGRAM_FILES).net.initial_state(3) == ()
@@ -118,12 +118,12 @@ def test_the_fingerprint_covers_the_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ((), "state: the state tensors have to be all arguments .*expected x, h, seen, found none"),
-        (("h",), "state: the state tensors have to be all arguments"),
+        ((), "state: the state tensors must be all arguments .*expected x, h, seen, found none"),
+        (("h",), "state: the state tensors must be all arguments"),
         (("seen", "h"), "state: .*in their order"),
     ],
 )
-def test_states_that_are_not_the_programs_are_refused(
+def test_states_that_do_not_fit_the_program_are_refused(
     state: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     tensors = tuple(SHAPES[name] for name in state)
@@ -137,7 +137,11 @@ def test_states_that_are_not_the_programs_are_refused(
     [
         (ForgetsState(), ["h=2"], "expected 2 tensors, found 1"),
         (TwoStates(), ["h=5", "seen=int64:"], "the program raised RuntimeError"),
-        (Doubles(), ["h=2"], r"the state changes.*expected float32 \(2, 2\).*found float64"),
+        (
+            Doubles(),
+            ["h=2"],
+            r"changed the layout of the state.*expected float32 \(2, 2\).*found float64",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -152,8 +156,10 @@ def test_a_program_that_contradicts_its_description_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_program_for_one_batch_size_says_how_to_export(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="has 0 axes of any size; it has to take any number"):
+def test_the_error_for_a_program_of_one_batch_size_explains_the_export(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match="has 0 axes of variable size, not one; export it for any number"
+    ):
         choose_states(Program(export(TwoStates(), *TWO)))
 
     class Fixed(nn.Module):
@@ -162,30 +168,34 @@ def test_a_program_for_one_batch_size_says_how_to_export(tmp_path: Path) -> None
 
     with pytest.raises(
         ModelError,
-        match="the program raised RuntimeError: The size of .*; it has to take any number of keys",
+        match="the program raised RuntimeError: The size of .*; export it for any number of keys",
     ):
         save_program(trace(Fixed(), torch.zeros(2, 3)), tmp_path, (), INPUTS, OUTPUTS)
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
-def test_a_program_with_another_number_of_columns_says_how_many(kind: str, tmp_path: Path) -> None:
-    # Given a program of 3 columns, and fields that give 2, all else as it has to be
+def test_the_error_for_a_wrong_number_of_columns_states_the_right_one(
+    kind: str, tmp_path: Path
+) -> None:
+    # Given a program of 3 columns and fields with 2; everything else is right
     module, state = TwoStates().eval(), (SHAPES["h"], SHAPES["seen"])
     content = script(module) if kind == "torchscript" else export(module, *TWO, axes=(0, 0, 0))
-    message = "^inputs: not as many columns as 'x' of the program needs .expected 3 columns, found"
+    message = "^inputs: wrong number of columns for 'x' of the program .expected 3 columns, found"
     with pytest.raises(ModelError, match=message):
         save_program(content, tmp_path, state, [Number("x", 2)], OUTPUTS)
 
-    # Then a state that is wrong is still one, with the columns that it has to have
+    # Then a wrong state is still an error, with the right columns
     if kind == "torchscript":
         wrong = (StateTensor("h", (5,)), SHAPES["seen"])
-        with pytest.raises(ModelError, match="program raised .*--state-shape and --time-axis do"):
+        with pytest.raises(
+            ModelError, match="program raised .*set them with --state-shape and --time-axis"
+        ):
             save_program(content, tmp_path, wrong, INPUTS, OUTPUTS)
     save_program(content, tmp_path, state, INPUTS, OUTPUTS)
 
 
 class AnyWidth(nn.Module):
-    """Steps with inputs of any width, but for a number of keys."""
+    """Steps inputs of any width, but not three keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,27 +207,25 @@ class AnyWidth(nn.Module):
         return x.sum(1, keepdim=True) * self.scale[:2]
 
 
-def test_no_width_is_blamed_if_the_program_steps_with_it(tmp_path: Path) -> None:
+def test_the_width_is_not_blamed_if_the_program_steps_with_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="three keys"):
         save_program(script(AnyWidth()), tmp_path, (), [Number("x", 4)], OUTPUTS)
 
 
-def test_what_is_found_and_what_has_to_be_given_is_said() -> None:
+def test_states_are_found_in_an_exported_program_and_must_be_given_for_torchscript() -> None:
     program = Program(script(TwoStates()))
     assert program.arguments == ["x", "h", "seen"]
-    with pytest.raises(
-        ModelError, match="state: .*what shape its state 'h' has; give --state-shape"
-    ):
+    with pytest.raises(ModelError, match="state: .*the shape of its state 'h'; add --state-shape"):
         choose_states(program)
-    with pytest.raises(ModelError, match="no state 'c' .*expected some of x, h, seen"):
+    with pytest.raises(ModelError, match="no argument 'c' .*expected some of x, h, seen"):
         choose_states(program, ["h", "c"])
     exported = Program(export(TwoStates(), *TWO, axes=(0, 0, 0)))
     assert choose_states(exported) == (SHAPES["h"], SHAPES["seen"])
 
 
 @pytest.mark.parametrize("text", ["h", "=4", "h=float8:4", "h=4,a", "h=-4", "h=N,N,²"])
-def test_a_shape_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ModelError, match="--state-shape: no shape of a state"):
+def test_an_invalid_state_shape_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="--state-shape: invalid shape of a state"):
         read_state_shape(text)
 
 
@@ -225,8 +233,8 @@ def test_a_shape_that_is_none_is_refused(text: str) -> None:
     "content",
     [b"", b"PK", b"neither", b"models/model.json archive_format"],
 )
-def test_a_file_that_is_no_program_is_refused(content: bytes) -> None:
-    with pytest.raises(ModelError, match="neither TorchScript|no exported program"):
+def test_a_file_that_is_not_a_program_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelError, match="neither TorchScript|invalid exported program"):
         Program(content)
 
 
@@ -238,7 +246,7 @@ def test_a_pickle_is_never_opened() -> None:
 
 
 class Writes(Stateless):
-    """Which writes a file as soon as it runs; it is scripted only."""
+    """Writes a file as soon as it runs; for scripting only."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -259,9 +267,9 @@ def test_a_program_is_opened_only_if_its_kind_is_allowed(
     save_program(script(Writes(written)), tmp_path / "model", (), INPUTS, OUTPUTS)
     written.unlink()
 
-    # When it is loaded, then torch sees it, and it writes, only if its kind is allowed
+    # When it is loaded, then torch sees it, and it runs, only if its kind is allowed
     monkeypatch.setattr(torch.jit, "load", None)
-    message = r"model.json: class: .*isn't allowed; .*give --model-packages or LIVESTEP_.* with tor"
+    message = r"model.json: class: .*isn't allowed; .*add torchscript to --model-packages or LIV"
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path / "model", allowed_packages=allowed)
     monkeypatch.undo()
@@ -273,13 +281,13 @@ def test_a_program_is_opened_only_if_its_kind_is_allowed(
 def test_an_exported_program_is_not_opened_without_permission(tmp_path: Path) -> None:
     content = export(TwoStates(), *TWO, axes=(0, 0, 0))
     save_program(content, tmp_path, choose_states(Program(content)), INPUTS, OUTPUTS)
-    (tmp_path / "model.pt2").unlink()  # nothing of it is looked at
-    with pytest.raises(ModelError, match="with exported"):
+    (tmp_path / "model.pt2").unlink()  # livestep must not even read it
+    with pytest.raises(ModelError, match="add exported to"):
         load_model(tmp_path, allowed_packages=("torchscript",))
 
 
 @pytest.mark.parametrize("size", ["10000000000000", "4611686018427387904", "1" + 30 * "0"])
-def test_a_state_that_no_memory_holds_is_refused(size: str, tmp_path: Path) -> None:
+def test_a_state_larger_than_any_memory_is_refused(size: str, tmp_path: Path) -> None:
     content = script(TwoStates())
     shapes = {"h": read_state_shape(f"h={size}"), "seen": SHAPES["seen"]}
     state = choose_states(Program(content), shapes=shapes)

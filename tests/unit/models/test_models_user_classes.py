@@ -1,4 +1,4 @@
-"""A class of a user's own is imported only if allowed, and stepped as the contract says."""
+"""A user's class is imported only if allowed, and steps according to the contract."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reloaded(module: nn.Module, directory: Path, *fields: Any, **options: Any) -
 
 @torch.inference_mode()
 def stepped(module: Any, sequence: torch.Tensor) -> torch.Tensor:
-    """Step a user's module by hand, with nothing of ours around it."""
+    """Step a user's module by hand, without an adapter."""
     state = module.initial_state(sequence.shape[1])
     outputs = []
     for inputs in sequence:
@@ -47,8 +47,8 @@ def stepped(module: Any, sequence: torch.Tensor) -> torch.Tensor:
     return torch.stack(outputs)
 
 
-def test_a_class_comes_back_by_its_name_with_its_weights_and_sizes(tmp_path: Path) -> None:
-    # Given a class that nobody but its package knows, with states of two dtypes and shapes
+def test_a_class_is_loaded_by_name_with_its_weights_and_sizes(tmp_path: Path) -> None:
+    # Given a class outside livestep, with states of two dtypes and shapes
     torch.manual_seed(0)
     window = Window(input_size=2, length=4)
     sizes = {"input_size": 2, "length": 4}
@@ -65,13 +65,13 @@ def test_a_class_comes_back_by_its_name_with_its_weights_and_sizes(tmp_path: Pat
         ((5, 4, 2), torch.float32),
         ((5,), torch.int64),
     ]
-    # And what was loaded can be saved again, as the same model
+    # And the loaded model can be saved again, as the same model
     save_model(net, tmp_path / "again", outputs=[Number("a"), Number("b")])
     again = load_model(tmp_path / "again", allowed_packages=ALLOWED)
     assert again.fingerprint == members["fingerprint"]
 
 
-def test_embeddings_take_indices_of_a_category_and_of_a_text(tmp_path: Path) -> None:
+def test_embeddings_get_indices_of_a_category_and_of_a_text(tmp_path: Path) -> None:
     inputs = [Category("kind", ("a", "b"), optional=True, encoding="index"), Text("word", "xyz", 2)]
     outputs = [Number("y", 4)]
     save_model(Letters(), tmp_path, inputs, outputs)
@@ -88,7 +88,9 @@ def Letters_of(net: StepModel) -> nn.Module:  # noqa: N802
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_other_dtypes_take_and_give_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_weights_of_other_dtypes_accept_and_return_float32(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
     net = reloaded(Sum().to(dtype), tmp_path, ONE_IN, ONE_OUT)
     output, state = net.step(torch.tensor([[0.25]]))
     assert output.dtype == torch.float32
@@ -98,7 +100,7 @@ def test_weights_of_other_dtypes_take_and_give_float32(dtype: torch.dtype, tmp_p
 
 
 def test_an_index_is_not_rounded_to_the_dtype_of_the_weights(tmp_path: Path) -> None:
-    # 2,049 is no float16: cast to it, the index would be 2,048.
+    # float16 can't hold 2,049: cast to it, the index would be 2,048.
     values = tuple(map(str, range(2050)))
     inputs = [Category("kind", values, encoding="index")]
     letters = Letters(values=2050).half()
@@ -114,18 +116,20 @@ def test_an_index_is_not_rounded_to_the_dtype_of_the_weights(tmp_path: Path) -> 
     assert one != other
 
 
-def test_a_class_without_state_or_sizes_is_loaded_too(tmp_path: Path) -> None:
+def test_a_class_without_state_or_sizes_can_be_loaded(tmp_path: Path) -> None:
     net = reloaded(Plain(), tmp_path, [Number("x", 2)], ONE_OUT)
     assert net.initial_state(3) == ()
     assert net.step(torch.zeros(3, 2))[1] == ()
 
 
-def test_a_model_without_any_weights_is_loaded_too(tmp_path: Path) -> None:
+def test_a_model_without_any_weights_can_be_loaded(tmp_path: Path) -> None:
     net = reloaded(user_models.Count(), tmp_path, ONE_IN, ONE_OUT)
     assert net.unroll(torch.zeros(3, 1, 1)).flatten().tolist() == [1, 2, 3]
 
 
-def test_an_unroll_of_its_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_with_its_own_unroll_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = reloaded(FastSum(), tmp_path, ONE_IN, ONE_OUT)
     monkeypatch.delattr(Sum, "step")
     assert net.unroll(torch.ones(4, 2, 1)).shape == (4, 2, 1)
@@ -134,14 +138,12 @@ def test_an_unroll_of_its_own_is_used(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "allowed", [(), ("test",), ("tests.other",), ("tests.support.user_models.Sum",)]
 )
-def test_a_class_of_a_package_that_is_not_allowed_is_not_imported(
+def test_a_class_from_a_package_that_is_not_allowed_is_not_imported(
     allowed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_model(Sum(), tmp_path, ONE_IN, ONE_OUT)
     monkeypatch.delitem(sys.modules, "tests.support.user_models")
-    message = (
-        "class: importing tests.support.user_models would run its code.*--model-packages or LI"
-    )
+    message = "class: importing tests.support.user_models runs its code.*--model-packages or LI"
     with pytest.raises(ModelError, match=message) as raised:
         load_model(tmp_path, allowed_packages=allowed)
     assert "model.json" in str(raised.value)
@@ -159,24 +161,24 @@ def test_a_package_or_a_module_can_be_allowed(allowed: str, tmp_path: Path) -> N
     [
         (
             "tests.support.user_models:Nobody",
-            "has no torch.nn.Module 'Nobody' .*nothing of that name",
+            "has no torch.nn.Module named 'Nobody' .*nothing with that name",
         ),
-        ("tests.support.user_models:not_a_class", "has no torch.nn.Module 'not_a_class'"),
-        ("tests.support.user_models:torch", "has no torch.nn.Module 'torch'"),
+        ("tests.support.user_models:not_a_class", "has no torch.nn.Module named 'not_a_class'"),
+        ("tests.support.user_models:torch", "has no torch.nn.Module named 'torch'"),
         ("tests.nowhere:Sum", "ModuleNotFoundError: No module named 'tests.nowhere'.*PYTHONPATH"),
-        ("tests.support.user_models:Sum.step", "no name of a class .*package.module:Class"),
-        ("tests/user_models:Sum", "no name of a class"),
-        (":Sum", "no name of a class"),
-        ("tests.__main__:Sum", "tests.__main__ is a program, which runs when it is imported"),
-        ("__main__:Sum", "__main__ is a program"),
+        ("tests.support.user_models:Sum.step", "invalid class name .*package.module:Class"),
+        ("tests/user_models:Sum", "invalid class name"),
+        (":Sum", "invalid class name"),
+        ("tests.__main__:Sum", "tests.__main__ would run as a program when imported"),
+        ("__main__:Sum", "__main__ would run as a program"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_explained(path: str, message: str) -> None:
+def test_a_class_name_that_cannot_be_imported_is_explained(path: str, message: str) -> None:
     with pytest.raises(ModelError, match=f"class: .*{message}"):
         import_class(path, ALLOWED)
 
 
-def test_whatever_an_import_raises_is_explained(
+def test_any_error_of_an_import_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "livestep_test_broken.py").write_text("raise RuntimeError('out of order')")
@@ -196,17 +198,17 @@ def test_a_package_that_exits_is_explained_and_does_not_end_the_program(
         save_model(ExitsWhenMade(is_first=True), tmp_path / "new", ONE_IN, ONE_OUT)
 
 
-def test_a_package_may_lie_in_the_current_folder_only_while_it_is_imported(
+def test_the_current_folder_is_searched_only_while_a_package_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a package that is allowed in the current folder, beside one that hides an installed one
+    # Given an allowed package in the current folder, next to one that would hide an installed one
     code = "import torch, safetensors\n\n\nclass Here(torch.nn.Module):\n    pass\n"
     (tmp_path / "livestep_test_here.py").write_text(code)
     (tmp_path / "safetensors.py").write_text("raise RuntimeError('hidden')")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
 
-    # When it is named, then it is found, and nothing else is found there afterwards
+    # When it is imported, then it is found, and nothing else is found there afterwards
     with pytest.raises(ModelError, match="isn't allowed"):
         import_class("livestep_test_here:Here", ["other"])
     assert import_class("livestep_test_here:Here", ["livestep_test_here"]).__name__ == "Here"
@@ -217,27 +219,33 @@ def test_a_package_may_lie_in_the_current_folder_only_while_it_is_imported(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Grows", r"step: the state changes.*\(2, 1\) on cpu, found float32 \(2, 2\) on cpu"),
-        ("ChangesDtype", "step: the state changes.*found float64"),
+        (
+            "Grows",
+            r"step changed the layout of the state.*\(2, 1\) on cpu, found float32 \(2, 2\) on cpu",
+        ),
+        ("ChangesDtype", "step changed the layout of the state.*found float64"),
         ("KeyLast", r"initial_state: axis 0 .*expected \(2, \.\.\.\), found \(1, 2\)"),
         ("LayersFirst", r"initial_state: axis 0 .*expected \(3, \.\.\.\), found \(2, 3, 1\)"),
         (
             "LayersFirstLater",
-            r"the state changes.*expected .*\(3, 2, 1\).*found .*\(2, 3, 1\)",
+            r"changed the layout of the state.*expected .*\(3, 2, 1\).*found .*\(2, 3, 1\)",
         ),
         (
             "AsManyColumns",
-            r"depends on how many keys .*'N', 2\), found .*\(3, 3\) for 3 keys",
+            r"depends on the number of keys .*'N', 2\), found .*\(3, 3\) for 3 keys",
         ),
-        ("BeginsDrawn", "initial_state: new keys have to begin alike"),
-        ("TwoRowsOut", r"the outputs have not the shape .*expected \(3, 1\), found \(2, 1\)"),
-        ("NotAPair", "step: it has to return a pair .*found a Tensor"),
-        ("DictState", "initial_state: a state is one tensor, or a tuple of tensors .*a dict"),
-        ("TwoOutputs", r"step: the outputs have not the shape .*expected \(2, 1\), found \(2, 2\)"),
-        ("LongOutputs", "step: outputs have to be floats"),
+        ("BeginsDrawn", "initial_state: all new keys must start alike"),
+        (
+            "TwoRowsOut",
+            r"the shape of the outputs does not match .*expected \(3, 1\), found \(2, 1\)",
+        ),
+        ("NotAPair", "step must return a pair .*found a Tensor"),
+        ("DictState", "initial_state: a state must be a tensor or a tuple of tensors .*a dict"),
+        ("TwoOutputs", r"step: the shape of the outputs .*expected \(2, 1\), found \(2, 2\)"),
+        ("LongOutputs", "step: outputs must be floats"),
         ("Breaks", "step raised RuntimeError: no such luck"),
         ("Exits", "step raised SystemExit: 0"),
-        ("Unsigned", "initial_state: a state of this dtype can't be kept .*, found uint16"),
+        ("Unsigned", "initial_state: a state can't have this dtype .*, found uint16"),
         ("NoStep", "class: NoStep has no method step"),
         ("NeedsSize", r"sizes: NeedsSize\(\) raised TypeError: .*expected the arguments \(size"),
     ],
@@ -245,7 +253,7 @@ def test_a_package_may_lie_in_the_current_folder_only_while_it_is_imported(
 def test_a_class_that_contradicts_itself_is_neither_saved_nor_loaded(
     name: str, message: str, tmp_path: Path
 ) -> None:
-    # Given a directory of a good model, changed to name the wrong class
+    # Given the directory of a valid model, changed to name the wrong class
     kind = getattr(user_models, name)
     module = NeedsSize(2) if kind is NeedsSize else kind()
     with pytest.raises(ModelError, match=message):
@@ -262,7 +270,7 @@ def test_a_class_that_contradicts_itself_is_neither_saved_nor_loaded(
     file.write_text(json.dumps(members))
     with pytest.raises(ModelError, match=r"expected [0-9a-f]{16}|" + message) as raised:
         load_model(tmp_path / "old", allowed_packages=ALLOWED)
-    # The fingerprint covers the class: with the right one, the class itself is at fault
+    # The fingerprint covers the class: with the right one, the error is that of the class
     if raised.value.field == "fingerprint":
         members["fingerprint"] = raised.value.expected
         file.write_text(json.dumps(members))
@@ -271,29 +279,29 @@ def test_a_class_that_contradicts_itself_is_neither_saved_nor_loaded(
     assert str(file) in str(raised.value)
 
 
-def test_a_state_that_changes_its_shape_later_is_an_error_then(tmp_path: Path) -> None:
+def test_a_state_that_changes_its_shape_in_a_later_step_is_an_error(tmp_path: Path) -> None:
     net = reloaded(GrowsLate(), tmp_path, ONE_IN, ONE_OUT)
     _, state = net.step(torch.zeros(2, 1))
-    with pytest.raises(ModelError, match="step: the state changes in a step"):
+    with pytest.raises(ModelError, match="step changed the layout of the state"):
         net.step(torch.ones(2, 1), state)
 
 
 class Nested:
     class Inner(Sum):
-        """Not at the top of its module."""
+        """Not at the top level of its module."""
 
 
-def test_a_class_that_nobody_could_import_is_not_saved(
+def test_a_class_that_cannot_be_imported_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Local(Sum):
-        """Nowhere at all."""
+        """Local to a function."""
 
     for module in (Local(), Nested.Inner()):
-        with pytest.raises(ModelError, match="class: .* is no class at the top level of"):
+        with pytest.raises(ModelError, match="class: .* is not at the top level of"):
             save_model(module, tmp_path / "new", ONE_IN, ONE_OUT)
     monkeypatch.setattr(Sum, "__module__", "__main__")
-    with pytest.raises(ModelError, match="class: Sum is defined in the program that runs now"):
+    with pytest.raises(ModelError, match="class: Sum is defined in the running program"):
         save_model(Sum(), tmp_path / "new", ONE_IN, ONE_OUT)
 
 
@@ -307,7 +315,7 @@ def test_a_class_that_nobody_could_import_is_not_saved(
         ({"inputs": ONE_IN, "outputs": ONE_OUT, "sizes": {"a": 1}}, "unexpected keyword argument"),
     ],
 )
-def test_what_is_missing_or_wrong_in_a_save_is_said(
+def test_missing_or_wrong_arguments_of_a_save_are_named(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -323,7 +331,7 @@ def test_what_is_missing_or_wrong_in_a_save_is_said(
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_module_that_does_not_say_what_it_is_made_of_is_not_saved(
+def test_a_module_without_valid_sizes_or_weights_is_not_saved(
     module: nn.Module, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -332,9 +340,7 @@ def test_a_module_that_does_not_say_what_it_is_made_of_is_not_saved(
 
 
 @pytest.mark.parametrize("size", [10**13, 2**62, 10**30])
-def test_more_columns_than_any_model_has_are_refused_before_it_is_built(
-    size: int, tmp_path: Path
-) -> None:
+def test_too_many_columns_are_refused_before_the_model_is_built(size: int, tmp_path: Path) -> None:
     save = functools.partial(save_model, user_models.Count(), tmp_path)
     with pytest.raises(ModelError, match=f"inputs: too many columns .*found {size}"):
         save([Number("x", size)], ONE_OUT)
@@ -342,7 +348,7 @@ def test_more_columns_than_any_model_has_are_refused_before_it_is_built(
         save(ONE_IN, [Number("y", size)])
 
 
-def test_weights_that_are_not_the_classs_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_the_class_are_refused(tmp_path: Path) -> None:
     broken = Sum()
     with torch.no_grad():
         broken.weight.fill_(float("nan"))

@@ -126,15 +126,15 @@ def wrong(tmp_path: Path) -> Path:
 def test_a_wrong_model_is_named_with_what_to_do(wrong: Path) -> None:
     done = run("check", wrong, "--model-packages", "tests")
     assert done.exit_code == 1
-    assert re.search(r"neighbours don't mix +│ NO: .*they differ by", done.output)
-    assert "no mean, norm or sum over axis 0" in done.output
-    unchecked = r"packed equals unroll +│ not checked, because .neighbours don.t mix. failed"
+    assert re.search(r"keys don't mix +│ NO: .*differ by", done.output)
+    assert "axis 0 is the key" in done.output
+    unchecked = r"packed equals unroll +│ not checked because .keys don.t mix. failed"
     assert re.search(unchecked, done.output)
     assert "1 to fix; 1 not checked because of that.\n" in done.output
 
 
 def test_a_package_that_is_not_allowed_is_not_imported_by_a_check(wrong: Path) -> None:
-    with pytest.raises(ModelError, match="give --model-packages"):
+    with pytest.raises(ModelError, match="to --model-packages"):
         run("check", wrong, catch_exceptions=False)
 
 
@@ -197,10 +197,10 @@ def test_a_torchscript_program_is_imported_with_the_shapes_given(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(Cell()).save(str(tmp_path / "cell.pt"))
-    with pytest.raises(ModelError, match=r"cell.pt: class: .*give --model-packages .* torchscript"):
+    with pytest.raises(ModelError, match=r"cell.pt: class: .*add torchscript to --model-packages"):
         run("import", tmp_path / "cell.pt", tmp_path / "new", *FIELDS, catch_exceptions=False)
     monkeypatch.setenv("LIVESTEP_MODEL_PACKAGES", "torchscript")
-    with pytest.raises(ModelError, match=r"cell.pt: state: .*give --state-shape h="):
+    with pytest.raises(ModelError, match=r"cell.pt: state: .*add --state-shape h="):
         run("import", tmp_path / "cell.pt", tmp_path / "new", *FIELDS, catch_exceptions=False)
     assert not (tmp_path / "new").exists()
 
@@ -219,7 +219,7 @@ def test_a_torchscript_program_is_imported_with_the_shapes_given(
 def test_a_file_that_is_no_program_is_named_before_trust_is_asked_for(tmp_path: Path) -> None:
     torch.save(Cell().state_dict(), tmp_path / "weights.pt")
     for options in ((), ("--model-packages", "torchscript,exported")):
-        with pytest.raises(ModelError, match=r"weights.pt: .*but weights that .*load_state_dict"):
+        with pytest.raises(ModelError, match=r"weights.pt: .*but weights from .*load_state_dict"):
             run(
                 *("import", tmp_path / "weights.pt", tmp_path / "new", *FIELDS, *options),
                 catch_exceptions=False,
@@ -266,7 +266,7 @@ def test_an_exported_program_says_its_shapes_itself(tmp_path: Path) -> None:
     )
     torch.export.save(program, tmp_path / "cell.pt2")
     options = (*FIELDS, "--state", "h")
-    with pytest.raises(ModelError, match=r"cell.pt2: class: .*give --model-packages .* exported"):
+    with pytest.raises(ModelError, match=r"cell.pt2: class: .*add exported to --model-packages"):
         run("import", tmp_path / "cell.pt2", tmp_path / "new", *options, catch_exceptions=False)
     options += ("--model-packages", "mine, exported")
     done = run("import", tmp_path / "cell.pt2", tmp_path / "new", *options)

@@ -1,8 +1,8 @@
-"""How many keys an exported program takes in one call, and any other number in pieces.
+"""How many keys an exported program accepts per call, and any other number in pieces.
 
-Whoever exports a program gives the axis of the keys a range (`torch.export.Dim("N", max=1024)`), or
-torch finds one; a call outside it raises. Rows don't depend on each other, so a batch can be cut
-into pieces, and the last piece filled up with rows that are thrown away.
+An exported program has a range for its key axis (`torch.export.Dim("N", max=1024)`, or one that
+torch finds); a call outside it raises. Rows don't depend on each other, so a batch can be cut into
+pieces, and the last piece padded with rows whose results are dropped.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor
 
 from livestep.models.model_errors import ModelError
 
-#: No batch has as many keys.
+#: More keys than any batch has.
 UNBOUNDED = 1 << 40
 
 Step = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 class BatchSizes:
-    """The numbers of keys that a program takes in one call.
+    """The numbers of keys that a program accepts per call.
 
     Args:
-        ranges: Each with the numbers that one argument takes; all of them have to take a number.
+        ranges: The numbers that each argument accepts; a valid number is in all of them.
 
     Attributes:
-        least: The smallest.
-        most: The largest; `UNBOUNDED` if there is no bound.
+        least: The smallest valid number.
+        most: The largest valid number; `UNBOUNDED` if there is no limit.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If no number is valid.
 
     Example:
         >>> sizes = BatchSizes([range(4, 201, 2)])
@@ -52,19 +52,22 @@ class BatchSizes:
             self.most = next(fitting, 0)
         if self.most < 1:
             found = " and ".join(f"{one.start} to {one.stop - 1}" for one in ranges)
-            raise ModelError("the arguments of the program agree on no number of keys", found=found)
+            raise ModelError(
+                "no number of keys fits all arguments of the program; export it with one Dim",
+                found=found,
+            )
         self.least = self.at_least(0)
 
     def __contains__(self, count: int) -> bool:
         return count >= 0 and all(count in one for one in self._ranges)
 
     def at_least(self, count: int) -> int:
-        """Give the smallest number that is taken and not below `count`, which is `most` at most."""
+        """Return the smallest valid number that is at least `count`; `count` is at most `most`."""
         first = max((count, *(one.start for one in self._ranges)))
         return next(number for number in range(first, first + self._period) if number in self)
 
     def __str__(self) -> str:
-        """Say it in words; nothing if any number is taken."""
+        """Describe the limits; empty if any number is valid."""
         parts = []
         if self.least > 1:
             parts.append(f"at least {self.least:,}")
@@ -78,15 +81,16 @@ class BatchSizes:
 def batch_sizes(
     examples: Mapping[str, Any], axes: Mapping[str, int], bounds: Mapping[Any, Any]
 ) -> BatchSizes:
-    """Say how many keys an exported program takes, by its arguments whose key axis has a range.
+    """Find how many keys an exported program accepts, from the ranges of its key axes.
 
     Args:
         examples: Its arguments as the program describes them, by name.
-        axes: The key axis of those for which it isn't the first.
+        axes: The key axis of each argument for which it isn't the first.
         bounds: Its `range_constraints`.
 
     Raises:
-        ModelError: If it takes no number of keys, or a size is a formula that torch never writes.
+        ModelError: If it accepts no number of keys, or a size has a formula that torch never
+            writes.
     """
     ranges = []
     for name, example in examples.items():
@@ -97,11 +101,14 @@ def batch_sizes(
 
 
 def _sizes_of_axis(size: Any, bounds: Mapping[Any, Any]) -> range:
-    """Give the numbers that a `torch.SymInt` may be: a multiple of a symbol, and a number."""
+    """Return the values that a `torch.SymInt` can have: a multiple of a symbol plus a number."""
     formula = size.node.expr
     symbols = list(formula.free_symbols)
     if len(symbols) != 1 or not formula.diff(symbols[0]).is_Integer:
-        raise ModelError("a size of the program that follows no rule", found=formula)
+        raise ModelError(
+            "unsupported size in the program: not a multiple of one symbol plus a number",
+            found=formula,
+        )
     (symbol,) = symbols
     factor = int(formula.diff(symbol))
     lowest, highest = 0, None
@@ -110,7 +117,10 @@ def _sizes_of_axis(size: Any, bounds: Mapping[Any, Any]) -> range:
         if bounds[symbol].upper.is_Integer:
             highest = int(bounds[symbol].upper)
     if factor < 1:
-        raise ModelError("a size of the program that follows no rule", found=formula)
+        raise ModelError(
+            "unsupported size in the program: not a multiple of one symbol plus a number",
+            found=formula,
+        )
     first = int(formula.subs(symbol, lowest))
     last = UNBOUNDED if highest is None else int(formula.subs(symbol, highest))
     return range(first, last + 1, factor)
@@ -119,13 +129,13 @@ def _sizes_of_axis(size: Any, bounds: Mapping[Any, Any]) -> range:
 def step_in_pieces(
     step: Step, inputs: Tensor, state: tuple[Tensor, ...], sizes: BatchSizes
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Step N keys by calls of sizes that are taken.
+    """Step N keys in calls of valid sizes.
 
     Args:
-        step: Takes n inputs and their states.
+        step: Steps n inputs and their states.
         inputs: (N, H_in).
         state: (N, ...) each.
-        sizes: What n may be.
+        sizes: The valid values of n.
 
     Returns:
         outputs: (N, H_out).
@@ -144,7 +154,7 @@ def step_in_pieces(
 
 
 def _filled(tensor: Tensor, count: int) -> Tensor:
-    """Fill up to so many rows with the last row, which is as good as any; with zeros if none is."""
+    """Pad to `count` rows with the last row, which is valid input; with zeros if there is none."""
     missing = count - len(tensor)
     if not missing:
         return tensor

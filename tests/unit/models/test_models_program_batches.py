@@ -1,4 +1,4 @@
-"""A program that takes some numbers of keys only is stepped with any number, in pieces."""
+"""A program that accepts only some numbers of keys steps any number, in pieces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from livestep import (
     predict_in_memory,
     save_program,
 )
-from livestep.models.foreign.batch_sizes import BatchSizes
+from livestep.models.foreign.program_batches import BatchSizes
 from livestep.models.foreign.program_reading import Program
 from livestep.models.foreign.program_states import choose_states
 from tests.support.program_files import TwoStates, export
@@ -41,7 +41,7 @@ def examples(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class FewerThanNine(TwoStates):
-    """Which refuses more, so that torch finds a bound that nobody has given."""
+    """Refuses more, so that torch finds a limit itself."""
 
     def forward(self, x: Tensor, h: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x.shape[0] < 9:
@@ -69,14 +69,14 @@ RANGES: list[tuple[Callable[[], Any], type[TwoStates], str]] = [
 
 
 @pytest.mark.parametrize(("count", "module", "words"), RANGES, ids=[one[2] for one in RANGES])
-def test_batches_beyond_a_bound_are_stepped_in_pieces(
+def test_batches_beyond_a_limit_are_stepped_in_pieces(
     count: Callable[[], Any], module: type[TwoStates], words: str, tmp_path: Path
 ) -> None:
-    # Given a program that takes some numbers of keys only, saved and loaded
+    # Given a program that accepts only some numbers of keys, saved and loaded
     net = saved(tmp_path, count(), module()).net
     assert str(net.batch_sizes) == words
 
-    # Then any number of keys is stepped as the module without a bound does it
+    # Then any number of keys steps like the module without a limit
     whole = TwoStates().eval()
     for batch_size in (0, 1, 2, 3, 4, 7, 8, 9, 10, 16, 17, 1000):
         inputs = torch.randn(3, batch_size, 3)
@@ -92,13 +92,13 @@ def test_batches_beyond_a_bound_are_stepped_in_pieces(
     check_model(net)
 
 
-def test_a_program_without_a_bound_is_called_once(tmp_path: Path) -> None:
+def test_a_program_without_a_limit_is_called_once(tmp_path: Path) -> None:
     net = saved(tmp_path, Dim("N")).net
     assert str(net.batch_sizes) == ""
     assert all(count in net.batch_sizes for count in (0, 1, 10**6))
 
 
-def test_a_key_axis_in_the_middle_has_a_bound_too(tmp_path: Path) -> None:
+def test_a_key_axis_in_the_middle_can_have_a_limit(tmp_path: Path) -> None:
     class KeySecond(TwoStates):
         def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             hidden = self.cell(x, h[0])
@@ -117,8 +117,8 @@ def test_a_key_axis_in_the_middle_has_a_bound_too(tmp_path: Path) -> None:
     torch.testing.assert_close(state, (hidden.movedim(1, 0),))
 
 
-def test_a_worker_steps_and_generates_for_more_keys_than_one_call_takes(tmp_path: Path) -> None:
-    # Given programs with a bound of 8, one of which generates from what it gave
+def test_a_worker_steps_and_generates_for_more_keys_than_one_call_accepts(tmp_path: Path) -> None:
+    # Given programs with a limit of 8, one of which generates from its own output
     labels = ("a", "b")
     rules = SequenceRules(
         shape="one-to-many", feedback=(Feedback("y", "was"),), generation=Generation(steps_max=3)
@@ -148,10 +148,12 @@ def test_a_worker_steps_and_generates_for_more_keys_than_one_call_takes(tmp_path
                 assert str(one)[:12] == str(other)[:12]
 
 
-def test_numbers_that_no_call_takes_are_refused() -> None:
-    with pytest.raises(ModelError, match="agree on no number of keys .*found 2 to 4 and 6 to 9"):
+def test_ranges_without_a_common_number_of_keys_are_refused() -> None:
+    with pytest.raises(
+        ModelError, match="no number of keys fits all arguments .*found 2 to 4 and 6 to 9"
+    ):
         BatchSizes([range(2, 5), range(6, 10)])
-    with pytest.raises(ModelError, match="agree on no number of keys"):
+    with pytest.raises(ModelError, match="no number of keys fits all arguments"):
         BatchSizes([range(0, 100, 2), range(1, 100, 2)])
     sizes = BatchSizes([range(0, 100, 2), range(0, 50, 3)])
     assert (sizes.least, sizes.most, sizes.at_least(7), sizes.at_least(48)) == (0, 48, 12, 48)

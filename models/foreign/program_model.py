@@ -1,13 +1,13 @@
-"""Programs: TorchScript and exported ones, whose states are inputs and outputs; no class needed.
+"""`ProgramModel`: a TorchScript or exported program as a StepModel; it needs no class.
 
-A program's forward takes (inputs, state tensors...) and gives (outputs, next state tensors...): the
-inputs are (N, H_in), or have an axis of one timestep, and each state tensor has its key axis where
-the program says. Tuples, such as the pair of an LSTM, are opened.
+The states of a program are inputs and outputs: its forward accepts (inputs, state tensors...) and
+returns (outputs, next state tensors...). The inputs are (N, H_in), or have an axis of one timestep,
+and each state tensor has its own key axis. Tuples, such as the pair of an LSTM, are flattened.
 
-A program is code: what it may do is call the operators of torch, as often as it likes, and those of
-TorchScript read and write any file (`from_file`). So a worker opens one only if the operator has
-allowed its kind, as with packages of classes, before torch sees a byte of it. `archive_checks` is a
-second line for exported programs. Take programs from people you trust, as you would take any other.
+A program is code: it may call torch's operators without limit, and TorchScript operators can read
+and write any file (`from_file`). So a worker opens a program only if the operator allows its kind,
+as with packages of classes; torch doesn't see a byte of it before. `archive_checks` is a second
+line of defense for exported programs. Use programs only from people you trust.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from livestep.models.contract import State, state_tensors
-from livestep.models.foreign.batch_sizes import batch_sizes, step_in_pieces
 from livestep.models.foreign.class_imports import SETTING
+from livestep.models.foreign.foreign_errors import kind_of
+from livestep.models.foreign.program_batches import batch_sizes, step_in_pieces
 from livestep.models.foreign.program_reading import STATE_OUTSIDE, Program
 from livestep.models.foreign.program_states import (
     DTYPES,
@@ -31,30 +32,30 @@ from livestep.models.foreign.program_states import (
     StateTensor,
     key_axes,
 )
-from livestep.models.foreign.user_classes import StepAdapter, kind_of, weights_dtype
+from livestep.models.foreign.step_adapter import StepAdapter, weights_dtype
 from livestep.models.model_errors import ModelError
 
-#: What `model.json` names as the class, and the file that lies beside it.
+#: The class in `model.json`, and the name of the file next to it.
 PROGRAM_FILES: Final[Mapping[str, str]] = {"torchscript": "model.pt", "exported": "model.pt2"}
 
 
 def check_program_allowed(
     kind: str, allowed_packages: Collection[str], file: Path | None = None
 ) -> None:
-    """Check that the operator allows a kind of program; nothing of it was given to torch yet.
+    """Check that the operator allows a kind of program, before torch sees any of it.
 
     Args:
         kind: A key of `PROGRAM_FILES`.
         allowed_packages: Names of packages, and of kinds of programs.
-        file: For errors.
+        file: The file, for errors.
 
     Raises:
-        ModelError: If it isn't allowed.
+        ModelError: If the kind isn't allowed.
     """
     if kind not in allowed_packages:
         raise ModelError(
-            f"opening this program would run what stands in it, and it isn't allowed; if you trust "
-            f"it, give {SETTING} with {kind}",
+            f"opening this program runs its code, and {kind} isn't allowed; if you trust it, add "
+            f"{kind} to {SETTING}",
             file=file,
             field="class",
             expected=", ".join(allowed_packages) or "no program",
@@ -66,22 +67,22 @@ class ProgramModel(StepAdapter):
     """A StepModel around a program.
 
     Attributes:
-        program: As read.
+        program: The program.
         module: Runs it.
-        batch_sizes: How many keys it takes in one call.
-        device_mark: Says where states are made, also for a program without weights.
+        batch_sizes: How many keys it accepts per call.
+        device_mark: An empty tensor on the device for states; a program may have no weights.
 
     Args:
-        program: As read.
+        program: The program.
         state: Its state tensors, in the order of its arguments.
         input_size: H_in.
         output_size: H_out.
         device: Where the program runs.
         is_casting: Whether inputs are cast to the dtype of the weights.
-        time_axis: Where its inputs have an axis of one timestep; None if they are (N, H_in).
+        time_axis: The axis of length one for time in its inputs; None if they are (N, H_in).
 
     Raises:
-        ModelError: If the program has not one argument more than there are state tensors.
+        ModelError: If the program doesn't have exactly one argument that is not a state.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class ProgramModel(StepAdapter):
         rest = [name for name in program.arguments if name not in names]
         if names != [name for name in program.arguments if name in names] or len(rest) != 1:
             raise ModelError(
-                "the state tensors have to be all arguments of the program but one, in their order",
+                "the state tensors must be all arguments of the program but one, in their order",
                 field="state",
                 expected=", ".join(program.arguments),
                 found=", ".join(names) or "none",
@@ -117,7 +118,7 @@ class ProgramModel(StepAdapter):
     device_mark: Tensor
 
     def train(self, mode: bool = True) -> ProgramModel:
-        """Set the mode of this module only: an exported program has no other than its own."""
+        """Set the mode of this module only: an exported program can't change its mode."""
         self.training = mode
         return self
 
@@ -148,14 +149,16 @@ class ProgramModel(StepAdapter):
         outputs, *following = self.program.run(arguments)
         if len(following) != len(self._state):
             raise ModelError(
-                "a program gives its outputs, then the next value of each state tensor",
+                "the program must return its outputs, then the next value of each state tensor",
                 expected=f"{1 + len(self._state)} tensors",
                 found=f"{1 + len(following)}",
             )
         names = ["outputs", *(one.name for one in self._state)]
         for name, result in zip(names, (outputs, *following), strict=True):
             if not isinstance(result, Tensor):
-                raise ModelError(f"a program gives tensors; {name} is none", found=kind_of(result))
+                raise ModelError(
+                    f"the program must return tensors; {name} is not one", found=kind_of(result)
+                )
         axis = self._time_axis
         if axis is not None and outputs.ndim == 3 and outputs.shape[axis] == 1:
             outputs = outputs.squeeze(axis)
@@ -163,10 +166,10 @@ class ProgramModel(StepAdapter):
         return outputs, tuple(tensor.movedim(one.axis, 0) for tensor, one in pairs)
 
     def check_width(self) -> None:
-        """Check that an exported program takes inputs of as many columns as the fields give.
+        """Check that an exported program accepts as many columns as the input fields have.
 
         Raises:
-            ModelError: If its signature says another number.
+            ModelError: If its signature has another number.
         """
         example = self.program.examples.get(self.inputs_name)
         stated = example.shape[-1] if isinstance(example, Tensor) else self.input_size
@@ -175,16 +178,16 @@ class ProgramModel(StepAdapter):
 
     @torch.inference_mode()
     def explained(self, error: ModelError) -> ModelError:
-        """Look whether a step has failed because the fields don't give as many columns as needed.
+        """Find out whether a step failed because the input fields have too many or too few columns.
 
-        TorchScript doesn't say how many: inputs of each size that its weights have are tried, and
-        if it steps with one of them only, that is the number.
+        TorchScript doesn't state the number, so each size in its weights is tried: if the program
+        steps with exactly one of them, that is the number.
 
         Args:
-            error: Of the step.
+            error: The error of the step.
 
         Returns:
-            error: The same, or one that says how many columns are needed.
+            error: The same error, or one that states the number of columns.
         """
         if self.inputs_name in self.program.examples:
             return error
@@ -205,7 +208,7 @@ class ProgramModel(StepAdapter):
 
     def _wrong_width(self, needed: int) -> ModelError:
         return ModelError(
-            f"not as many columns as {self.inputs_name!r} of the program needs",
+            f"wrong number of columns for {self.inputs_name!r} of the program",
             field="inputs",
             expected=f"{needed} columns",
             found=self.input_size,
@@ -213,7 +216,7 @@ class ProgramModel(StepAdapter):
 
     @property
     def inputs_name(self) -> str:
-        """Name of the argument that takes the inputs."""
+        """Name of the argument for the inputs."""
         return self.program.arguments[self._inputs_at]
 
     @property
@@ -223,13 +226,13 @@ class ProgramModel(StepAdapter):
 
     @torch.inference_mode()
     def check_keeps_nothing(self, inputs: Tensor) -> None:
-        """Check that the same step gives the same again, and that no buffer changes in it.
+        """Check that a repeated step returns the same, and changes no buffer.
 
         Args:
             inputs: (N, H_in), of any events.
 
         Raises:
-            ModelError: If the program keeps something inside, or draws random numbers.
+            ModelError: If the program keeps state inside, or draws random numbers.
         """
         before = {name: tensor.clone() for name, tensor in self.module.named_buffers()}
         state = self.initial_state(len(inputs))
@@ -243,13 +246,13 @@ class ProgramModel(StepAdapter):
         tensors = [(outputs, *state_tensors(state)) for outputs, state in (first, again)]
         if not all(map(_is_same, *tensors)):
             raise ModelError(
-                "the program gives something else for the same inputs and states the second time: "
-                f"it keeps state inside, or draws random numbers; {STATE_OUTSIDE}"
+                "the program returns a different result for the same inputs and states: it keeps "
+                f"state inside or draws random numbers; {STATE_OUTSIDE}"
             )
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal, NaN and NaN too."""
+    """Whether two tensors are equal; NaN equals NaN."""
     if torch.equal(one, other):
         return True
     is_float = one.is_floating_point() and one.shape == other.shape
@@ -267,15 +270,15 @@ def program_model(
     """Build the model that `model.json` describes from a program's file.
 
     Args:
-        content: Of the file.
+        content: The bytes of the file.
         kind: A key of `PROGRAM_FILES`.
-        sizes: The members of `ProgramSizes`.
+        sizes: The content of `ProgramSizes`.
         widths: H_in and H_out.
         is_casting: Whether inputs are cast to the dtype of the weights.
         device: Where it will run.
 
     Raises:
-        ModelError: If they don't fit each other.
+        ModelError: If the parts don't fit each other.
     """
     try:
         read = msgspec.convert(sizes, ProgramSizes)
@@ -283,17 +286,17 @@ def program_model(
         raise ModelError(str(error), field="sizes") from error
     for tensor in read.state:
         if tensor.dtype not in DTYPES or not 0 <= tensor.axis <= len(tensor.shape):
-            raise ModelError("no state tensor", field="sizes.state", found=tensor)
+            raise ModelError("invalid state tensor", field="sizes.state", found=tensor)
         if any(size < 0 for size in tensor.shape):
-            raise ModelError("a size below 0", field="sizes.state", found=tensor.shape)
+            raise ModelError("negative size", field="sizes.state", found=tensor.shape)
     program = Program(content, device)
     if program.kind != kind:
-        raise ModelError("the file is of another kind", field="class", found=program.kind)
+        raise ModelError("the file is another kind of program", field="class", found=program.kind)
     return ProgramModel(program, read.state, *widths, device, is_casting, read.time_axis)
 
 
 def how_to_export(error: ModelError) -> ModelError:
-    """Add to what a trial with several batch sizes found how a program is exported for all."""
+    """Extend an error of a trial with several batch sizes: how to export for any number of keys."""
     return ModelError(
         f"{error.problem}; {HOW_TO_EXPORT}", expected=error.expected, found=error.found
     )
