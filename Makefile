@@ -82,7 +82,7 @@ jars: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt | prerequisites
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once. The largest part is torch with CUDA: 5 GB on disk, 1-3 minutes."
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[demo,experiment,test]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,demo,experiment,test]'
 	@# Without its dependencies, some of them older than ours: only a data file of it is read.
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps aeon
 	@touch $@

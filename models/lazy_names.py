@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from livestep.models.worker_extra import missing_extra
+
 
 def lazy_names(
     package: str, names_by_module: Mapping[str, Sequence[str]]
@@ -18,7 +20,8 @@ def lazy_names(
         names_by_module: For each module, the names that the package takes from it.
 
     Returns:
-        getattr: Imports a name's module, and keeps the name in the package.
+        getattr: Imports a name's module, and keeps the name in the package. Raises
+            MissingExtraError if the module needs `livestep[worker]` and that is not installed.
         dir: Lists the package's names, imported or not.
     """
     homes = {name: module for module, names in names_by_module.items() for name in names}
@@ -27,7 +30,12 @@ def lazy_names(
         module = homes.get(name)
         if module is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(module), name)
+        try:
+            value = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if (explained := missing_extra(f"{package}.{name}", error)) is None:
+                raise
+            raise explained from None
         setattr(sys.modules[package], name, value)
         return value
 

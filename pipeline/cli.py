@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from livestep.models.model_errors import ModelError
+from livestep.models.worker_extra import MissingExtraError, missing_extra
 from livestep.pipeline.errors import EngineError, ReaderGoneError
 from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
 from livestep.pipeline.process.defects import reported_defect
@@ -48,11 +49,21 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command; click would take a broken connection for a closed standard output."""
+        """Run a command, and translate two errors that only the place where it is run can explain.
+
+        Raises:
+            MissingExtraError: If the command needs `livestep[worker]`, which is not installed.
+            DefectError: If a connection broke. Click would take it for a closed standard output.
+        """
         try:
             return super().invoke(context)
         except BrokenPipeError as error:
             raise reported_defect(error) from error
+        except ModuleNotFoundError as error:
+            explained = missing_extra(f"livestep {context.invoked_subcommand}", error)
+            if explained is None:
+                raise
+            raise explained from error
 
 
 @click.group(
@@ -129,6 +140,9 @@ def main() -> None:
     except ModelError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.MODEL)
+    except MissingExtraError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.USAGE)
     except ReaderGoneError as error:
         sys.exit(error.exit_code)
     except EngineError as error:

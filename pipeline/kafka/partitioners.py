@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from kafka.partitioner.default import murmur2
 
+from livestep.pipeline.guides import guide
+
 #: Keys that a text names.
 _EXAMPLES_MAX = 3
 
@@ -120,7 +122,8 @@ class Placement:
             text += f"{what} {self.others[0]}: {OTHERS[self.others[0]][1]}. "
         else:
             text += "They fit no common client's default, or the topic had other partitions. "
-        return f"{text}All clients of a topic need the same partitioner, see pipeline/RECORDS.md"
+        records = guide("pipeline/RECORDS.md")
+        return f"{text}All clients of a topic need the same partitioner, see {records}"
 
 
 def judge_placement(records: Iterable[tuple[bytes, int]], partitions: int) -> Placement:
