@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from livestep.models.checks.check_model import check_model
     from livestep.models.contract import State, StepModel, like_state, state_tensors
     from livestep.models.devices import choose_device
-    from livestep.models.disk.model_directory import load_model, save_model, save_program
+    from livestep.models.disk.loading import load_model
+    from livestep.models.disk.saving import save_model, save_program
     from livestep.models.fields.encoding import activate, decode, encode, encode_columns
     from livestep.models.fields.field_types import (
         Category,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from livestep.models.loaded_model import LoadedModel
     from livestep.models.model_errors import FieldError, FieldReason, ModelError
     from livestep.models.nets.cells import GRU, LSTM, LSTMState, VanillaRNN
-    from livestep.models.nets.nets import EncoderDecoder, FullyConnected, Glimpses
+    from livestep.models.nets.encoder_decoder import EncoderDecoder
+    from livestep.models.nets.stateless import FullyConnected, Glimpses
     from livestep.models.sequences.feedback import FedBack
     from livestep.models.sequences.forcing import free_running, teacher_forced
     from livestep.models.sequences.generation import generate
@@ -68,8 +70,8 @@ else:
                 "state_tensors",
             ),
             "livestep.models.devices": ("choose_device",),
-            "livestep.models.disk.model_directory": (
-                "load_model",
+            "livestep.models.disk.loading": ("load_model",),
+            "livestep.models.disk.saving": (
                 "save_model",
                 "save_program",
             ),
@@ -99,8 +101,8 @@ else:
                 "LSTMState",
                 "VanillaRNN",
             ),
-            "livestep.models.nets.nets": (
-                "EncoderDecoder",
+            "livestep.models.nets.encoder_decoder": ("EncoderDecoder",),
+            "livestep.models.nets.stateless": (
                 "FullyConnected",
                 "Glimpses",
             ),

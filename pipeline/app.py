@@ -13,7 +13,7 @@ import mode
 import torch
 
 from livestep.models.devices import choose_device, device_of
-from livestep.models.disk.model_directory import load_model
+from livestep.models.disk.loading import load_model
 from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.rules import GAP_ENDS_MAX

@@ -16,7 +16,8 @@ from livestep.deploy.demo.screen import Screen, Update
 from livestep.deploy.local.child_process import ServiceError
 from livestep.deploy.local.services import LocalServices
 from livestep.deploy.local.worker_process import POLL_INTERVAL_S, WorkerProcess
-from livestep.models.disk.model_directory import load_model, save_model
+from livestep.models.disk.loading import load_model
+from livestep.models.disk.saving import save_model
 from livestep.models.examples.cook import CookDay, cook_fields, train_cook
 from livestep.models.loaded_model import LoadedModel
 from livestep.pipeline.clients.publisher import EventPublisher

@@ -28,7 +28,7 @@ from livestep.models.examples.base import (
 )
 from livestep.models.examples.training import fit, fold_scale, label_loss, shuffled
 from livestep.models.fields.field_types import Category, Number
-from livestep.models.nets.nets import FullyConnected, Glimpses
+from livestep.models.nets.stateless import FullyConnected, Glimpses
 from livestep.models.seeding import one_thread, seeded
 from livestep.models.sequences.rules import SequenceRules
 

@@ -30,7 +30,7 @@ from livestep.models.examples.base import (
 )
 from livestep.models.examples.training import fit, label_loss
 from livestep.models.fields.field_types import Category
-from livestep.models.nets.nets import EncoderDecoder
+from livestep.models.nets.encoder_decoder import EncoderDecoder
 from livestep.models.seeding import one_thread, seeded
 from livestep.models.sequences.rules import Feedback, Generation, SequenceRules
 

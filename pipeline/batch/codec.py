@@ -34,7 +34,7 @@ from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.types import FloatArray, IntArray, MarkArray
 
 if TYPE_CHECKING:
-    from livestep.models.disk.description import ModelFile
+    from livestep.models.disk.model_json import ModelFile
     from livestep.models.loaded_model import LoadedModel
 
 

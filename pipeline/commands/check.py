@@ -118,7 +118,7 @@ def _tests(settings: Settings) -> list[CheckItem]:
 
 def _check_model(settings: Settings) -> str:
     from livestep.models.devices import choose_device
-    from livestep.models.disk.model_directory import load_model
+    from livestep.models.disk.loading import load_model
 
     device = choose_device(settings.device)
     model = load_model(settings.model, str(device), settings.allowed_packages)
@@ -197,7 +197,7 @@ class _InputLog:
 
     def check_events(self) -> str | Caution:
         """Read records as the worker does, and count what would be dead letters."""
-        from livestep.models.disk.reading import read_description
+        from livestep.models.disk.model_json import read_description
         from livestep.pipeline.batch.codec import codec_for
         from livestep.pipeline.batch.packing import pack
         from livestep.pipeline.engine.status import are_mostly_dead, describe_dead_letters

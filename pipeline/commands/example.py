@@ -57,9 +57,8 @@ aeon.
 @click.option("--seed", default=0, show_default=True, help="Of weights, order and mixing.")
 def example(name: str, model: Path, events: Path, seed: int) -> None:
     """Do what `_HELP` says."""
-    from livestep.models.disk.model_directory import (
-        save_model,  # torch takes seconds that --help need not wait for
-    )
+    # torch takes seconds, which --help need not wait for.
+    from livestep.models.disk.saving import save_model
     from livestep.models.examples import EXAMPLES
 
     chosen = EXAMPLES[name]

@@ -80,7 +80,7 @@ def check_command(
 
     from livestep.models.checks.check_report import report
     from livestep.models.devices import choose_device
-    from livestep.models.disk.model_directory import load_model
+    from livestep.models.disk.loading import load_model
     from livestep.models.model_errors import ModelError
 
     fields: Sequence[Field] | None
@@ -172,7 +172,7 @@ def import_command(
     """
     import msgspec
 
-    from livestep.models.disk.model_directory import save_program
+    from livestep.models.disk.saving import save_program
     from livestep.models.foreign.file_kinds import program_kind
     from livestep.models.foreign.program_batches import batch_sizes
     from livestep.models.foreign.program_model import check_program_allowed
@@ -252,7 +252,7 @@ def _class_model(
     import torch
 
     from livestep.models.contract import StepModel
-    from livestep.models.disk.description import SIZE_MAX
+    from livestep.models.disk.model_json import SIZE_MAX
     from livestep.models.fields.field_types import is_index, total_width
     from livestep.models.foreign.class_imports import build_module, import_class
     from livestep.models.foreign.foreign_errors import AsModelError
@@ -276,7 +276,7 @@ def _class_model(
                 found=width,
             )
         if not isinstance(width, int) or width < 1:
-            problem = f"{kind.__name__} has no {name}_size: say what its columns mean"
+            problem = f"{kind.__name__} has no {name}_size: describe its columns"
             raise ModelError(problem, field=f"--{name}s", expected=f"--{name}s FIELDS")
         if width > SIZE_MAX:
             raise ModelError("too many columns", field=f"--{name}s", expected=f"{SIZE_MAX} at most")

@@ -51,8 +51,7 @@ from pathlib import Path
 import torch
 from my_model import Forecast, unroll
 
-from livestep.models.fields.field_types import Number
-from livestep.models.disk.model_directory import save_model
+from livestep import Number, save_model
 
 torch.manual_seed(0)
 model = Forecast(hidden_size=16)
@@ -82,8 +81,7 @@ _TEST = '''\
 import json
 from pathlib import Path
 
-from livestep.models.checks.check_model import check_model
-from livestep.models.disk.model_directory import load_model
+from livestep import check_model, load_model
 
 HERE = Path(__file__).parent
 MODEL = load_model(HERE / "model", allowed_packages=["my_model"])

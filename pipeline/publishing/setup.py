@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from livestep.models.disk.description import ModelFile
-from livestep.models.disk.reading import read_description
+from livestep.models.disk.model_json import ModelFile, read_description
 from livestep.pipeline.environment import kafka_options, read_variables
 from livestep.pipeline.errors import ConfigError
 from livestep.pipeline.kafka.admin import Admin

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from livestep.models.disk.description import ModelFile
+from livestep.models.disk.model_json import ModelFile
 from livestep.models.fields.encoding import encode
 from livestep.models.fields.event_checks import check_event
 from livestep.models.fields.field_types import Category, Field, Number

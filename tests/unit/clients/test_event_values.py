@@ -19,7 +19,7 @@ from livestep import (
     Text,
     save_model,
 )
-from livestep.models.disk.reading import read_description
+from livestep.models.disk.model_json import read_description
 from livestep.pipeline.batch.codec import codec_for
 from livestep.pipeline.errors import ConfigError, DecodeError
 from livestep.pipeline.publishing.columns import BadRow, EventColumns

@@ -91,7 +91,7 @@ def test_a_models_description_and_codec_are_available_without_torch(tmp_path: Pa
     save_model(GRU(2, 3, 1), tmp_path)
     code = f"""
 from livestep import FieldError, ModelError, Number, encode
-from livestep.models.disk.reading import read_description
+from livestep.models.disk.model_json import read_description
 from livestep.pipeline.batch.packing import pack
 from livestep.pipeline.types import Offset
 from livestep.pipeline.batch.codec import codec_for

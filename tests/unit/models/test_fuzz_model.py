@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livestep import ModelError, load_model
-from livestep.models.disk.description import decode_description
+from livestep.models.disk.model_json import decode_description
 from tests.hostile.model_directories import JSON, WEIGHTS, make_good
 
 

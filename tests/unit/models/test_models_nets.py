@@ -18,7 +18,8 @@ from livestep.models.checks.contract_checks import (
 )
 from livestep.models.checks.random_events import random_state
 from livestep.models.contract import SizedModel, state_tensors
-from livestep.models.nets.nets import EncoderDecoder, FullyConnected, Glimpses
+from livestep.models.nets.encoder_decoder import EncoderDecoder
+from livestep.models.nets.stateless import FullyConnected, Glimpses
 
 NETS = {
     "FullyConnected": lambda: FullyConnected(3, 8, 2),

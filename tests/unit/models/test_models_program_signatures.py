@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from livestep import ModelError, Number, check_model, load_model, save_program
-from livestep.models.disk.description import decode_description
-from livestep.models.disk.weights import fingerprint_of
+from livestep.models.disk.fingerprint import fingerprint_of
+from livestep.models.disk.model_json import decode_description
 from livestep.models.foreign.file_kinds import program_kind
 from livestep.models.foreign.program_model import PROGRAM_FILES
 from livestep.models.foreign.program_reading import Program

@@ -216,10 +216,10 @@ def test_a_weight_of_a_model_of_this_package_may_be_pruned_too(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"codec": "xml"}, "codec: no such codec (expected json or float32, found 'xml')"),
+        ({"codec": "xml"}, "codec: unknown codec (expected json or float32, found 'xml')"),
         (
             {"inputs": ["x"]},
-            "inputs: what the columns mean, as fields in a list (expected "
+            "inputs: describe the columns by a list of fields (expected "
             "inputs=[...], each a Number or Category or Text, found a str)",
         ),
         ({"inputs": Number("x")}, "found a Number)"),

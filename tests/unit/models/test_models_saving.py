@@ -114,7 +114,7 @@ def test_a_field_that_is_none_is_not_saved(tmp_path: Path) -> None:
 
 
 def test_packages_are_names_in_a_list_not_one_text(saved: Path) -> None:
-    with pytest.raises(ModelError, match="allowed_packages: names in a list, .*found 'my_model'"):
+    with pytest.raises(ModelError, match="allowed_packages: a list of names, .*found 'my_model'"):
         load_model(saved, allowed_packages="my_model")
 
 
@@ -122,7 +122,7 @@ def test_lists_that_are_too_deep_are_refused(saved: Path) -> None:
     members = (saved / "model.json").read_text()
     deep = '"deep": ' + "[" * 50_000 + "]" * 50_000
     (saved / "model.json").write_text(members.replace('"sizes": {', f'"sizes": {{{deep}, ', 1))
-    with pytest.raises(ModelError, match="model.json: lists or objects that are too deep"):
+    with pytest.raises(ModelError, match="model.json: lists or objects are nested too deeply"):
         load_model(saved)
 
 
@@ -130,7 +130,7 @@ def test_lists_that_are_too_deep_are_refused(saved: Path) -> None:
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, saved: Path) -> None:
     (saved / name).unlink()
     os.mkfifo(saved / name)
-    with pytest.raises(ModelError, match=f"{name}: can't be read: it is no file"):
+    with pytest.raises(ModelError, match=f"{name}: can't be read: not a regular file"):
         load_model(saved)
 
 
@@ -140,7 +140,7 @@ def test_the_dtype_that_is_described_is_that_of_the_weights(tmp_path: Path) -> N
     members = json.loads(file.read_text())
     assert members["dtype"] == "mixed"
     file.write_text(json.dumps(members | {"dtype": "float32"}))
-    message = "dtype: the tensor weight is of another .*torch.float32, found torch.float64"
+    message = "dtype: the tensor weight has another dtype .*torch.float32, found torch.float64"
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path, allowed_packages=["tests"])
 
@@ -161,6 +161,6 @@ def test_an_index_is_an_input_of_json_models_only(tmp_path: Path) -> None:
         save_model(gru, tmp_path / "new", outputs=[text])  # type: ignore[list-item]
     fed = Category("dish", ("1", "2"), optional=True, encoding="index")
     rules = SequenceRules(feedback=(Feedback("dish", "dish"),))
-    with pytest.raises(ModelError, match="feedback.input: input 'dish' is an index; .*one-hot"):
+    with pytest.raises(ModelError, match="feedback.input: input 'dish' is an index, but .*one-hot"):
         save_model(gru, tmp_path / "new", [fed, Number("x", 2)], OUTPUTS, rules=rules)
     assert not (tmp_path / "new").exists()

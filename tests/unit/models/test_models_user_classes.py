@@ -310,7 +310,7 @@ def test_a_class_that_cannot_be_imported_is_not_saved(
     [
         ({"outputs": ONE_OUT}, r"inputs: Sum has no input_size.*inputs=\[Number"),
         ({"inputs": ONE_IN}, "outputs: Sum has no output_size"),
-        ({"inputs": [], "outputs": ONE_OUT}, "inputs: there are no fields"),
+        ({"inputs": [], "outputs": ONE_OUT}, "inputs: no fields"),
         ({"inputs": ONE_IN, "outputs": ONE_OUT, "sizes": {"a": object()}}, "sizes: not JSON"),
         ({"inputs": ONE_IN, "outputs": ONE_OUT, "sizes": {"a": 1}}, "unexpected keyword argument"),
     ],
@@ -325,7 +325,7 @@ def test_missing_or_wrong_arguments_of_a_save_are_named(
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (user_models.ListSizes(), "sizes: the arguments of the class, by name .*found a list"),
+        (user_models.ListSizes(), "sizes: not the arguments of the class by name .*found a list"),
         (user_models.BreaksSizes(), "sizes raised KeyError: 'hidden_size'"),
         (user_models.Lazy(), "head.weight: a lazy weight has no values yet"),
     ],

@@ -153,7 +153,7 @@ def test_a_class_can_be_checked_before_it_is_saved() -> None:
     for name in ("Breaks", "TwoOutputs", "Explodes"):
         done = run("check", f"tests.support.user_models:{name}", "--inputs", "x", "--outputs", "y")
         assert done.exit_code == 1
-    with pytest.raises(ModelError, match="--inputs: Sum has no input_size: say what its columns"):
+    with pytest.raises(ModelError, match="--inputs: Sum has no input_size: describe its columns"):
         run("check", "tests.support.user_models:Sum", catch_exceptions=False)
 
 

@@ -1,4 +1,4 @@
-"""From what `model.json` says to a net that steps: our class, a user's class, or a program."""
+"""From the content of a model directory to a net that steps: our class, a user's, or a program."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from torch import Tensor, nn
 from livestep.models.checks.random_events import random_rows
 from livestep.models.contract import StepModel
 from livestep.models.devices import device_of
-from livestep.models.disk.description import ModelFile, check_description, check_widths
-from livestep.models.disk.reading import DESCRIPTION_FILE
-from livestep.models.disk.stored_weights import module_weights
-from livestep.models.disk.weights import (
-    CELLS,
-    check_dtype,
-    check_weights,
-    empty_cell,
-    fingerprint_of,
-)
+from livestep.models.disk.fingerprint import fingerprint_of
+from livestep.models.disk.model_files import DESCRIPTION_FILE, WEIGHTS_FILE
+from livestep.models.disk.model_json import ModelFile, check_description, check_widths
+from livestep.models.disk.own_classes import CELLS, empty_cell
+from livestep.models.disk.safetensors_file import module_weights
+from livestep.models.disk.weight_checks import check_dtype, check_weights
 from livestep.models.fields.field_types import is_index, total_width
 from livestep.models.foreign.class_imports import build_module
 from livestep.models.foreign.foreign_errors import AsModelError
@@ -35,11 +31,9 @@ from livestep.models.foreign.trial_step import try_step
 from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 
-WEIGHTS_FILE = "model.safetensors"
-
 
 def contents_file(description: ModelFile) -> str:
-    """Name the file that lies beside `model.json`: weights, or a program."""
+    """Name the file next to `model.json`: weights, or a program."""
     return PROGRAM_FILES.get(description.cell, WEIGHTS_FILE)
 
 
@@ -55,12 +49,12 @@ def build_net(
 
     Args:
         description: Of the model.
-        contents: Weights on the CPU, which the net takes as they are; of a program, its file's
+        contents: Weights on the CPU, which the net uses without a copy; of a program, its file's
             bytes under the file's name.
         user_class: The class, if it is a user's.
-        device: Where the net will be.
+        device: Where to put the net.
         folder: For errors; None while saving.
-        explain: Adds to an error of weights that don't fit the module that was made.
+        explain: Adds the cause to an error about weights that don't fit the module.
 
     Raises:
         ModelError: If description, contents and class don't fit each other.
@@ -68,27 +62,9 @@ def build_net(
     file = folder and folder / DESCRIPTION_FILE
     weights_file = folder and folder / contents_file(description)
     check_widths(description, file)
-    net: StepModel
-    module: nn.Module | None = None
-    if description.cell in CELLS or (user_class is None and description.cell not in PROGRAM_FILES):
-        net = module = empty_cell(description, file)
-    else:
-        _check_there_are_fields(description, file)
-        try:
-            if user_class is None:
-                net = _program(description, contents, device)
-            else:
-                module = build_module(user_class, description.sizes)
-                net = AdaptedModel(
-                    module,
-                    total_width(description.inputs),
-                    total_width(description.outputs),
-                    description.sizes,
-                    is_casting=_is_casting(description),
-                )
-        except ModelError as error:
-            raise error.in_file(file) from error
+    net, module = _without_weights(description, contents, user_class, device, file)
     check_description(description, net, file)
+    weights: dict[str, Tensor] = {}
     if module is not None:
         weights = module_weights(contents, module)
         try:
@@ -103,19 +79,59 @@ def build_net(
     with AsModelError("eval"):
         net.eval().requires_grad_(False)
     net.to(device)
-    where = device_of(net)  # without weights to say where, states are made on the CPU
+    _try(net, description, file)
+    return net
+
+
+def _without_weights(
+    description: ModelFile,
+    contents: Mapping[str, Tensor],
+    user_class: type[nn.Module] | None,
+    device: torch.device,
+    file: Path | None,
+) -> tuple[StepModel, nn.Module | None]:
+    """Build the net of a description.
+
+    Returns:
+        net: A class of this package without memory for its weights; a user's class with the
+            weights that its constructor made; or a whole program.
+        module: What accepts the weights; None for a program.
+    """
+    if description.cell in CELLS or (user_class is None and description.cell not in PROGRAM_FILES):
+        cell = empty_cell(description, file)
+        return cell, cell
+    _check_has_fields(description, file)
+    try:
+        if user_class is None:
+            return _program(description, contents, device), None
+        module = build_module(user_class, description.sizes)
+        adapted = AdaptedModel(
+            module,
+            total_width(description.inputs),
+            total_width(description.outputs),
+            description.sizes,
+            is_casting=_is_casting(description),
+        )
+    except ModelError as error:
+        raise error.in_file(file) from error
+    return adapted, module
+
+
+def _try(net: StepModel, description: ModelFile, file: Path | None) -> None:
+    """Step a user's class or a program once, and raise ModelError if that shows a defect."""
     try:
         if isinstance(net, ProgramModel):
             net.check_width()
         if isinstance(net, StepAdapter):
-            try_step(net, where, how_to_export if module is None else None)
+            is_program = description.cell in PROGRAM_FILES
+            # A net without weights makes its states on the CPU.
+            try_step(net, device_of(net), how_to_export if is_program else None)
         if isinstance(net, ProgramModel):
             rows = random_rows(net, 2, torch.Generator().manual_seed(0), description.inputs)
             net.check_keeps_nothing(rows)
     except ModelError as error:
         cause = net.explained(error) if isinstance(net, ProgramModel) else error
         raise cause.in_file(file) from error
-    return net
 
 
 def _program(
@@ -132,13 +148,14 @@ def _program(
 
 
 def _is_casting(description: ModelFile) -> bool:
+    """Whether inputs may be cast to the dtype of the weights, which would round an index."""
     return not any(map(is_index, description.inputs))
 
 
-def _check_there_are_fields(description: ModelFile, file: Path | None) -> None:
+def _check_has_fields(description: ModelFile, file: Path | None) -> None:
     for member in ("inputs", "outputs"):
         if not getattr(description, member):
-            raise ModelError("there are no fields", file=file, field=member)
+            raise ModelError("no fields", file=file, field=member)
 
 
 def _check_fingerprint(

@@ -61,7 +61,7 @@ class _Run(NamedTuple):
     error: ModelError | None
 
 
-def check_same_net(
+def check_round_trip(
     model: nn.Module,
     stored: StepModel,
     inputs: Sequence[Field],

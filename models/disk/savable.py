@@ -29,7 +29,7 @@ _WRITE_A_CLASS = (
 )
 
 
-def storable_model(model: Any) -> nn.Module:
+def savable_module(model: Any) -> nn.Module:
     """Give the module behind what the user has: a compiled one is the same module.
 
     Args:

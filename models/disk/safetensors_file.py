@@ -1,7 +1,7 @@
-"""Weights between a module and the bytes of a safetensors file.
+"""Weights between a module and the bytes of `model.safetensors`.
 
 safetensors has no complex128: such a tensor is stored as pairs of float64, and read back as complex
-where the module has a complex tensor of that name.
+if the module has a complex tensor of that name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from livestep.models.disk.weights import DTYPES
+from livestep.models.disk.weight_checks import DTYPES
 from livestep.models.foreign.foreign_errors import AsModelError
 from livestep.models.model_errors import ModelError
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Copy a module's weights to the CPU, each with memory of its own, as they are stored.
+    """Copy a module's weights to the CPU as they are stored, each with its own memory.
 
     Raises:
         ModelError: If one has no values, or is not a dense tensor of one of `DTYPES`.
@@ -49,31 +49,31 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def write_weights(weights: Mapping[str, Tensor]) -> bytes:
-    """Write stored weights to the bytes of a file."""
+    """Encode stored weights as the bytes of a file."""
     return safetensors.torch.save(dict(weights))
 
 
 def read_weights(content: bytes) -> dict[str, Tensor]:
-    """Read stored weights, each into memory of its own.
+    """Decode stored weights, each into its own memory.
 
-    In the file's bytes a tensor may begin at any address, and which kernel of the CPU's library
-    multiplies it, and so how it rounds, would depend on that.
+    In the bytes of the file, a tensor may start at any address, and the kernel that multiplies it,
+    and so its rounding, could depend on that.
 
     Raises:
-        ModelError: If it isn't a whole safetensors file.
+        ModelError: If the bytes are not a complete safetensors file.
     """
     try:
         return {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"not a whole safetensors file: {error}") from error
+        raise ModelError(f"not a complete safetensors file: {error}") from error
 
 
 def module_weights(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Turn weights as they are stored to what a module's `load_state_dict` takes.
+    """Convert stored weights to what a module's `load_state_dict` accepts.
 
     Args:
-        stored: As `weights_of` gave them.
-        module: Says which of them are complex.
+        stored: As `weights_of` returned them.
+        module: Determines which of them are complex.
     """
     weights = dict(stored)
     for name, wanted in module.state_dict().items():

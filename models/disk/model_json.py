@@ -1,8 +1,7 @@
-"""What `model.json` says: which class, how large, and what its columns mean.
+"""`model.json`: which class or program, its sizes, its fields, and its rules.
 
-Everything here looks at values only, and nothing here needs torch: a client reads `model.json` with
-it. Each check says in a ModelError what was expected and what was found. Files are read in
-`reading.py`; what concerns the weights is in `weights.py`.
+Looks at values only and does not load torch, so that clients can read a model's description.
+Each check raises a ModelError that states what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -14,19 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from livestep.models.fields.field_types import CodecName, Field, OutputField, is_index, total_width
+from livestep.models.disk.model_files import DESCRIPTION_FILE, read_file
+from livestep.models.fields.field_types import (
+    CodecName,
+    Field,
+    OutputField,
+    is_index,
+    total_width,
+)
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.rules import Feedback, Generation, SequenceRules, Shape, check_rules
 
 if TYPE_CHECKING:
     from livestep.models.contract import StepModel
 
-#: The layout of `model.json` that this code writes and reads; a change of meaning counts it up.
+#: The layout of `model.json` that this code writes and reads; a change of meaning increments it.
 FORMAT_VERSION = 1
 
 Dtype = Literal["float32", "mixed"]
 
-#: Members of `model.json` with a few values only.
+#: Members of `model.json` that accept only a few values.
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "codec": get_args(CodecName),
     "dtype": get_args(Dtype),
@@ -36,30 +42,45 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 #: More columns than these are a mistake in `model.json`, not a model.
 SIZE_MAX = 1_000_000
 
+#: Bytes of the longest `model.json`: enough for `SIZE_MAX` columns with long names.
+DESCRIPTION_BYTES_MAX = 128 << 20
 
-class ModelFile(
+
+class ModelFile(msgspec.Struct, kw_only=True):
+    """What `model.json` describes.
+
+    Attributes:
+        cell: A key of `own_classes.CELLS`, `package.module:Class` for a user's class, or a kind of
+            program, see `programs`.
+        sizes: The arguments of that class; the state tensors of a program.
+        dtype: Of every tensor in the weights; "mixed" unless all are float32.
+        rules: How events form sequences, and what is answered.
+        inputs: What the H_in columns mean, side by side.
+        outputs: What the H_out columns mean, side by side.
+        codec: Format of a record's value: "json", or "float32" for raw little-endian values.
+        fingerprint: Of weights and meaning, see `fingerprint_of`.
+    """
+
+    cell: str
+    sizes: dict[str, Any]
+    dtype: Dtype
+    rules: SequenceRules
+    inputs: tuple[Field, ...]
+    outputs: tuple[OutputField, ...]
+    codec: CodecName
+    fingerprint: str = ""
+
+
+class _Members(
     msgspec.Struct,
     forbid_unknown_fields=True,
     kw_only=True,
     omit_defaults=True,
     rename={"cell": "class"},
 ):
-    """The members of `model.json`: required, but for those of the rules that have a default.
+    """The members of the file, where those of the rules are next to all others.
 
-    Attributes:
-        format_version: `FORMAT_VERSION`.
-        cell: Written as `class`: a key of `weights.CELLS`, `package.module:Class` for a class of a
-            user's, or a kind of program, see `programs`.
-        sizes: The arguments of that class; the state tensors of a program.
-        dtype: Of every tensor in the weights; "mixed" if it isn't float32.
-        shape: Shape of sequence, see `rules.SequenceRules`.
-        feedback: As in `rules.SequenceRules`, like the two that follow.
-        generation: Of the shapes that generate.
-        session_gap_ms: Event time after which a key begins anew.
-        inputs: What the H_in columns mean, side by side.
-        outputs: What the H_out columns mean, side by side.
-        codec: What a record's value is: "json", or "float32" for raw little-endian values.
-        fingerprint: Of weights and meaning, see `fingerprint_of`.
+    Required, except for the members of the rules that have a default. As in `ModelFile`.
     """
 
     format_version: int
@@ -75,25 +96,53 @@ class ModelFile(
     codec: CodecName
     fingerprint: str
 
-    @property
-    def rules(self) -> SequenceRules:
-        """The rules that the members state."""
-        return SequenceRules(
-            shape=self.shape,
-            feedback=self.feedback,
-            generation=self.generation,
-            session_gap_ms=self.session_gap_ms,
-        )
-
 
 class _Version(msgspec.Struct):
-    """The one member that can be read whatever the layout."""
+    """The one member that can be read in every layout."""
 
     format_version: int
 
 
+def read_description(directory: str | Path) -> ModelFile:
+    """Read `model.json` from a directory and check its fields and rules, but not the weights.
+
+    Args:
+        directory: What `save_model` wrote.
+
+    Returns:
+        description: Its codec, fields and rules fit each other.
+
+    Raises:
+        ModelError: If the directory or file is missing, or a member is invalid.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise ModelError("no such directory", file=folder)
+    file = folder / DESCRIPTION_FILE
+    description = decode_description(read_file(file, bytes_max=DESCRIPTION_BYTES_MAX), file)
+    check_widths(description, file)
+    check_fields(description, file)
+    return description
+
+
+def encode_description(description: ModelFile) -> bytes:
+    """Encode the content of `model.json`; the inverse of `decode_description`."""
+    members = msgspec.structs.asdict(description)
+    rules = msgspec.structs.asdict(members.pop("rules"))
+    file = _Members(format_version=FORMAT_VERSION, **members, **rules)
+    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+
 def decode_description(text: bytes, file: Path | None) -> ModelFile:
-    """Decode `model.json` strictly: every member, its type, no other member."""
+    """Decode `model.json` strictly: every member and its type, and no others.
+
+    Args:
+        text: Content of the file.
+        file: For errors; None while saving.
+
+    Raises:
+        ModelError: If it isn't JSON, has another format version, or a member is invalid.
+    """
     try:
         version = msgspec.json.decode(text, type=_Version).format_version
         if version != FORMAT_VERSION:
@@ -104,26 +153,29 @@ def decode_description(text: bytes, file: Path | None) -> ModelFile:
                 expected=FORMAT_VERSION,
                 found=version,
             )
-        return msgspec.json.decode(text, type=ModelFile)
+        members = msgspec.structs.asdict(msgspec.json.decode(text, type=_Members))
     except RecursionError as error:
-        raise ModelError("lists or objects that are too deep", file=file) from error
-    except msgspec.ValidationError as error:  # says what was expected, what was found, and where
+        raise ModelError("lists or objects are nested too deeply", file=file) from error
+    except msgspec.ValidationError as error:  # states what was expected, what was found, and where
         _check_choices(text, file)
         raise ModelError(str(error), file=file) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"not JSON: {error}", file=file) from error
+    del members["format_version"]
+    rules = {name: members.pop(name) for name in SequenceRules.__struct_fields__}
+    return ModelFile(rules=SequenceRules(**rules), **members)
 
 
 def _check_choices(text: bytes, file: Path | None) -> None:
-    """Raise ModelError with all choices if a member is none of them, which msgspec doesn't list."""
+    """Raise ModelError with all choices if a member has none of them; msgspec doesn't list them."""
     try:
         members = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
-        return  # what was found first is the error
+        return  # the first error is the one to report
     for name, choices in _CHOICES.items():
         if name in members and members[name] not in choices:
             raise ModelError(
-                f"no such {name}",
+                f"unknown {name}",
                 file=file,
                 field=name,
                 expected=one_of(choices),
@@ -139,7 +191,7 @@ def check_widths(description: ModelFile, file: Path | None) -> None:
                 "too many columns",
                 file=file,
                 field=member,
-                expected=f"{SIZE_MAX} at most",
+                expected=f"at most {SIZE_MAX}",
                 found=total_width(fields),
             )
 
@@ -179,18 +231,17 @@ def check_fields(description: ModelFile, file: Path | None) -> None:
 
 
 def _check_index_fields(description: ModelFile, file: Path | None) -> None:
-    """Raise ModelError if an index stands where it has no meaning, or can't be checked."""
+    """Raise ModelError if a field has index columns where they have no meaning or no check."""
     for output in description.outputs:
         if is_index(output):
             problem = f"output {output.name!r} needs a logit for each value: one-hot"
             raise ModelError(problem, file=file, field="outputs")
-    fed = {link.input for link in description.feedback}
-    for field in description.inputs:
-        if is_index(field) and field.name in fed:
-            problem = f"input {field.name!r} is an index; what is fed back comes one-hot"
+    for field in filter(is_index, description.inputs):
+        if field.name in description.rules.fed_inputs:
+            problem = f"input {field.name!r} is an index, but feedback is one-hot"
             raise ModelError(problem, file=file, field="feedback.input")
-        if is_index(field) and description.codec != "json":
-            # Raw numbers are not looked at: any number would be taken for an index.
+        if description.codec != "json":
+            # Raw numbers are not inspected, so that any number would pass for an index.
             problem = f"input {field.name!r} is an index, which raw float32 can't check; use json"
             raise ModelError(problem, file=file, field="codec")
 
