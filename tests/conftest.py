@@ -18,9 +18,9 @@ import pytest
 import redis
 from kafka import KafkaAdminClient
 
-from livestep.deploy.local.child_process import orderly_termination
 from livestep.deploy.local.jars import DATA_ROOT
 from livestep.deploy.local.services import LocalServices, local_services
+from tests.support.clean_end import clean_end
 
 SERVICES_TESTS = Path(__file__).parent / "services"
 
@@ -48,8 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_end() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: fixtures are torn down, nothing stays behind."""
-    with orderly_termination():
+    """Tear down the fixtures, whichever signal ends the run: no process or folder is left."""
+    with clean_end():
         yield
 
 

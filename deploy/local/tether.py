@@ -22,17 +22,18 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def tie_to_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends.
+def tie_to_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent ends.
 
     Args:
         parent_pid: Process id of the parent that asked. If it is gone already, this process exits
-        at once.
+            at once.
+        signal_number: Which signal.
     """
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number)
         # The parent may have ended before the call above: then nobody will send the signal.
         if os.getppid() != parent_pid:
             sys.exit(1)
