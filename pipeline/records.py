@@ -1,8 +1,8 @@
-"""What stands in a record beside its value: header names, sources, and the two kinds of output.
+"""Record metadata: header names, sources, predictions, and dead letters.
 
-The worker writes these records and the clients read them; both go through this file, so that a
-name or a format stands here only.  It knows no Kafka client: headers are pairs of (name, bytes),
-as confluent-kafka and kafka-python both have them.
+The worker writes these records and the clients read them; this module is the only one that defines
+their names and formats.  It depends on no Kafka client: headers are (name, bytes) pairs, as in both
+confluent-kafka and kafka-python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from livestep.pipeline.errors import DecodeError
 
-#: Topic, partition and offset of the event that a record is the answer to, as `Source` writes it.
+#: Topic, partition and offset of the event that a record answers, as `Source` formats it.
 SOURCE_HEADER = "source"
 
 #: How many events of the key came before this one, as decimal text.
@@ -22,42 +22,42 @@ TIMESTEP_HEADER = "timestep"
 #: Fingerprint of the model that made the prediction.
 MODEL_HEADER = "model"
 
-#: Of a generated record: its number within the generated sequence, from 0.
+#: On a generated record: its number within the generated sequence, from 0.
 STEP_HEADER = "step"
 
-#: Of a generated sequence's last record: how it came to its end.
+#: On the last record of a generated sequence: why the sequence ended.
 FINISH_HEADER = "finish"
 
-#: Values of `FINISH_HEADER`, in the order of `batch.generating`: the sequence goes on (and has
-#: no such header); the model gave its stop label; the bound was reached.
+#: Values of `FINISH_HEADER`, in the order of `batch.generating`: the sequence continues (no header
+#: is written); the model produced its stop label; the limit was reached.
 FINISHES = (b"", b"stop", b"steps-max")
 
-#: Of an answer to a sequence that no mark has ended: what did.
+#: On the answer to a sequence that was not ended by a mark: what ended it.
 ENDED_BY_HEADER = "ended-by"
 
-#: Value of `ENDED_BY_HEADER`: the source came so late that it begins a sequence of its own.
+#: Value of `ENDED_BY_HEADER`: the clock moved more than the session gap past the last event.
 ENDED_BY_GAP = b"session-gap"
 
-#: Of an event: `start`, `end` or `start,end`; what the members of these names say in JSON.
+#: On an event: `start`, `end` or `start,end`; same meaning as the JSON members of these names.
 SEQUENCE_HEADER = "sequence"
 
-#: Of an event: how many steps to generate at most, as decimal text.
+#: On an event: the maximum number of steps to generate, as decimal text.
 STEPS_MAX_HEADER = "steps-max"
 
-#: Code for why a record can't be used, such as `not-json`.
+#: On a dead letter: the reason code, such as `not-json`.
 DEAD_LETTER_REASON_HEADER = "dead-letter-reason"
 
-#: The same for people: one sentence.
+#: On a dead letter: the reason in one sentence, for people.
 DEAD_LETTER_DETAIL_HEADER = "dead-letter-detail"
 
-#: The dead-letter topic of an input topic has its name and this.
+#: Appended to the name of an input topic, this is the name of its dead-letter topic.
 DEAD_LETTER_SUFFIX = ".dead-letter"
 
 Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Source(NamedTuple):
-    """Where an event lies in the log: its name for good.
+    """Position of an event in the log: its permanent, unique name.
 
     Example:
         >>> Source("events", 3, 1041).to_bytes()
@@ -71,12 +71,12 @@ class Source(NamedTuple):
     offset: int
 
     def to_bytes(self) -> bytes:
-        """Write it as the header's value."""
+        """Format it as a header value."""
         return b"%b/%d/%d" % (self.topic.encode(), self.partition, self.offset)
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Source:
-        """Read the header's value.
+        """Parse a header value.
 
         Raises:
             DecodeError: If it isn't topic/partition/offset.
@@ -84,11 +84,11 @@ class Source(NamedTuple):
         try:
             topic, partition, offset = value.decode().split("/")
             source = cls(topic, int(partition), int(offset))
-        except ValueError:  # too many digits, too
+        except ValueError:  # also raised for too many digits
             source = None
-        # Back and forth, so that there is one spelling only: no spaces, signs or leading zeros.
+        # The round trip allows one spelling only: no spaces, signs or leading zeros.
         if source is None or not source.topic or min(source[1:]) < 0 or source.to_bytes() != value:
-            raise DecodeError("bad-header", f"{value!r} is no topic/partition/offset")
+            raise DecodeError("bad-header", f"{value!r} is not topic/partition/offset")
         return source
 
     def __str__(self) -> str:
@@ -100,17 +100,17 @@ class Prediction:
     """One output of a model.
 
     Attributes:
-        key: Of the event, as text (`key_text`).
-        value: What was predicted; a dict (codec json) or a tuple of floats (codec float32).
+        key: Key of the event, as text (`key_text`).
+        value: The prediction: a dict (codec json) or a tuple of floats (codec float32).
         timestep: t, from 0: how many events of the key's sequence came before this one.
         timestamp_ms: Event time, milliseconds since 1970 UTC.
-        source: The event; of a whole sequence's answer, the event that has ended it.
+        source: The event; if the answer is to a whole sequence, the event that ended it.
         model: Fingerprint of the model.
-        partition: Of the output topic.
-        offset: In that partition.
+        partition: Partition of the output topic.
+        offset: Offset in that partition.
         step: Number of a generated record in its sequence, from 0; None if it isn't generated.
-        finish: Of a generated sequence's last record: "stop" or "steps-max".
-        ended_by: "session-gap" if that has ended the sequence.
+        finish: "stop" or "steps-max" on the last record of a generated sequence, else None.
+        ended_by: "session-gap" if a session gap ended the sequence, else None.
     """
 
     key: str
@@ -127,7 +127,7 @@ class Prediction:
 
 
 class PredictionHeaders(NamedTuple):
-    """What the headers of a prediction say; see `Prediction`."""
+    """Parsed headers of a prediction; see `Prediction` for the fields."""
 
     source: Source
     timestep: int
@@ -139,18 +139,18 @@ class PredictionHeaders(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One record that could not be used, with the reason.
+    """An input record that could not be processed, with the reason.
 
     Attributes:
         key: The record's key as text (`key_text`); None if it has none.
-        value: The record's bytes, as they were; None if it has none.
-        reason: A code, such as `not-json`.
-        detail: One sentence for people.
-        source: Where the record lies in the input topic.
-        timestamp_ms: The record's own, milliseconds since 1970 UTC.
-        headers: The record's own, in order.
-        partition: Of the dead-letter topic.
-        offset: In that partition.
+        value: The record's value, unchanged; None if it has none.
+        reason: Code, such as `not-json`.
+        detail: The reason in one sentence, for people.
+        source: Position of the record in the input topic.
+        timestamp_ms: The record's own timestamp, milliseconds since 1970 UTC.
+        headers: The record's own headers, in order.
+        partition: Partition of the dead-letter topic.
+        offset: Offset in that partition.
     """
 
     key: str | None
@@ -165,7 +165,7 @@ class DeadLetter:
 
 
 def dead_letter_topic(input_topic: str) -> str:
-    """Return the name of the topic that takes what can't be used.
+    """Return the name of the dead-letter topic of an input topic.
 
     Example:
         >>> dead_letter_topic("events")
@@ -175,7 +175,7 @@ def dead_letter_topic(input_topic: str) -> str:
 
 
 def key_text(key: bytes) -> str:
-    r"""Write a key as text; bytes that aren't UTF-8 become surrogates, so that nothing is lost.
+    r"""Decode a key to text; bytes that aren't UTF-8 become surrogates, so nothing is lost.
 
     Example:
         >>> key_text(b"flat-7"), key_text(b"\xff")
@@ -185,7 +185,7 @@ def key_text(key: bytes) -> str:
 
 
 def key_bytes(key: str | bytes) -> bytes:
-    r"""Write a key as bytes: the inverse of `key_text`; bytes stay as they are.
+    r"""Encode a key to bytes: the inverse of `key_text`; bytes are returned unchanged.
 
     Example:
         >>> key_bytes("flat-7"), key_bytes("\udcff")
@@ -197,12 +197,12 @@ def key_bytes(key: str | bytes) -> bytes:
 def prediction_headers(
     source: bytes, timestep: int, model: bytes
 ) -> list[tuple[str, str | bytes | None]]:
-    """Make the headers that every prediction has.
+    """Build the headers that every prediction has.
 
     Args:
-        source: The event, as `Source.to_bytes` gives it.
+        source: The event, as returned by `Source.to_bytes`.
         timestep: t, from 0.
-        model: Fingerprint, already as bytes: it is the same for millions of records.
+        model: Fingerprint, already encoded because millions of records share it.
     """
     return [
         (SOURCE_HEADER, source),
@@ -212,12 +212,12 @@ def prediction_headers(
 
 
 def answer_headers(step: int, finish: int, is_by_gap: bool) -> list[tuple[str, str | bytes | None]]:
-    """Make the headers that only some predictions have.
+    """Build the headers that only some predictions have.
 
     Args:
         step: Number of a generated record in its sequence; negative if it isn't generated.
         finish: Index in `FINISHES`.
-        is_by_gap: Whether a session gap has ended the sequence.
+        is_by_gap: Whether a session gap ended the sequence.
     """
     headers: list[tuple[str, str | bytes | None]] = []
     if step >= 0:
@@ -232,7 +232,7 @@ def answer_headers(step: int, finish: int, is_by_gap: bool) -> list[tuple[str, s
 def dead_letter_headers(
     headers: Iterable[tuple[str, Any]] | None, reason: str, detail: str, source: Source
 ) -> list[tuple[str, Any]]:
-    """Make the headers of a dead letter: the record's own ones, then ours."""
+    """Build the headers of a dead letter: the record's own headers, then ours."""
     return [
         *(headers or ()),
         (DEAD_LETTER_REASON_HEADER, reason.encode()),
@@ -242,10 +242,10 @@ def dead_letter_headers(
 
 
 def read_prediction_headers(headers: Headers) -> PredictionHeaders:
-    """Read the headers of a prediction.
+    """Parse the headers of a prediction.
 
     Raises:
-        DecodeError: If one is missing or can't be read.
+        DecodeError: If a header is missing or invalid.
     """
     found = dict(headers)
     finish, ended_by = found.get(FINISH_HEADER), found.get(ENDED_BY_HEADER)
@@ -262,18 +262,18 @@ def read_prediction_headers(headers: Headers) -> PredictionHeaders:
 def read_dead_letter_headers(
     headers: Headers,
 ) -> tuple[str, str, Source, tuple[tuple[str, bytes | None], ...]]:
-    """Read what `dead_letter_headers` made.
+    """Parse the headers that `dead_letter_headers` built.
 
-    Ours are the last of their names: the record may have headers of the same names itself.
+    Ours are the last ones of their names: the record may have headers of the same names itself.
 
     Returns:
         reason: Code.
         detail: One sentence.
-        source: The record.
-        headers: The record's own.
+        source: Position of the record in the input topic.
+        headers: The record's own headers.
 
     Raises:
-        DecodeError: If one is missing or can't be read.
+        DecodeError: If a header is missing or invalid.
     """
     ours: dict[str, bytes | None] = {}
     own = []
@@ -290,7 +290,7 @@ def read_dead_letter_headers(
     )
 
 
-#: Digits of the largest int64: no offset and no timestep is longer.
+#: Digits of the largest int64: offsets and timesteps are never longer.
 _DIGITS_MAX = 19
 
 _DEAD_LETTER_HEADERS = (DEAD_LETTER_REASON_HEADER, DEAD_LETTER_DETAIL_HEADER, SOURCE_HEADER)
@@ -306,5 +306,5 @@ def _header(headers: dict[str, bytes | None], name: str) -> bytes:
 def _number(headers: dict[str, bytes | None], name: str) -> int:
     text = _header(headers, name)
     if not text.isdigit() or len(text) > _DIGITS_MAX:
-        raise DecodeError("bad-header", f"{name} {text!r} is no decimal number")
+        raise DecodeError("bad-header", f"header {name!r} is {text!r}, not a decimal number")
     return int(text)

@@ -1,4 +1,4 @@
-"""Types that all rooms share: positions in the log, records, arrays. Imports numpy only."""
+"""Types shared by all packages: log positions, records, arrays. Imports numpy only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 #: A position in one partition's log.
 Offset = NewType("Offset", int)
 
-#: A key belongs to its partition: the same bytes in two partitions are two keys.
+#: A key is unique within its partition: the same bytes in two partitions are two keys.
 PartitionKey = tuple[int, bytes]
 
-#: The clock of a partition without records: before every event.
+#: The clock of a partition without records: earlier than every event.
 NO_TIME = -1
 
-#: key, value, partition, timestamp in ms (0: now), headers: one record to be sent.
+#: One record to send: key, value, partition, timestamp in ms (0: now), headers.
 Headers = list[tuple[str, str | bytes | None]]
 Outgoing = tuple[bytes | None, bytes | None, int, int, Headers]
 
@@ -27,25 +27,25 @@ MarkArray = npt.NDArray[np.uint8]
 
 
 class Record(Protocol):
-    """One record of the log; the methods are those of `confluent_kafka.Message`."""
+    """One record of the log, with the methods of `confluent_kafka.Message`."""
 
     def topic(self) -> str:
-        """Name of the topic."""
+        """Return the name of the topic."""
 
     def partition(self) -> int:
-        """Index of the partition."""
+        """Return the index of the partition."""
 
     def offset(self) -> int:
-        """Position in the partition."""
+        """Return the position in the partition."""
 
     def key(self) -> bytes | None:
-        """Key, or None."""
+        """Return the key, or None."""
 
     def value(self) -> bytes | None:
-        """Value, or None for a tombstone."""
+        """Return the value, or None for a tombstone."""
 
     def timestamp(self) -> tuple[int, int]:
-        """Kind of timestamp, milliseconds since the epoch."""
+        """Return the kind of timestamp, and milliseconds since the epoch."""
 
     def headers(self) -> list[tuple[str, Any]] | None:
-        """Headers in their order, or None."""
+        """Return the headers in order, or None."""

@@ -1,1 +1,1 @@
-"""One batch: records to arrays, through the model, to answers. Knows no Kafka and no Redis."""
+"""Processing of one batch: records, arrays, model, answers. Independent of Kafka and Redis."""

@@ -1,4 +1,4 @@
-"""What is answered to a batch: which events get a prediction, and which a dead letter."""
+"""Decides which events of a batch get a prediction, and which a dead letter."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from livestep.pipeline.batch.packing import Batch
 from livestep.pipeline.batch.sequences import Sequences
 from livestep.pipeline.types import BoolArray, FloatArray, IntArray
 
-#: `Answers.step` of one that is not generated.
+#: `Answers.step` of an answer that is not generated.
 NOT_GENERATED = -1
 
-#: An event that gets no answer but a dead letter: event, reason, detail.
+#: An event that gets a dead letter instead of an answer: event, reason, detail.
 Refusal = tuple[int, str, str]
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What the events' steps have given, before it is known what is answered.
+    """Result of stepping a batch's events, before the choice of what to answer.
 
     Attributes:
         sequences: The S sequences.
         events: (M,) int64.  The events that have features, ascending.
-        outputs: (M, W) float32.  In their order; zeros for one left out.  W is H_out, and one more
-            for each label that is drawn.
+        outputs: (M, W) float32.  In the order of `events`; zeros for a skipped event.  W is H_out
+            plus one column for each sampled label.
         is_finite: (M,) bool.  False for an event that would have made its sequence's state or its
-            own output NaN or infinite: it was left out, the state is as it was before.
-        timesteps: (M,) int64.  Count of its sequence's events before it.
+            own output NaN or infinite: it was skipped, and the state is unchanged.
+        timesteps: (M,) int64.  For each event, the number of earlier events of its sequence.
         tensors: The sequences' states after the batch, (S, ...) each.
-        counts: (S,) int64.  Timesteps of each sequence, the ones before the batch included.
-        last_outputs: (S, W) float32.  Each sequence's last output, of a many-to-one model.
+        counts: (S,) int64.  Timesteps of each sequence, including those before the batch.
+        last_outputs: (S, W) float32.  Last output of each sequence; many-to-one models only.
     """
 
     sequences: Sequences
@@ -51,10 +51,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The m records to be sent, in the order of their events.
+    """The m records to send, in the order of their events.
 
     Attributes:
-        event: (m,) int64.  Event of the batch that each is the answer to.
+        event: (m,) int64.  The event of the batch that each record answers.
         outputs: (m, W) float32.
         timesteps: (m,) int64.
         step: (m,) int64.  Number in the generated sequence, or `NOT_GENERATED`.
@@ -69,12 +69,12 @@ class Answers:
 
     @classmethod
     def of(cls, event: IntArray, outputs: FloatArray, timesteps: IntArray) -> Answers:
-        """Make answers that are not generated."""
+        """Create answers that are not generated."""
         step = np.full(len(event), NOT_GENERATED, dtype=np.int64)
         return cls(event, outputs, timesteps, step, np.zeros(len(event), dtype=np.uint8))
 
     def generated(self, generated: Generated) -> Answers:
-        """Put the generated records in the place of the answers that opened them."""
+        """Return the generated records in place of the answers that opened their sequences."""
         opening = generated.opening
         return Answers(
             self.event[opening],
@@ -86,20 +86,20 @@ class Answers:
 
 
 def answer(batch: Batch, outcome: Outcome, rules: SequenceRules) -> tuple[Answers, list[Refusal]]:
-    """Choose what is answered, by the model's shape.
+    """Choose the answers, according to the model's shape.
 
     Args:
         batch: n events.
-        outcome: Of their steps.
-        rules: Of the model; where they generate, each answer opens a generated sequence.
+        outcome: Result of their steps.
+        rules: The model's rules; if it generates, each answer opens a generated sequence.
 
     Returns:
         answers: In the order of the events.
-        refusals: Events whose step was left out, and ends that end nothing.
+        refusals: Events whose step was skipped, and each `end` with no open sequence.
     """
     refusals: list[Refusal] = []
     for event in outcome.events[~outcome.is_finite].tolist():
-        detail = "the step gives NaN or infinity; the key's state is left as it was"
+        detail = "the step produced NaN or infinity; the key's state is unchanged"
         refusals.append((event, "not-finite-step", detail))
     ended = np.flatnonzero(outcome.sequences.closing >= 0)
     events = outcome.sequences.closing[ended]
@@ -107,14 +107,14 @@ def answer(batch: Batch, outcome: Outcome, rules: SequenceRules) -> tuple[Answer
     is_empty = outcome.counts[ended] == 0
     is_by_mark = (marks & (END | BARE | GAP)) == (END | BARE)
     for event in events[is_empty & is_by_mark].tolist():
-        refusals.append((event, "end-without-beginning", "no sequence of the key is open"))
+        refusals.append((event, "end-without-beginning", "the key has no open sequence"))
     if rules.shape in ("synchronized", "one-to-one"):
         good = outcome.is_finite
         return Answers.of(
             outcome.events[good], outcome.outputs[good], outcome.timesteps[good]
         ), refusals
 
-    # A closing event that was left out has its dead letter; the sequence gets no other answer.
+    # A skipped closing event gets a dead letter; its sequence gets no other answer.
     is_left_out = np.zeros(len(batch.records), dtype=bool)
     is_left_out[outcome.events[~outcome.is_finite]] = True
     is_answered = ~is_empty & ((marks & FORGET) == 0) & ~is_left_out[events]

@@ -1,9 +1,8 @@
-"""Bytes <-> numbers: the only file that knows the wire format of a value.
+"""Codecs between bytes and numbers: the only module that knows the wire format of a value.
 
-A codec belongs to a model (`model.json`).  `json` is an object with one member for each field;
-`float32` is the vector itself, little-endian.  Reading is done in two steps, so that one bad
-record never touches its neighbours: `decode` judges one value, `to_array` turns all good ones
-into one array.
+The model chooses its codec (`model.json`).  `json` is an object with one member per field;
+`float32` is the bare vector, little-endian.  Reading has two steps, so that an invalid record never
+affects its neighbors: `decode` validates one value, `to_arrays` converts all valid ones at once.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ if TYPE_CHECKING:
     from livestep.models.loaded_model import LoadedModel
 
 
-#: For a category output whose label is drawn: the labels' indices, (n,).
+#: For each category output whose label is sampled: the labels' indices, (n,).
 Drawn = Mapping[str, IntArray]
 
-#: Inputs, (n, H_in); marks, (n,); steps asked for, (n,): what `Codec.to_arrays` gives.
+#: Result of `Codec.to_arrays`: inputs, (n, H_in); marks, (n,); requested steps, (n,).
 Arrays = tuple[FloatArray, MarkArray, IntArray]
 
-#: A vector up to this length is read as a tuple of a fixed length, which msgspec does fastest;
-#: a longer one as a list whose length is checked.
+#: Vectors up to this length are read as fixed-length tuples, the fastest way in msgspec; longer
+#: ones as lists whose length is checked.
 _TUPLE_LENGTH_MAX = 64
 
 _DEFAULT_RULES = SequenceRules()
@@ -55,8 +54,8 @@ class Codec(ABC):
     """The wire format of one model's events and predictions.
 
     Attributes:
-        feedback_columns: Columns of each input that may be left to the feedback.
-        steps_limit: Most steps that an event may ask for; 0 if the model generates nothing.
+        feedback_columns: Columns of each input that an event may leave to the feedback.
+        steps_limit: Maximum steps that an event may request; 0 if the model does not generate.
     """
 
     def __init__(
@@ -74,46 +73,46 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, value: bytes, header_marks: int = 0) -> Any:
-        """Read one value into a row that `to_arrays` takes.
+        """Decode one value into a row for `to_arrays`.
 
         Args:
             value: Not empty.
-            header_marks: START and END, as the record's headers set them. They mean what marks
-                among the members mean: with one of them, an event without a feature is bare.
+            header_marks: START and END, as set by the record's headers. They have the same meaning
+                as marks among the members: with a mark, an event without features is bare.
 
         Raises:
-            DecodeError: If the value isn't an event of this model; says why.
+            DecodeError: If the value isn't an event of this model; states the reason.
         """
 
     @abstractmethod
     def to_arrays(self, rows: Sequence[Any]) -> Arrays:
-        """Turn rows into model inputs and marks.
+        """Convert rows to model inputs and marks.
 
         Args:
-            rows: As from `decode`; None for an event without a value, which is bare.
+            rows: Returned by `decode`; None for an event without a value, which is bare.
 
         Returns:
-            inputs: (n, H_in) float32; may hold infinity where a number is beyond float32, and holds
-                NaN in all columns of an absent input that can be fed back.
+            inputs: (n, H_in) float32; infinity where a number is out of range for float32, and NaN
+                in all columns of an absent input that can be fed back.
             marks: (n,) uint8.  Bits of `pipeline.batch.marks`.
-            steps_max: (n,) int64.  0 where an event asks for none.
+            steps_max: (n,) int64.  0 if an event requests no number of steps.
         """
 
     @abstractmethod
     def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
-        """Write model outputs, (n, H_out), as one value for each row.
+        """Encode model outputs, (n, H_out), as one value per row.
 
         Args:
             outputs: Logits for a category.
-            drawn: Labels that are not the most probable ones.
+            drawn: Sampled labels, which replace the most probable ones.
         """
 
 
 def codec_for(model: LoadedModel | ModelFile) -> Codec:
-    """Choose the codec that the model's directory names.
+    """Return the codec that the model's directory names.
 
     Args:
-        model: The model, or what its `model.json` says of it.
+        model: The model, or its parsed `model.json`.
 
     Example:
         >>> import tempfile
@@ -131,20 +130,21 @@ def codec_for(model: LoadedModel | ModelFile) -> Codec:
 
 
 class Float32Codec(Codec):
-    """Raw little-endian float32: an event is H_in numbers, a prediction H_out."""
+    """Raw little-endian float32: an event is H_in numbers, a prediction is H_out numbers."""
 
     def decode(self, value: bytes, header_marks: int = 0) -> bytes | None:
-        """Check the length; the numbers are read all at once later."""
+        """Check the length; `to_arrays` reads the numbers of all rows at once."""
         if len(value) == 4 * self._width:
             if header_marks and self._has_no_feature(value):
                 return None
             return value
         if len(value) % 4:
-            raise DecodeError("not-float32", f"{len(value)} bytes are no multiple of four")
-        raise DecodeError("wrong-length", f"{len(value) // 4} numbers where {self._width} belong")
+            raise DecodeError("not-float32", f"{len(value)} bytes is not a multiple of four")
+        detail = f"{len(value) // 4} numbers, expected {self._width}"
+        raise DecodeError("wrong-length", detail)
 
     def to_arrays(self, rows: Sequence[bytes | None]) -> Arrays:
-        """Read all rows in one go."""
+        """Convert all rows in one call."""
         zeros = bytes(4 * self._width)
         whole = b"".join(zeros if row is None else row for row in rows)
         inputs = np.frombuffer(whole, dtype="<f4").reshape(len(rows), self._width)
@@ -152,12 +152,12 @@ class Float32Codec(Codec):
         return inputs, bits, np.zeros(len(rows), np.int64)
 
     def _has_no_feature(self, value: bytes) -> bool:
-        """Whether all columns are left to the feedback; only those may be absent."""
+        """Return whether all columns are left to the feedback; only those may be absent."""
         fed_width = sum(columns.stop - columns.start for columns in self.feedback_columns)
         return fed_width == self._width and bool(np.isnan(np.frombuffer(value, "<f4")).all())
 
     def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
-        """Write numbers, and probabilities for a category."""
+        """Encode numbers, and the probabilities of a category."""
         data = np.ascontiguousarray(activate(self._outputs, outputs), dtype="<f4")
         row_bytes = 4 * data.shape[1]
         whole = data.tobytes()
@@ -165,10 +165,10 @@ class Float32Codec(Codec):
 
 
 class JsonCodec(Codec):
-    """JSON objects: an event has one member for each input, a prediction one for each output.
+    """JSON objects: an event has one member per input, a prediction one per output.
 
-    msgspec reads, since it checks kinds on the way; orjson writes, since it gives a float32 the
-    digits that a float32 has (0.1, not 0.10000000149011612).
+    msgspec decodes because it also validates types; orjson encodes because it writes a float32 with
+    the digits of a float32 (0.1, not 0.10000000149011612).
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class JsonCodec(Codec):
         super().__init__(inputs, outputs, rules)
         event_type = _event_type(self._inputs, self.steps_limit)
         self._decode = msgspec.json.Decoder(event_type).decode
-        # An event of marks alone is read apart, since one may lack features that are required.
+        # A separate type for events with marks only, which may lack required features.
         optional = tuple(field for field in self._inputs if field.optional)
         self._optional = frozenset(field.name for field in optional)
         self._bare_type = _event_type(optional, self.steps_limit)
@@ -193,7 +193,7 @@ class JsonCodec(Codec):
         ]
 
     def decode(self, value: bytes, header_marks: int = 0) -> Any:
-        """Read one object; kinds, lengths, names and categories are checked by msgspec, in C."""
+        """Decode one object; msgspec checks types, lengths, names and categories in C."""
         row: Any
         try:
             row = self._decode(value)
@@ -205,7 +205,7 @@ class JsonCodec(Codec):
         return row
 
     def to_arrays(self, rows: Sequence[Any]) -> Arrays:
-        """Turn columns into arrays: one numpy call a field."""
+        """Convert columns to arrays, with one numpy call per field."""
         bits, steps_max = self._marks(rows)
         featured = rows
         is_bare = (bits & BARE) != 0
@@ -218,11 +218,11 @@ class JsonCodec(Codec):
             whole = np.zeros((len(rows), self._width), np.float32)
             whole[~is_bare] = inputs
             inputs = whole
-        # What has no value is no bare mark by its row: `pack` knows what it is.
+        # A row without a value is not necessarily a bare mark: `pack` decides.
         return inputs, bits, steps_max
 
     def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
-        """Write a column at a time; a row is put together by the model's template."""
+        """Encode one column at a time; the model's template joins the columns of a row."""
         if not len(outputs):
             return []
         values = activate(self._outputs, outputs)
@@ -233,7 +233,7 @@ class JsonCodec(Codec):
             logits = outputs[:, start : start + field.width]
             start += field.width
             if labels:
-                # Of the logits, since two of them may round to one probability.
+                # Use the logits because two of them may round to the same probability.
                 chosen = (drawn or {}).get(field.name)
                 if chosen is None:
                     chosen = logits.argmax(axis=1)
@@ -245,10 +245,10 @@ class JsonCodec(Codec):
         return [template % row for row in zip(*columns, strict=True)]
 
     def _marks(self, rows: Sequence[Any]) -> tuple[MarkArray, IntArray]:
-        """Read the marks of rows; one whose features are all absent or null is bare."""
+        """Return the marks of rows; a marked row without a feature is bare."""
         bits = np.zeros(len(rows), np.uint8)
         steps_max = np.zeros(len(rows), np.int64)
-        # One pass over all rows, and the work on the few that are marked.
+        # One cheap pass over all rows; the work is done only for the few that are marked.
         for i in [i for i, row in enumerate(rows) if row is None or row.start or row.end]:
             row = rows[i]
             if row is None:
@@ -262,7 +262,7 @@ class JsonCodec(Codec):
         return bits, steps_max
 
     def _bare_or_explain(self, value: bytes, header_marks: int, error: Exception) -> Any:
-        """Read a bare mark, or name the reason why a value was refused; for few values only.
+        """Decode a bare mark, or explain why a value is invalid; called for few values only.
 
         Raises:
             DecodeError: With the reason.
@@ -270,7 +270,7 @@ class JsonCodec(Codec):
         try:
             event = msgspec.json.decode(value)
         except msgspec.ValidationError as cause:
-            # Without a type to check, this is a number beyond float64: 1e999 is JSON.
+            # Without a type to check, this is a number out of range for float64: 1e999 is JSON.
             raise DecodeError("not-finite", str(cause)) from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
             raise DecodeError("not-json", str(cause)) from None
@@ -285,7 +285,7 @@ class JsonCodec(Codec):
             try:
                 return self._decode_bare(value)
             except msgspec.ValidationError as cause:
-                # The last of two members of one name is right, and an earlier one is not.
+                # Of two members with the same name, the last is valid and an earlier one is not.
                 raise DecodeError("wrong-kind", str(cause)) from None
         try:
             encode(self._inputs, [event])
@@ -296,26 +296,27 @@ class JsonCodec(Codec):
     def _check_marks(self, marks: Mapping[str, Any]) -> None:
         for name in ("start", "end"):
             if not isinstance(marks.get(name, False), bool):
-                raise DecodeError("bad-mark", f"{name!r} is true or false, not {marks[name]!r}")
+                detail = f"{name!r} must be true or false, not {marks[name]!r}"
+                raise DecodeError("bad-mark", detail)
         steps_max = marks.get("steps_max")
         if steps_max is None:
             return
         if not self.steps_limit:
-            raise DecodeError("bad-steps-max", "this model generates nothing")
+            raise DecodeError("bad-steps-max", "this model does not generate sequences")
         if type(steps_max) is not int or not 1 <= steps_max <= self.steps_limit:
-            detail = f"'steps_max' is 1 to {self.steps_limit}, not {steps_max!r}"
+            detail = f"'steps_max' must be 1 to {self.steps_limit}, not {steps_max!r}"
             raise DecodeError("bad-steps-max", detail)
 
 
 def _event_type(fields: Sequence[Field], steps_limit: int) -> type[msgspec.Struct]:
-    """Define the struct of one event: f0, f1, ... for the fields, in order, and the marks."""
+    """Define the struct of one event: f0, f1, ... for the fields, in order, plus the marks."""
     members: list[Any] = [("start", bool, False), ("end", bool, False)]
     if steps_limit:
         limits = msgspec.Meta(ge=1, le=steps_limit)
         members.append(("steps_max", Annotated[int, limits] | None, None))
     for i, field in enumerate(fields):
         if isinstance(field, Category):
-            # An integer counts as its decimal text: dish 1 and dish "1" are the same.
+            # An integer is equivalent to its decimal text: dish 1 and dish "1" are the same.
             numbers = tuple(int(v) for v in field.values if is_int_text(v))
             kind: Any = Literal[field.values + numbers]
         elif isinstance(field, Text):
@@ -340,12 +341,12 @@ def _event_type(fields: Sequence[Field], steps_limit: int) -> type[msgspec.Struc
 
 
 def _pattern(field: Text) -> str:
-    """Match texts of the alphabet only; msgspec searches, and `$` would allow a newline behind."""
+    """Return a regex for texts of the alphabet; with `$` it would accept a trailing newline."""
     return "^[" + "".join(map(re.escape, field.alphabet)) + r"]*\Z"
 
 
 def _template(field: OutputField) -> bytes:
-    """Write one member with a %b for each text that `JsonCodec.encode` puts in."""
+    """Return the template of one member, with a %b for each text that `encode` inserts."""
     name = orjson.dumps(field.name).replace(b"%", b"%%")
     if isinstance(field, Category):
         values = [orjson.dumps(value).replace(b"%", b"%%") + b":%b" for value in field.values]
@@ -354,7 +355,7 @@ def _template(field: OutputField) -> bytes:
 
 
 def _texts(block: FloatArray) -> list[bytes]:
-    """Write each row's numbers as JSON, comma between them, by one call for the whole block."""
+    """Encode each row's numbers as comma-separated JSON, with one call for the whole block."""
     whole = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
     if block.ndim == 2 and block.shape[1] > 1:
         return whole[2:-2].split(b"],[")

@@ -1,7 +1,7 @@
-"""Generated sequences: all of a batch advance together, one model call a step.
+"""Generated sequences: all sequences of a batch advance together, with one model call per step.
 
-A generated step is one more rank of the batch.  It begins with the go step, whose inputs are all
-zeros; then the model goes on from its own output until its stop label or the bound.
+The first step is the go step, whose inputs are all zeros; then the model continues from its own
+output until it produces its stop label or reaches the limit.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from livestep.models.sequences.feedback import FedBack, draw_columns
 from livestep.models.sequences.generation import find_stop
 from livestep.pipeline.types import BoolArray, FloatArray, IntArray
 
-#: How a generated sequence goes on after a record, or why it doesn't.
+#: Whether a generated sequence continues after a record, or why it ends.
 GOES_ON, STOPPED, AT_BOUND = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """What G generated sequences begin with.
+    """Starting points of G generated sequences.
 
     Attributes:
         tensors: The net's states after the G sequences' last events, (G, ...) each.
-        key_seeds: (G,) uint64.  For draws; empty if nothing is drawn.
-        offsets: (G,) int64.  Of the events that open them, for the same.
-        steps_max: (G,) int64.  Bounds, each at least 1.
+        key_seeds: (G,) uint64.  Seeds for sampling; empty if nothing is sampled.
+        offsets: (G,) int64.  Offsets of the events that open them, also seeds for sampling.
+        steps_max: (G,) int64.  Limits, each at least 1.
     """
 
     tensors: tuple[Tensor, ...]
@@ -42,14 +42,14 @@ class Openings:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """All records of G generated sequences, sequence by sequence, each in the order of its steps.
+    """The m records of G generated sequences, sequence by sequence, in the order of the steps.
 
     Attributes:
-        opening: (m,) int64.  Which of the G.
-        step: (m,) int64.  From 0.
-        outputs: (m, H_out + S) float32.  As of a `FedBack`.
-        finish: (m,) uint8.  `GOES_ON`, or in a sequence's last record `STOPPED` or `AT_BOUND`.
-        is_finite: (G,) bool.  False for one that became NaN or infinite; it has no records.
+        opening: (m,) int64.  Index of the sequence, 0 to G - 1.
+        step: (m,) int64.  Step within the sequence, from 0.
+        outputs: (m, H_out + S) float32.  Outputs of a `FedBack`.
+        finish: (m,) uint8.  `GOES_ON`; in a sequence's last record `STOPPED` or `AT_BOUND`.
+        is_finite: (G,) bool.  False if a sequence became NaN or infinite; it has no records.
     """
 
     opening: IntArray
@@ -60,12 +60,12 @@ class Generated:
 
 
 class Generator:
-    """Generates from one model's states.
+    """Generates sequences with one model.
 
     Args:
-        model: One whose rules generate.
-        net: The same net with its feedback.
-        device: Where it is.
+        model: A model whose rules generate.
+        net: Its net, with feedback.
+        device: Device of the net.
     """
 
     def __init__(self, model: LoadedModel, net: FedBack, device: torch.device) -> None:
@@ -73,7 +73,7 @@ class Generator:
         self._device = device
         self._template = net.initial_state(1)
         self._stop = find_stop(model.rules, model.outputs)
-        self._drawn_stop: int | None = None  # column of the stop output's label, if it is drawn
+        self._drawn_stop: int | None = None  # column of the stop output's label, if sampled
         links = model.rules.feedback
         if self._stop is not None and self._stop.link is not None:
             drawn = [index for index, link in enumerate(links) if link.temperature > 0]
@@ -81,10 +81,10 @@ class Generator:
                 self._drawn_stop = model.net.output_size + drawn.index(self._stop.link)
 
     def generate(self, openings: Openings) -> Generated:
-        """Generate all sequences; the longest one says how many model calls it takes.
+        """Generate all sequences; the longest one determines the number of model calls.
 
         Args:
-            openings: States are not written to.
+            openings: Starting points; their tensors are not modified.
         """
         count = len(openings.steps_max)
         is_finite = np.ones(count, dtype=bool)
@@ -110,7 +110,7 @@ class Generator:
         return self._in_order(pieces, is_finite)
 
     def _inputs(self, openings: Openings, active: IntArray, step: int) -> Tensor:
-        """Make the inputs of one step: (G active, H_in + S)."""
+        """Return the inputs of one step: (G active, H_in + S)."""
         count = len(active)
         inputs = self._net.absent_inputs(count)
         if not self._net.sampled_count:
@@ -125,7 +125,7 @@ class Generator:
         return torch.cat([inputs, draws], dim=1)
 
     def _finish(self, outputs: Tensor, steps_max: IntArray, step: int) -> npt.NDArray[np.uint8]:
-        """Tell for each row whether its sequence goes on."""
+        """Return for each row whether its sequence continues, or why it ends."""
         finish = np.where(step + 1 >= steps_max, AT_BOUND, GOES_ON).astype(np.uint8)
         if self._stop is not None:
             if self._drawn_stop is not None:
@@ -140,7 +140,7 @@ class Generator:
         pieces: list[tuple[IntArray, IntArray, FloatArray, npt.NDArray[np.uint8]]],
         is_finite: BoolArray,
     ) -> Generated:
-        """Turn steps of all sequences into sequences of all steps."""
+        """Reorder the records from step by step to sequence by sequence."""
         if not pieces:
             none = np.zeros(0, dtype=np.int64)
             outputs = np.zeros((0, self._net.output_size), dtype=np.float32)
@@ -154,9 +154,9 @@ class Generator:
 
 
 def finite_rows(outputs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
-    """Tell for each row whether outputs and states are finite: (N,) bool."""
+    """Return for each row whether outputs and states are finite: (N,) bool."""
     if all(torch.isfinite(tensor.sum()) for tensor in (outputs, *tensors)):
-        # A sum is finite only if all it adds up is; almost always there is nothing to look for.
+        # A sum is finite only if every term is; this cheap check passes almost always.
         return torch.ones(len(outputs), dtype=torch.bool, device=outputs.device)
     good = torch.isfinite(outputs).all(dim=1)
     for tensor in tensors:

@@ -1,8 +1,8 @@
-"""Marks: what an event says of its key's sequence, beside its features.
+"""Marks: where sequences start and end, and how many steps to generate.
 
-They stand in JSON members (`start`, `end`, `steps_max`) or in the record's headers (`sequence`,
-`steps-max`), which work with any codec.  An event with `start` or `end` whose features are all
-absent or null is a bare mark, which is not stepped, whichever way the mark is written.
+Marks are JSON members (`start`, `end`, `steps_max`) or record headers (`sequence`, `steps-max`);
+headers work with any codec.  An event with `start` or `end` whose features are all absent or null
+is a bare mark, which is not stepped.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER
 
 #: Bits of an event's marks.
-START = 1  #: its key begins at zeros before it
-END = 2  #: its sequence ends with it
-BARE = 4  #: it has no features
-FORGET = 8  #: a tombstone: its key is forgotten, nothing is answered
-GAP = 16  #: stands before an event that came too late for the sequence before it
+START = 1  #: the key's state is reset before this event
+END = 2  #: the key's sequence ends with this event
+BARE = 4  #: the event has no features
+FORGET = 8  #: a tombstone: the key's state is deleted, and there is no answer
+GAP = 16  #: inserted before an event whose time ended a sequence by a session gap
 
 #: An event with one of these is not stepped.
 NOT_STEPPED = BARE | FORGET
 
-#: After an event with one of these nothing is open.
+#: After an event with one of these, the key has no open sequence.
 CLOSING = END | FORGET
 
 _BY_TEXT = {b"start": START, b"end": END, b"start,end": START | END}
 
 
 def marks_of(headers: Sequence[tuple[str, Any]]) -> tuple[int, int]:
-    """Read the marks in a record's headers; the last header of a name counts.
+    """Parse the marks in a record's headers; the last header of a name counts.
 
     Returns:
         marks: Bits.
-        steps_max: How many steps are asked for; 0 if the headers don't say.
+        steps_max: Requested number of steps; 0 if there is no such header.
 
     Raises:
-        DecodeError: If a header of these names can't be read.
+        DecodeError: If one of these headers is invalid.
 
     Example:
         >>> marks_of([("sequence", b"end"), ("trace", b"7f")])
@@ -53,6 +53,7 @@ def marks_of(headers: Sequence[tuple[str, Any]]) -> tuple[int, int]:
             marks = _BY_TEXT[value]
         elif name == STEPS_MAX_HEADER:
             if not value or not value.isdigit() or len(value) > 9 or not int(value):
-                raise DecodeError("bad-steps-max", f"header {name!r} is {value!r}, no number >= 1")
+                detail = f"header {name!r} is {value!r}, not a number >= 1"
+                raise DecodeError("bad-steps-max", detail)
             steps_max = int(value)
     return marks, steps_max

@@ -1,4 +1,4 @@
-"""The verb send: answers and dead letters as records, with headers that name their source."""
+"""The verb send: formats answers and dead letters as records whose headers name their source."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from livestep.pipeline.records import (
 )
 from livestep.pipeline.types import Headers, Outgoing
 
-#: Key, value and own headers of a dead letter. Kafka takes 1,048,588 bytes (max.message.bytes)
-#: unless it is told otherwise: the rest is for our headers and Kafka's frame.
+#: Limit for the key, value and own headers of a dead letter. Kafka's default max.message.bytes is
+#: 1,048,588; the rest is left for our headers and Kafka's framing.
 DEAD_LETTER_BYTES_MAX = 1_040_000
 
-#: Characters of a dead letter's detail that are kept: it may quote what the record says.
+#: Maximum characters of a dead letter's detail, which may quote the record.
 DETAIL_CHARS_MAX = 500
 
-#: Most bytes that Kafka writes around the name and the value of one header.
+#: Maximum bytes that Kafka adds to the name and value of one header.
 HEADER_FRAME_BYTES = 10
 
 
 class OutgoingRecords:
-    """Writes what a batch has given.
+    """Formats the results of a batch as records.
 
     Args:
-        model: Whose outputs they are.
+        model: The model that made the outputs.
         codec: Its wire format.
-        input_topic: What the sources name.
-        output_partitions: Of the topic of predictions.
-        dead_letter_partitions: Of the topic of dead letters.
+        input_topic: Topic that the sources name.
+        output_partitions: Number of partitions of the output topic.
+        dead_letter_partitions: Number of partitions of the dead-letter topic.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class OutgoingRecords:
         self._input_topic = input_topic
         self._output_partitions = output_partitions
         self._dead_letter_partitions = dead_letter_partitions
-        # What all sources of a partition begin with; only the number differs from event to event.
+        # Common prefix of a partition's sources; only the offset differs from event to event.
         self._prefixes: dict[int, bytes] = {}
 
     def predictions(self, batch: Batch, answers: Answers) -> Iterator[Outgoing]:
-        """Write answers, in their order: key, value, partition, event time, headers."""
+        """Format answers, in order: key, value, partition, event time, headers."""
         width = self._output_size
         drawn = {
             name: answers.outputs[:, width + i].astype(np.int64)
@@ -94,7 +94,7 @@ class OutgoingRecords:
             yield key, value, partition % output_partitions, time_ms, headers
 
     def _extra_headers(self, batch: Batch, answers: Answers) -> Iterable[Headers | None]:
-        """Give for each answer the headers that only some answers have."""
+        """Return for each answer the headers that only some answers have."""
         is_by_gap = (batch.marks[answers.event] & GAP) != 0
         if not (self._is_generating or is_by_gap.any()):
             return itertools.repeat(None, len(is_by_gap))
@@ -106,9 +106,9 @@ class OutgoingRecords:
         )
 
     def dead_letters(self, dead: Sequence[DeadRecord]) -> Iterator[Outgoing]:
-        """Write dead letters: the record as it came, and the reason in its headers.
+        """Format dead letters: the unchanged record, with the reason in additional headers.
 
-        What would make one too long for its topic is left out, which its detail says.
+        Parts that would make one too long for its topic are omitted; its detail lists them.
         """
         for letter in dead:
             record = letter.record
@@ -121,14 +121,14 @@ class OutgoingRecords:
                 key = None if "key" in left_out else key
                 value = None if "value" in left_out else value
                 own = [] if "headers" in left_out else own
-                detail += f"; left out, since it is too long: {', '.join(left_out)}"
+                detail += f"; omitted because it is too long: {', '.join(left_out)}"
             headers = dead_letter_headers(own, letter.reason, detail, source)
             time_ms = record.timestamp()[1]
             yield key, value, partition % self._dead_letter_partitions, time_ms, headers
 
 
 def _too_long(key: bytes | None, value: bytes | None, headers: Sequence[Any]) -> list[str]:
-    """Name the parts without which a record fits into a dead letter, the longest first."""
+    """Return the parts to omit so that a record fits into a dead letter, the longest first."""
     sizes = {
         "key": len(key or b""),
         "value": len(value or b""),
@@ -148,10 +148,10 @@ def _too_long(key: bytes | None, value: bytes | None, headers: Sequence[Any]) ->
 
 
 def refused_records(batch: Batch, refusals: Sequence[Refusal]) -> list[DeadRecord]:
-    """Give the records of refusals, each once, with its first reason and all details.
+    """Return the records of refusals, each once, with its first reason and all details.
 
-    A session gap shares its record with the event behind it, and both may be refused; so may
-    several sequences that one record has ended.
+    A session gap and the event after it share one record, and both may be refused; so may several
+    sequences that one record ended.
     """
     found: dict[tuple[int, int], DeadRecord] = {}
     for event, reason, detail in refusals:

@@ -1,7 +1,7 @@
-"""The verb pack: records into arrays, grouped by key and ranked by time.
+"""The verb pack: converts records to arrays, grouped by key and ranked by time.
 
 A batch of a keyed stream is a `PackedSequence`: the rank of an event within its key (0 for the
-key's first event of the batch, 1 for its second, ...) is its time step.
+key's first event in the batch, 1 for its second, ...) is its time step.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from livestep.pipeline.types import (
     Record,
 )
 
-#: Reads a record's headers. Where the name of one is no UTF-8, confluent-kafka (2.16) gives a list
-#: with a hole in it and sets an exception: a plain call may miss the exception, and then whoever
-#: looks into the list kills the process. A call from C always sees it: SystemError.
+#: Reads a record's headers. If a header name is not UTF-8, confluent-kafka 2.16 returns a list with
+#: a NULL entry and sets an exception, which a plain Python call may miss; reading that list then
+#: crashes the process. A call from C always sees the exception, as SystemError.
 _read_headers: Callable[[Record], Any] = operator.methodcaller("headers")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadRecord:
-    """A record that can't be used, and why.
+    """A record that can't be processed, and why.
 
     Attributes:
         record: The record.
         reason: Code.
-        detail: One sentence.
+        detail: The reason in one sentence.
         has_headers: False if its headers can't be read.
     """
 
@@ -51,24 +51,24 @@ class DeadRecord:
 
 @dataclass(slots=True)
 class Batch:
-    """What one poll returned, packed.
+    """The records of one poll, packed.
 
-    `n` events of `N` keys; event i belongs to key `key_index[i]`, and a key's events stand in the
-    order of their offsets.
+    There are `n` events of `N` keys; event i belongs to key `key_index[i]`, and the events of a key
+    are in the order of their offsets.
 
     Attributes:
         records: The n usable records, in the order polled.
-        inputs: (n, H_in) float32; zeros where there are no features.  All columns of an input are
-            NaN where the event leaves it to the feedback.
+        inputs: (n, H_in) float32; zeros for an event without features.  All columns of an input are
+            NaN if the event leaves it to the feedback.
         offsets: (n,) int64.
         key_index: (n,) int64, row in `keys`.
         marks: (n,) uint8, bits of `pipeline.batch.marks`.
-        steps_max: (n,) int64.  Steps that an event asks for; 0 for as many as the model allows.
+        steps_max: (n,) int64.  Steps that an event requests; 0 for as many as the model allows.
         keys: The N keys, each once.
         dead: Records for the dead-letter topic.
-        refused_count: How many of `dead` are among `records`, too: their step was refused.
-        next_offsets: For each partition polled: the offset after its last record here.
-        clocks: (n,) int64.  With a session gap: the partition's clock at each event, ms.
+        refused_count: How many of `dead` are also in `records`, because their step was refused.
+        next_offsets: For each partition polled, the offset after its last record here.
+        clocks: (n,) int64.  With a session gap, the partition's clock at each event, ms.
     """
 
     records: list[Record]
@@ -85,23 +85,23 @@ class Batch:
 
     @property
     def event_count(self) -> int:
-        """How many events of the log these are: n, without the session gaps among them."""
+        """Number of events from the log: n, not counting inserted session gaps."""
         return int(np.count_nonzero((self.marks & marks.GAP) == 0))
 
     def keep(self, mask: BoolArray) -> None:
-        """Drop the events where the mask is False; the keys stay."""
+        """Drop the events where the mask is False; `keys` is unchanged."""
         self._choose(np.flatnonzero(mask))
 
     def times_ms(self) -> list[int]:
-        """Give the event time of each event, n of them."""
+        """Return the event time of each of the n events."""
         return [record.timestamp()[1] for record in self.records]
 
     def insert_ends(self, before: IntArray, ended: Sequence[PartitionKey]) -> None:
-        """Put in bare ends, each before an event whose record it shares: session gaps.
+        """Insert session gaps: bare ends, each before an event whose record it shares.
 
         Args:
-            before: (m,).  Events, ascending.
-            ended: The m keys whose sequences end; some may not be among `keys` yet.
+            before: (m,).  Events to insert before, ascending.
+            ended: The m keys whose sequences end; some may not be in `keys` yet.
         """
         if not ended:
             return
@@ -116,7 +116,7 @@ class Batch:
         self.steps_max[gaps] = 0
 
     def _choose(self, events: IntArray) -> None:
-        """Go on with these events, in this order."""
+        """Keep only these events, in this order."""
         self.records = [self.records[i] for i in events.tolist()]
         self.inputs = self.inputs[events]
         self.offsets = self.offsets[events]
@@ -130,22 +130,23 @@ class Batch:
 def pack(
     records: Sequence[Record], codec: Codec, *, key_bytes_max: int, value_bytes_max: int
 ) -> Batch:
-    """Turn polled records into one batch; what can't be used goes to `Batch.dead`.
+    """Convert polled records to one batch; invalid records go to `Batch.dead`.
 
-    Pure: reads nothing but its arguments.  # A crash here replays this poll; nothing is written.
+    It has no side effects and depends only on its arguments.
 
     Args:
         records: In the order of the log within each partition.
         codec: The model's wire format.
-        key_bytes_max: A longer key is a dead letter.
-        value_bytes_max: A longer value is a dead letter.
+        key_bytes_max: A record with a longer key becomes a dead letter.
+        value_bytes_max: A record with a longer value becomes a dead letter.
     """
+    # A crash here replays this poll; nothing is written.
     good: list[Record] = []
     rows: list[Any] = []
     dead: list[DeadRecord] = []
     index: dict[PartitionKey, int] = {}
     key_index: list[int] = []
-    marked: list[tuple[int, int, int]] = []  # event, marks, steps asked for
+    marked: list[tuple[int, int, int]] = []  # event, marks, requested steps
     decode, steps_limit = codec.decode, codec.steps_limit
     for record in records:
         key, value = record.key(), record.value()
@@ -184,7 +185,7 @@ def pack(
         steps_max=steps_of,
         keys=list(index),
         # Records of a partition come in order, so its last one wins.  A transaction's marker
-        # takes an offset of its own: this is where to go on, not a count.
+        # has an offset, too: this is the position to continue from, not a count.
         next_offsets={record.partition(): Offset(record.offset() + 1) for record in records},
         dead=dead,
     )
@@ -193,41 +194,41 @@ def pack(
 
 
 def _with_unreadable_headers(record: Record, error: Exception) -> DeadRecord:
-    """Put aside a record whose headers confluent-kafka can't give: a name of one is no UTF-8."""
+    """Return a dead record for headers that can't be read because a name is not UTF-8."""
     cause = error.__cause__ if isinstance(error, SystemError) else error
     if not isinstance(cause, UnicodeDecodeError):
         raise error
-    detail = f"the name of a header is no UTF-8: {cause}"
+    detail = f"a header name is not valid UTF-8: {cause}"
     return DeadRecord(record, "bad-header", detail, has_headers=False)
 
 
 def _unusable_key(key: bytes | None, key_bytes_max: int) -> DecodeError:
     if not key:
-        return DecodeError("no-key", "without a key there is no hidden state to step")
-    return DecodeError("key-too-long", f"{len(key)} bytes where {key_bytes_max} are allowed")
+        return DecodeError("no-key", "the record has no key, and every hidden state needs one")
+    return DecodeError("key-too-long", f"{len(key)} bytes; the limit is {key_bytes_max}")
 
 
 def _mark_without_value(value: bytes | None, bits: int, value_bytes_max: int) -> int:
-    """Say what a record without a usable value is: a tombstone, or its marks, which are bare.
+    """Return the marks of a record without a value: a tombstone, or a bare mark by its headers.
 
     Raises:
-        DecodeError: If it is neither.
+        DecodeError: If it is neither, or its value is too long.
     """
     if value is None:
         return marks.FORGET
     if value:
-        detail = f"{len(value)} bytes where {value_bytes_max} are allowed"
+        detail = f"{len(value)} bytes; the limit is {value_bytes_max}"
         raise DecodeError("value-too-long", detail)
     if not bits:
-        raise DecodeError("empty-value", "an empty value is an event with a mark in its headers")
+        raise DecodeError("empty-value", "an empty value needs a mark in the record's headers")
     return bits | marks.BARE
 
 
 def _check_steps(steps_max: int, limit: int) -> None:
     if steps_max > limit:
-        detail = f"{steps_max} steps where {limit} are allowed"
+        detail = f"{steps_max} steps; the limit is {limit}"
         if not limit:
-            detail = "this model generates nothing"
+            detail = "this model does not generate sequences"
         raise DecodeError("bad-steps-max", detail)
 
 
@@ -236,24 +237,24 @@ def _drop_not_finite(batch: Batch, feedback_columns: Sequence[slice]) -> None:
     if finite.all():
         return
     for block in feedback_columns:
-        # NaN in all of them: left to the feedback.
+        # NaN in all columns means that the input is left to the feedback.
         finite[np.isnan(batch.inputs[:, block]).all(axis=1), block] = True
     is_good: BoolArray = np.asarray(finite.all(axis=1))
     for i in np.flatnonzero(~is_good):
         column = int(np.flatnonzero(~finite[i])[0])
-        detail = f"input {column} is NaN, infinite or beyond float32"
+        detail = f"input {column} is NaN, infinite, or out of range for float32"
         batch.dead.append(DeadRecord(batch.records[i], "not-finite", detail))
     batch.keep(is_good)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """The order in which a `PackedSequence` wants the events of a batch.
+    """The order of a batch's events in a `PackedSequence`.
 
     Attributes:
-        events: (n,) int64.  Event of each packed position.
-        batch_sizes: (L,) int64.  Sequences that have an event of this rank; never grows.
-        rows: (M,) int64.  Number of each of the M sequences that have an event, the longest first.
+        events: (n,) int64.  Event at each packed position.
+        batch_sizes: (L,) int64.  Number of sequences with an event of each rank; never increases.
+        rows: (M,) int64.  The M sequences that have an event, the longest first.
     """
 
     events: IntArray

@@ -1,8 +1,8 @@
-"""Where the sequences of a batch begin and end: each is stepped as if it were a key of its own.
+"""Splits a batch into sequences; each is stepped as if it belonged to a separate key.
 
-What comes after an end begins at zeros, so the sequences of one key in one batch don't depend on
-each other, and all of them are stepped side by side.  Only a key's first one may go on from the
-state that the key has, and only its last one may leave a state behind.
+After an end, a key starts from the initial state.  So the sequences of one key in one batch are
+independent of each other, and all are stepped in parallel.  Only the first sequence of a key can
+continue from the key's state, and only its last can leave a state behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from livestep.pipeline.batch.marks import CLOSING, FORGET, START
 from livestep.pipeline.batch.packing import Batch
 from livestep.pipeline.types import BoolArray, IntArray
 
-#: `Sequences.closing` of one that is still open, or was dropped by a `start`.
+#: `Sequences.closing` of a sequence that is still open, or that a `start` dropped.
 OPEN = -1
 
 
@@ -27,9 +27,10 @@ class Sequences:
     Attributes:
         of_event: (n,) int64.  Sequence of each event.
         key: (S,) int64.  Row in `Batch.keys`.
-        is_continued: (S,) bool.  Whether it goes on from the key's state; else it begins at zeros.
+        is_continued: (S,) bool.  Whether it continues from the key's state; if not, it starts from
+            the initial state.
         closing: (S,) int64.  Event that closes it; `OPEN` if none does.
-        is_last: (S,) bool.  Whether it is its key's last one in the batch.
+        is_last: (S,) bool.  Whether it is its key's last sequence in the batch.
     """
 
     of_event: IntArray
@@ -47,7 +48,7 @@ def split(batch: Batch, rules: SequenceRules) -> Sequences:
 
     Args:
         batch: n events of N keys.
-        rules: Of the model; if it keeps nothing, each event is a sequence of its own.
+        rules: The model's rules; if it is stateless, each event is a separate sequence.
 
     Example:
         >>> from types import SimpleNamespace
@@ -85,7 +86,7 @@ def split(batch: Batch, rules: SequenceRules) -> Sequences:
 
 
 def _each_key(batch: Batch) -> Sequences:
-    """Without a mark there is one sequence a key, and it goes on."""
+    """Return one continued sequence per key, for a batch without marks."""
     count = len(batch.keys)
     every = np.ones(count, dtype=bool)
     return Sequences(
@@ -94,7 +95,7 @@ def _each_key(batch: Batch) -> Sequences:
 
 
 def _each_event(batch: Batch) -> Sequences:
-    """Of a model that keeps nothing, each event is answered by itself; a tombstone isn't."""
+    """Return one sequence per event, for a stateless model; a tombstone gets no answer."""
     events = np.arange(len(batch.key_index))
     none = np.zeros(len(events), dtype=bool)
     closing = np.where(batch.marks & FORGET, OPEN, events)

@@ -1,13 +1,13 @@
-"""Session gaps: sequences that the log's clock ends.
+"""Session gaps: sequences that end because the log's clock has moved on.
 
-A partition's clock is the largest event time of its usable records so far.  An open sequence whose
-last event came more than the gap before the clock is ended by the record that has moved it there,
-whosever that is: also the sequence of a key that never comes back gets its answer, and its state
-goes.  It is a matter of the log alone: a replay ends the same sequences at the same records.
+A partition's clock is the largest event time of its usable records so far.  A record that moves the
+clock more than the gap past the last event of an open sequence ends that sequence, whatever the
+record's key.  So the sequence of a key that never comes back is answered, too, and its state is
+deleted.  This depends only on the log: a replay ends the same sequences at the same records.
 
-One record ends a few sequences at most, its own key's first, then the longest idle ones, and the
-next records go on: a clock that leaps over a night must not make one transaction of a million
-answers.
+One record ends at most `GAP_ENDS_MAX` sequences: its own key's first, then the longest idle ones.
+The next records end the rest, so a clock that jumps overnight never causes a transaction with a
+million answers.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from livestep.pipeline.types import NO_TIME, PartitionKey
 
 @dataclass(slots=True)
 class _Partition:
-    """The open sequences of one partition; those of a batch in the works apart, until it counts.
+    """The open sequences of one partition; changes by the current batch are separate until `keep`.
 
     Attributes:
-        clock: After the last batch that counts.
+        clock: The clock after the last batch kept.
         open: The clock at the last event of each open sequence, the smallest first.
-        next_clock: After the batch in the works.
-        touched: As `open`, of the keys that the batch has an event of; all of them come later.
-        gone: Keys whose entry in `open` no longer counts.
-        ahead: What is left of `open` to look at, and `head` its first.
+        next_clock: The clock after the current batch.
+        touched: Like `open`, for keys with an event in the current batch; all are later.
+        gone: Keys whose entry in `open` is obsolete.
+        ahead: Entries of `open` not yet examined, after `head`.
+        head: The first entry of `open` not yet examined.
     """
 
     clock: int
@@ -46,14 +47,14 @@ class _Partition:
     head: tuple[bytes, int] | None = None
 
     def start(self) -> None:
-        """Begin with a batch."""
+        """Start a batch."""
         self.next_clock = self.clock
         self.touched, self.gone = OrderedDict(), set()
         self.ahead = iter(self.open.items())
         self.head = next(self.ahead, None)
 
     def keep(self) -> None:
-        """Let the batch count."""
+        """Keep the changes by the current batch."""
         for key in self.gone:
             self.open.pop(key, None)
         self.open.update(self.touched)
@@ -61,7 +62,7 @@ class _Partition:
         self.start()
 
     def end_idle(self, before: int) -> bytes | None:
-        """End the longest idle sequence if its last event is older than that; give its key."""
+        """End the longest idle sequence if it is idle since before that time; return its key."""
         while self.head is not None and self.head[0] in self.gone:
             self.head = next(self.ahead, None)
         if self.head is not None:
@@ -78,7 +79,7 @@ class _Partition:
         return None
 
     def end_if_idle(self, key: bytes, before: int) -> bool:
-        """End a key's own sequence if its last event is older than that; say whether it was."""
+        """End a key's sequence if it is idle since before that time; return whether it was."""
         last = self.touched.get(key)
         if last is None and key not in self.gone:
             last = self.open.get(key)
@@ -89,14 +90,14 @@ class _Partition:
         return True
 
     def end_all(self, key: bytes, before: int) -> list[bytes]:
-        """End what a record of a key ends: its own sequence first, then the longest idle ones."""
+        """End and return the sequences that a record of `key` ends, the key's own first."""
         ended = [key] if self.end_if_idle(key, before) else []
         while len(ended) < GAP_ENDS_MAX and (idle := self.end_idle(before)) is not None:
             ended.append(idle)
         return ended
 
     def touch(self, key: bytes, marks: int) -> None:
-        """Take an event of a key."""
+        """Record an event of a key."""
         self.gone.add(key)
         self.touched.pop(key, None)
         if not marks & CLOSING and marks & (START | BARE) != START | BARE:
@@ -104,7 +105,7 @@ class _Partition:
 
 
 class Sessions:
-    """Finds the sequences that a gap ends, over the partitions that this worker has.
+    """Finds the sequences that a session gap ends, in the partitions that this worker owns.
 
     Args:
         gap_ms: `SequenceRules.session_gap_ms`.
@@ -115,33 +116,33 @@ class Sessions:
         self._partitions: dict[int, _Partition] = {}
 
     def begin(self, partition: int, clock: int, times: Iterable[tuple[int, int, bytes]]) -> None:
-        """Follow a partition from what the store holds.
+        """Start to track a partition, from the contents of the store.
 
         Args:
             partition: Index.
-            clock: Its clock; `NO_TIME` if no record was seen.
-            times: Of each open sequence, in any order: offset of its last event, the clock there,
+            clock: Its clock; `NO_TIME` if it has had no record.
+            times: For each open sequence, in any order: offset of its last event, the clock there,
                 and its key.
         """
-        # By the offset: many may have one clock, and then the order of the log counts.
+        # By offset: if several have the same clock, the order of the log decides.
         in_order = OrderedDict((key, last) for _, last, key in sorted(times))
         self._partitions[partition] = _Partition(clock, in_order)
 
     def forget(self, partition: int) -> None:
-        """Follow a partition no longer."""
+        """Stop tracking a partition."""
         self._partitions.pop(partition, None)
 
     def clock(self, partition: int) -> int:
-        """Give a partition's clock after the last batch that counts."""
+        """Return a partition's clock after the last batch kept."""
         return self._partitions[partition].clock
 
     def read(self, batch: Batch) -> None:
-        """Put in a bare end wherever a gap ends a sequence, and note the clock at each event.
+        """Insert a bare end wherever a gap ends a sequence, and set the clock at each event.
 
-        Nothing of it counts until `keep`; a batch that is read again begins anew.
+        Changes take effect at `keep`; reading a batch again starts over.
 
         Args:
-            batch: As packed; gets further events, and keys.
+            batch: As returned by `pack`; events and keys are added to it.
         """
         for partition in batch.next_offsets:
             self._partitions[partition].start()
@@ -163,6 +164,6 @@ class Sessions:
         batch.insert_ends(np.array(before, dtype=np.int64), ended)
 
     def keep(self, partitions: Iterable[int]) -> None:
-        """Let what the last batch has done to some partitions count."""
+        """Keep the changes that the last batch made to some partitions."""
         for partition in partitions:
             self._partitions[partition].keep()

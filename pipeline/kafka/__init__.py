@@ -1,1 +1,1 @@
-"""Kafka: the log that the engine reads and writes, topics, options, and security."""
+"""Kafka: the log that the engine reads and writes, topics, client options, and security."""

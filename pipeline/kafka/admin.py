@@ -1,4 +1,4 @@
-"""What the worker asks the brokers beside reading and writing: topics, their ids and settings."""
+"""The worker's admin client: existence, ids, partitions, end offsets and settings of topics."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from livestep.pipeline.kafka.error_codes import ALL_DOWN, LOCKED_OUT, UNAUTHORIZ
 
 _log = logging.getLogger("livestep.transport")
 
-#: Seconds that a worker waits for a first answer of the broker.
+#: Seconds that a worker waits for a broker's first response.
 CONNECT_TIMEOUT_S = 10.0
 
-#: Seconds after which it looks whether there can be one: a wrong password is refused at once.
+#: Seconds after which it checks for a permanent error, such as a wrong password.
 _LOOK_AFTER_S = 2.0
 
 
 class NoAnswerError(Exception):
-    """Raised if no broker has answered a question: none is there just now, or it takes long."""
+    """Raised if no broker answers a request in time; it may be retried."""
 
 
 class Admin:
-    """Questions about topics.
+    """Requests about topics.
 
     Args:
-        options: librdkafka's, of every client.
+        options: librdkafka options shared by all clients.
 
     Raises:
-        ConfigError: If there is no such option.
+        ConfigError: If an option is unknown or invalid.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._address = options["bootstrap.servers"]
         self._protocol = str(options.get("security.protocol", "PLAINTEXT")).upper()
         self._problems: list[KafkaError] = []
-        # What it has to say comes as an error of its calls; its log would go to stderr.
+        # Errors are raised by its calls; without this it would also log them to stderr.
         quiet: dict[str, Any] = {"log_level": 0, "error_cb": self._problems.append}
         try:
             self._client = AdminClient({**options, **quiet})
@@ -60,44 +60,44 @@ class Admin:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
 
     def check_brokers(self) -> None:
-        """Find out whether there is a broker that lets us in.
+        """Check that a broker answers and accepts this client.
 
         Raises:
-            BrokerError: If no broker answers, or it refuses.
+            BrokerError: If no broker answers, or it refuses this client.
         """
         self._topics()
 
     def check_topics(self, names: Sequence[str]) -> None:
-        """Find out whether there is a broker that lets us in, and has these topics.
+        """Check that a broker answers, accepts this client, and has these topics.
 
         Raises:
-            BrokerError: If no broker answers, or it refuses.
+            BrokerError: If no broker answers, or it refuses this client.
             MissingTopicError: If a topic is missing.
         """
         known = self._topics()
         missing = [name for name in names if name not in known]
         if missing:
-            # One that we may not see is not there either; asked for by name, it is refused.
+            # A topic that this client may not see looks missing; asking for it by name raises.
             self.ask(missing[:1], CONNECT_TIMEOUT_S).answer(CONNECT_TIMEOUT_S)
             raise MissingTopicError(
                 f"topic {missing[0]} is missing: livestep topics create {' '.join(missing)}"
             )
-        # librdkafka sends its questions to one broker. Only a client that knows a topic looks for
-        # another one when that broker goes away.
+        # librdkafka sends its requests to one broker. Only a client that knows a topic looks for
+        # another broker when that one becomes unavailable.
         self._client.list_topics(names[0], timeout=CONNECT_TIMEOUT_S)
 
     def find_brokers(self) -> None:
-        """Ask again which brokers there are, after a question that none has answered."""
+        """Refresh the list of brokers, after a request that none has answered."""
         try:
             self._client.list_topics(timeout=_LOOK_AFTER_S)
         except KafkaException as error:
             _log.warning("no broker answers: %s", error.args[0].str())
 
     def partition_count(self, topic: str) -> int:
-        """Give the number of partitions of a topic that is there.
+        """Return the number of partitions of an existing topic.
 
         Raises:
-            BrokerError: If no broker answers, or it refuses.
+            BrokerError: If no broker answers, it refuses, or the topic was deleted.
         """
         try:
             state = self.ask([topic], CONNECT_TIMEOUT_S).answer(CONNECT_TIMEOUT_S)[topic]
@@ -108,10 +108,10 @@ class Admin:
         return state.partitions
 
     def ask(self, names: Sequence[str], timeout_s: float) -> Question:
-        """Ask what topics are, without waiting for the answer.
+        """Ask for the id and partitions of topics, without waiting for the response.
 
         Args:
-            names: Of the topics.
+            names: Names of the topics.
             timeout_s: How long a broker may take.
         """
         return Question(
@@ -119,10 +119,10 @@ class Admin:
         )
 
     def ends(self, topic: str, partitions: Iterable[int], timeout_s: float) -> list[int]:
-        """Give the offset after the last committed record of each partition.
+        """Return the offset after the last committed record of each partition.
 
         Raises:
-            NoAnswerError: If no broker answers in time; it may be asked again.
+            NoAnswerError: If no broker answers in time; it may be retried.
         """
         last = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         wanted = dict.fromkeys((TopicPartition(topic, p) for p in partitions), last)
@@ -130,19 +130,20 @@ class Admin:
         try:
             return [int(future.result(timeout_s).offset) for future in futures.values()]
         except TimeoutError as error:
-            raise NoAnswerError(f"ends of topic {topic}: no broker answers") from error
+            raise NoAnswerError(f"end offsets of topic {topic}: no broker answers") from error
         except KafkaException as error:
-            raise NoAnswerError(f"ends of topic {topic}: {text_of(error.args[0])}") from error
+            text = text_of(error.args[0])
+            raise NoAnswerError(f"end offsets of topic {topic}: {text}") from error
 
     def setting(self, topic: str, name: str) -> str:
-        """Read one setting of a topic, such as `cleanup.policy`."""
+        """Return one setting of a topic, such as `cleanup.policy`."""
         try:
             return self._settings(topic)[name]
         except KafkaException as error:
             raise BrokerError(f"settings of topic {topic}: {text_of(error.args[0])}") from error
 
     def allowed_settings(self, topic: str) -> dict[str, str] | None:
-        """Read all settings of a topic; None if this user may not read them."""
+        """Return all settings of a topic; None if this user may not read them."""
         try:
             return self._settings(topic)
         except KafkaException as error:
@@ -165,23 +166,23 @@ class Admin:
                 return self._client.list_topics(timeout=timeout_s).topics
             except KafkaException as error:
                 last: KafkaError = error.args[0]
-            self._client.poll(0)  # takes what `error_cb` is told
+            self._client.poll(0)  # runs `error_cb`
             locked_out = [one for one in self._problems if one.code() in LOCKED_OUT]
             if locked_out:
                 raise BrokerError(f"Kafka at {self._address} refuses: {locked_out[-1].str()}")
-        told = [one for one in self._problems if one.code() != ALL_DOWN]
+        causes = [one for one in self._problems if one.code() != ALL_DOWN]
         raise BrokerError(
-            f"no Kafka broker answers at {self._address} by {self._protocol} "
-            f"({(told or [last])[-1].str()}); --bootstrap-servers says where it is, "
-            "LIVESTEP_KAFKA_SECURITY_PROTOCOL how it is spoken to"
+            f"no Kafka broker answers at {self._address} with {self._protocol} "
+            f"({(causes or [last])[-1].str()}); check the address in --bootstrap-servers and the "
+            "protocol in LIVESTEP_KAFKA_SECURITY_PROTOCOL"
         )
 
 
 class Question:
-    """What was asked of the brokers: id and partitions of topics.
+    """A pending request for the id and partitions of topics.
 
     Args:
-        futures: librdkafka's answer for each topic.
+        futures: librdkafka's future for each topic.
     """
 
     def __init__(self, futures: Mapping[str, Future[Any]]) -> None:
@@ -189,18 +190,18 @@ class Question:
 
     @property
     def is_answered(self) -> bool:
-        """Whether `answer` need not wait."""
+        """Whether `answer` returns without waiting."""
         return all(future.done() for future in self._futures.values())
 
     def answer(self, timeout_s: float) -> dict[str, TopicState | None]:
-        """Wait for the answer.
+        """Wait for the response.
 
         Returns:
-            states: Of each topic, None if there is none of that name.
+            states: State of each topic, None for a missing topic.
 
         Raises:
-            NoAnswerError: If no broker answers in time; it may be asked again.
-            BrokerError: If this client may not ask.
+            NoAnswerError: If no broker answers in time; it may be retried.
+            BrokerError: If this client is not authorized.
         """
         deadline_s = time.monotonic() + timeout_s
         return {

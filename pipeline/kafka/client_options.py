@@ -1,4 +1,4 @@
-"""librdkafka's options: what the engine needs, over what the operator passes through."""
+"""librdkafka options: those that the operator passes through, and those that the engine sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from livestep.pipeline.settings import Settings
 
-#: Options that decide whether the promise holds; giving one is an error.
+#: Options that the guarantees depend on; passing one through is an error.
 RESERVED = frozenset(
     {
         "bootstrap.servers",
@@ -20,35 +20,35 @@ RESERVED = frozenset(
     }
 )
 
-#: Options of the classic group protocol, which the newer one refuses.
+#: Options of the classic group protocol, which the newer protocol rejects.
 _CLASSIC_GROUP = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
 
-#: Bytes that librdkafka fetches ahead for all partitions of a consumer.
+#: KiB that librdkafka fetches ahead for all partitions of a consumer.
 _PREFETCH_KIB = 65_536
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Options of every client: the address, and what is passed through."""
+    """Return the options of every client: the address, and the options passed through."""
     return {
         **settings.kafka_options,
         "bootstrap.servers": settings.bootstrap_servers,
-        # Warnings go to Python's log, see `KafkaLog`; without this they go to stderr unasked.
+        # Warnings go to Python's log, see `KafkaLog`.
         "log_level": int(settings.kafka_options.get("log_level", 4)),
     }
 
 
 def consumer_options(settings: Settings) -> dict[str, Any]:
-    """Options of the group's consumer."""
+    """Return the options of the group's consumer."""
     options: dict[str, Any] = {
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": settings.session_timeout_ms,
         "heartbeat.interval.ms": max(settings.session_timeout_ms // 5, 200),
         "max.partition.fetch.bytes": 4 << 20,
         "fetch.wait.max.ms": 100,
-        # The default of a second makes a consumer whose queue was full sleep through its latency.
+        # With the default of 1 s, a consumer whose queue was full would pause for that long.
         "fetch.queue.backoff.ms": 5,
         "queued.max.messages.kbytes": _PREFETCH_KIB,
-        # The default of five minutes is what new partitions would wait to be assigned.
+        # With the default of 5 min, new partitions would wait that long for their assignment.
         "topic.metadata.refresh.interval.ms": 5_000,
         **client_options(settings),
         "group.id": settings.group,
@@ -59,7 +59,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "enable.partition.eof": settings.burst,
     }
     if options.get("group.protocol") == "consumer":
-        # KIP-848: the broker decides on assignment and time-outs, a client may not name them.
+        # KIP-848: the broker decides on assignment and timeouts; a client must not set them.
         for name in _CLASSIC_GROUP:
             del options[name]
     if settings.group_instance_id:
@@ -68,7 +68,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
 
 
 def replay_options(settings: Settings) -> dict[str, Any]:
-    """Options of a replay's consumer: assigned by hand, commits nothing, sees the end."""
+    """Return the options of a replay's consumer: manual assignment, no commits, end reported."""
     options = consumer_options(settings)
     for name in ("group.instance.id", "partition.assignment.strategy"):
         options.pop(name, None)
@@ -76,15 +76,15 @@ def replay_options(settings: Settings) -> dict[str, Any]:
 
 
 def producer_options(settings: Settings, transactional_id: str | None) -> dict[str, Any]:
-    """Options of the producer; without a transactional id it is idempotent only."""
+    """Return the options of the producer; without a transactional id it is only idempotent."""
     options: dict[str, Any] = {
         "linger.ms": 1,
         "batch.size": 1 << 20,
         "batch.num.messages": 100_000,
         "queue.buffering.max.messages": 1_000_000,
         "message.max.bytes": 10 << 20,
-        # The default of 100 ms is what a transaction waits when it meets the one before it
-        # (CONCURRENT_TRANSACTIONS), in every cycle.
+        # With the default, every transaction that overlaps the end of the one before it
+        # (CONCURRENT_TRANSACTIONS) would wait 100 ms.
         "retry.backoff.ms": 5,
         "retry.backoff.max.ms": 1_000,
         **client_options(settings),

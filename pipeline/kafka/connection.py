@@ -1,7 +1,7 @@
-"""Connecting with kafka-python, the client that users hold: one clear error instead of many kinds.
+"""Connections of kafka-python, the library of publishers and readers.
 
-Hides: how a client of kafka-python is made and unmade, where its security options come from, and
-its exceptions.
+Hides how its clients are created and closed, where their security options come from, and its
+exceptions: each failure is one clear error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from livestep.pipeline.kafka.security import (
     with_tls_context,
 )
 
-#: How long to look for a broker before saying that there is none.
+#: Seconds to look for a broker before failing.
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -41,23 +41,23 @@ def connect(
     timeout_s: float = CONNECT_TIMEOUT_S,
     **options: Any,
 ) -> Any:
-    """Make a client and wait until it has found the brokers.
+    """Create a client and wait until it has found the brokers.
 
-    Security options that are not among the arguments come from `LIVESTEP_KAFKA_...` variables, as a
-    worker's do; with `security_protocol` among them, the variables are not looked at.
+    Security options come from the `LIVESTEP_KAFKA_...` variables, as a worker's do, unless they are
+    passed as arguments; with `security_protocol` as an argument, the variables are ignored.
 
     Args:
         client_class: KafkaConsumer, KafkaProducer or KafkaAdminClient.
         bootstrap_servers: host:port[,host:port...].
         timeout_s: How long to wait.
-        options: Of the client, under its own names; they win over ours.
+        options: Options of the client, with its own names; they override ours.
 
     Returns:
         client: Connected.
 
     Raises:
-        BrokerError: If no broker answers in time, or it refuses.
-        ConfigError: If the client has no such option, or not this value.
+        BrokerError: If no broker answers in time, or it refuses this client.
+        ConfigError: If an option is unknown or invalid.
     """
     keep_credentials_out_of_logs()
     if "security_protocol" not in options:
@@ -82,7 +82,7 @@ def connect(
         except KafkaConfigurationError as error:
             raise ConfigError(f"Kafka client: {error}") from None
         except KafkaError as error:
-            # A constructor that fails leaves its network thread running, retrying for ever.
+            # A constructor that fails leaves its network thread running, which retries forever.
             for network in networks:
                 network.close()
             raise _no_connection(bootstrap_servers, error, failures, options) from None
@@ -96,7 +96,7 @@ def _no_connection(
     failures: list[Exception],
     options: Mapping[str, Any],
 ) -> BrokerError:
-    """Say why there is no connection, as far as a single try has shown it."""
+    """Make an error that explains why the connection attempts failed."""
     refusals = [one for one in (error, *failures) if isinstance(one, SaslAuthenticationFailedError)]
     if refusals:
         return BrokerError(
@@ -107,18 +107,18 @@ def _no_connection(
     reason = cause(tries[-1] if tries else error)
     protocol = options.get("security_protocol", "PLAINTEXT")
     if protocol.startswith("SASL") and "refused" not in reason:
-        # kafka-python 3.0 drops the broker's last words if they come together with its hanging up.
-        reason += "; a SASL authentication with a wrong user, password or mechanism ends so, too"
+        # kafka-python 3.0 drops the broker's error if the connection is closed right after it.
+        reason += "; a wrong SASL user, password or mechanism can cause this, too"
     return BrokerError(
-        f"no Kafka broker answers at {bootstrap_servers} by {protocol} ({reason}): start one "
-        "there, or give another address by --bootstrap-servers or LIVESTEP_BOOTSTRAP_SERVERS, or "
-        "another protocol by LIVESTEP_KAFKA_SECURITY_PROTOCOL"
+        f"no Kafka broker answers at {bootstrap_servers} with {protocol} ({reason}); check the "
+        "address in --bootstrap-servers or LIVESTEP_BOOTSTRAP_SERVERS and the protocol in "
+        "LIVESTEP_KAFKA_SECURITY_PROTOCOL"
     )
 
 
 @contextlib.contextmanager
 def _failures() -> Iterator[list[Exception]]:
-    """Collect why single tries to connect fail: kafka-python tells it to its log alone."""
+    """Collect why connection attempts fail, which kafka-python only logs."""
     failures: list[Exception] = []
 
     class Collector(logging.Handler):
@@ -136,10 +136,10 @@ def _failures() -> Iterator[list[Exception]]:
 
 @contextlib.contextmanager
 def broker_errors(doing: str) -> Iterator[None]:
-    """Turn errors of kafka-python into BrokerError.
+    """Convert errors of kafka-python to BrokerError.
 
     Args:
-        doing: What is being done, for the message: "reading topic 'events'".
+        doing: The failing action, for the message: "reading topic 'events'".
     """
     try:
         yield
@@ -148,16 +148,16 @@ def broker_errors(doing: str) -> Iterator[None]:
 
 
 def missing_topic(topic: str, bootstrap_servers: str) -> MissingTopicError:
-    """Make the error for a topic that isn't there."""
+    """Make the error for a missing topic."""
     return MissingTopicError(
-        f"there is no topic {topic!r} at {bootstrap_servers}: create it by "
+        f"topic {topic!r} does not exist at {bootstrap_servers}; create it with "
         f"`livestep topics create {topic}`"
     )
 
 
 def cause(error: BaseException) -> str:
-    """Say in one line what a client's error means."""
-    # Errors that the broker answered with have no text of their own, but their class has.
+    """Return the text of a client's error in one line."""
+    # An error that a broker returned has no text, but its class has a description.
     text = getattr(error, "description", "") if isinstance(error, BrokerResponseError) else ""
     text = " ".join((text or str(error)).split())
     text = text.removeprefix("KafkaTimeoutError: ") or type(error).__name__

@@ -1,6 +1,6 @@
-"""librdkafka's error codes by what they mean to us, and their texts.
+"""Groups of librdkafka error codes that need the same reaction, and their texts.
 
-Its own ones have an underscore before their name in the Python binding.
+Codes that don't come from a broker start with an underscore in the Python binding.
 """
 
 # ruff: noqa: SLF001
@@ -12,15 +12,15 @@ from livestep.pipeline.kafka.security import RIGHTS
 
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 
-#: The offset to be read is not in the log.
+#: The next offset to read is not in the log.
 OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET
 
-#: What reading says of a topic that was deleted, or created again.
+#: Errors of reading a topic that was deleted or created again.
 TOPIC_IS_OTHER = frozenset(
     {OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 )
 
-#: This client's place was taken by another one, or it was away for too long.
+#: Another client has replaced this one, or this one was inactive for too long.
 FENCED = frozenset(
     {
         KafkaError._FENCED,
@@ -30,13 +30,13 @@ FENCED = frozenset(
     }
 )
 
-#: Says nothing of why.
+#: Doesn't state the cause.
 ALL_DOWN = KafkaError._ALL_BROKERS_DOWN
 
-#: No broker can be reached just now; librdkafka goes on trying.
+#: No broker can be reached at the moment; librdkafka keeps trying.
 OUT_OF_REACH = frozenset({ALL_DOWN, KafkaError._TRANSPORT})
 
-#: A partition has no leader just now, or a group no coordinator, or another one than was asked.
+#: A partition has no leader or a group has no coordinator at the moment, or it has moved.
 UNSETTLED = frozenset(
     {
         KafkaError.LEADER_NOT_AVAILABLE,
@@ -49,7 +49,7 @@ UNSETTLED = frozenset(
     }
 )
 
-#: The client lacks a right; asking again helps nobody.
+#: The client lacks a permission; a retry can't succeed.
 UNAUTHORIZED = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -59,7 +59,7 @@ UNAUTHORIZED = frozenset(
     }
 )
 
-#: The broker is there, but this client can't come in: a wrong password, or another TLS than ours.
+#: The broker rejects this client: a wrong password, or a failed TLS handshake.
 LOCKED_OUT = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -71,10 +71,10 @@ LOCKED_OUT = frozenset(
 
 
 def text_of(error: KafkaError) -> str:
-    """Say what an error means; a missing right, where all rights are listed.
+    """Return the text of an error; for a missing permission, with the list of permissions needed.
 
     Example:
         >>> text_of(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-        'Broker: Topic authorization failed (...deploy/security/README.md lists the rights ...'
+        'Broker: Topic authorization failed (...deploy/security/README.md lists the permissions ...'
     """
     return f"{error.str()} {RIGHTS}" if error.code() in UNAUTHORIZED else error.str()

@@ -1,4 +1,4 @@
-"""Commands of Kafka's own tools, for what Livestep has none."""
+"""Commands of Kafka's own tools, for tasks that Livestep has no command for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def alter_command(bootstrap_servers: str, topic: str, config: Mapping[str, str]) -> str:
-    """Write the command that changes settings of a topic that exists.
+    """Return the command that changes settings of an existing topic.
 
     Example:
         >>> alter_command("kafka:9092", "readings", {"retention.ms": "-1"}).split(" --")[-2:]

@@ -1,7 +1,7 @@
-"""Which partition a key belongs to, by the partitioners of common clients.
+"""The partitioners of common clients, to detect clients that use different ones.
 
-A hidden state belongs to a key within its partition: two clients with different partitioners give
-one key two states, and nothing fails. What Livestep's own clients use is murmur2.
+A hidden state belongs to a key within its partition. Two clients with different partitioners cause
+two states for one key, without any error. Livestep's own clients use murmur2.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from kafka.partitioner.default import murmur2
 
 from livestep.pipeline.guides import guide
 
-#: Keys that a text names.
+#: Maximum number of example keys in a text.
 _EXAMPLES_MAX = 3
 
-#: Characters of a key that a text shows.
+#: Maximum characters of a key in a text.
 _KEY_CHARS = 40
 
-#: The sign of a 32-bit integer.
+#: The sign bit of a 32-bit integer.
 _SIGN_BIT = 1 << 31
 
 Partitioner = Callable[[bytes, int], int]
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:
-    """Partition of a key by Java's clients, kafka-python, franz-go, and Livestep's own.
+    """Return a key's partition by Java's clients, kafka-python, franz-go, and Livestep's own.
 
     Example:
         >>> [murmur2_partition(key, 4) for key in (b"m-1", b"m-2", b"a")]
@@ -38,7 +38,7 @@ def murmur2_partition(key: bytes, partitions: int) -> int:
 
 
 def crc32_partition(key: bytes, partitions: int) -> int:
-    """Partition of a key by librdkafka's default, `consistent_random`.
+    """Return a key's partition by librdkafka's default, `consistent_random`.
 
     Example:
         >>> [crc32_partition(key, 4) for key in (b"m-1", b"m-2", b"a")]
@@ -48,7 +48,7 @@ def crc32_partition(key: bytes, partitions: int) -> int:
 
 
 def fnv1a_partition(key: bytes, partitions: int) -> int:
-    """Partition of a key by sarama's default.
+    """Return a key's partition by sarama's default.
 
     Example:
         >>> [fnv1a_partition(key, 4) for key in (b"m-1", b"m-2", b"a")]
@@ -58,29 +58,29 @@ def fnv1a_partition(key: bytes, partitions: int) -> int:
     for byte in key:
         hashed = ((hashed ^ byte) * 0x01000193) & 0xFFFFFFFF
     signed = hashed - 2 * _SIGN_BIT if hashed & _SIGN_BIT else hashed
-    return abs(signed) % partitions  # Go's remainder has the sign of what is divided
+    return abs(signed) % partitions  # Go's remainder has the sign of the dividend
 
 
-#: Partitioners that other clients have by default: what they are, and what to set there.
+#: Default partitioners of other clients, and how to configure murmur2 instead.
 OTHERS: Mapping[str, tuple[Partitioner, str]] = {
     "CRC32, librdkafka's default": (crc32_partition, "set partitioner=murmur2_random there"),
-    "FNV-1a, sarama's default": (fnv1a_partition, "give them a murmur2 partitioner"),
+    "FNV-1a, sarama's default": (fnv1a_partition, "configure a murmur2 partitioner there"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the keys of some records are, compared with where murmur2 puts them.
+    """The partitions of some records' keys, compared with those that murmur2 chooses.
 
     Attributes:
-        records: How many have a key.
-        keys: How many keys these are.
-        misplaced_records: Records that are in another partition than murmur2's.
-        misplaced: For each key of such, some partition where it is and should not be.
+        records: Number of records with a key.
+        keys: Number of different keys.
+        misplaced_records: Number of records in another partition than murmur2's.
+        misplaced: For each misplaced key, a partition where it is and should not be.
         split: Keys that are in several partitions.
-        others: Names in `OTHERS` of the partitioners that put all misplaced keys where they are.
-        is_uniform: Whether one of these puts all keys where they are.
-        partitions: Of the topic.
+        others: Names in `OTHERS` of the partitioners that explain all misplaced keys.
+        is_uniform: Whether one of these explains all keys.
+        partitions: Number of partitions of the topic.
     """
 
     records: int
@@ -94,11 +94,11 @@ class Placement:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether clients disagree: keys are in two partitions, or come from two partitioners."""
+        """Whether clients disagree: a key is in two partitions, or two partitioners were used."""
         return bool(self.split) or (bool(self.others) and not self.is_uniform)
 
     def text(self) -> str:
-        """Say where the keys are, and what can be done."""
+        """Describe where the keys are, and what can be done."""
         if not self.misplaced:
             return (
                 f"all {self.keys:,} keys of {self.records:,} recent records are where murmur2 puts "
@@ -114,24 +114,24 @@ class Placement:
             f"{self.records:,} recent records) are not where murmur2 puts them: {examples}. "
         )
         if self.split:
-            text += (
-                f"{len(self.split):,} keys are in several partitions, and have a state in each. "
-            )
+            text += f"{len(self.split):,} keys are in several partitions, with a state in each. "
         if self.others:
-            what = "All keys fit" if self.is_uniform else "They fit"
+            what = "All keys match" if self.is_uniform else "They match"
             text += f"{what} {self.others[0]}: {OTHERS[self.others[0]][1]}. "
         else:
-            text += "They fit no common client's default, or the topic had other partitions. "
+            text += (
+                "They match no common client's default, or the topic had fewer partitions before. "
+            )
         records = guide("pipeline/RECORDS.md")
         return f"{text}All clients of a topic need the same partitioner, see {records}"
 
 
 def judge_placement(records: Iterable[tuple[bytes, int]], partitions: int) -> Placement:
-    """Compare where keys are with where partitioners put them.
+    """Compare the partitions of keys with those that the known partitioners choose.
 
     Args:
         records: Key and partition of each record that has a key.
-        partitions: Of the topic.
+        partitions: Number of partitions of the topic.
 
     Example:
         >>> placement = judge_placement([(b"m-1", 1), (b"a", 3)], partitions=4)
@@ -168,6 +168,6 @@ def judge_placement(records: Iterable[tuple[bytes, int]], partitions: int) -> Pl
 
 
 def _shown(key: bytes) -> str:
-    """Show a key in ASCII: it may hold anything."""
+    """Return a printable form of a key, which may contain any bytes."""
     text = key.decode("utf-8", "backslashreplace")
     return ascii(text if len(text) <= _KEY_CHARS else text[:_KEY_CHARS] + "...")

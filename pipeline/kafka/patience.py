@@ -1,4 +1,4 @@
-"""Questions that a broker can't answer for a moment: asked again until it can."""
+"""Retries of requests that a broker can't answer for a moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 
 from livestep.pipeline.kafka.error_codes import UNSETTLED
 
-#: Seconds between two questions.
+#: Seconds between two attempts.
 _PAUSE_S = 0.1
 
 T = TypeVar("T")
@@ -20,18 +20,18 @@ T = TypeVar("T")
 def ask_again(
     question: Callable[[], T], timeout_s: float, stopped: threading.Event | None = None
 ) -> T:
-    """Ask until a partition has a leader, or a group its coordinator, that can answer.
+    """Repeat a request until a partition's leader, or a group's coordinator, can answer.
 
-    Both are missing for a moment where a topic is new, a broker has just started, or leadership has
-    moved. librdkafka does not repeat these questions.
+    Both are unavailable for a moment when a topic is new, a broker has just started, or leadership
+    has moved. librdkafka does not retry these requests.
 
     Args:
-        question: Asks librdkafka.
-        timeout_s: For how long.
-        stopped: Once it is set, it is not asked again.
+        question: Makes the request.
+        timeout_s: How long to retry.
+        stopped: If it is set, there are no further attempts.
 
     Raises:
-        KafkaException: If there is no answer in time, or it is another error.
+        KafkaException: If there is no answer in time, or for any other error.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_unsettled),

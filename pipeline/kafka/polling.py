@@ -1,4 +1,4 @@
-"""A poll of all that has arrived, and how far behind it is."""
+"""Polling of everything that has arrived, and the consumer's lag."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from livestep.pipeline.types import Offset
 
 
 def poll_together(consumer: Consumer, records_max: int, timeout_s: float) -> list[Any]:
-    """Wait for a first message, and take what has arrived with it.
+    """Wait for a first message, and return it with all others that have arrived.
 
     Args:
-        consumer: librdkafka's.
-        records_max: How many to take at most.
+        consumer: librdkafka's consumer.
+        records_max: Maximum number of messages to return.
         timeout_s: How long to wait for the first.
     """
     first = consumer.poll(timeout_s)
@@ -24,20 +24,20 @@ def poll_together(consumer: Consumer, records_max: int, timeout_s: float) -> lis
         return []
     if records_max == 1:
         return [first]
-    # consume(n, 0) takes what is there; with a time-out it would wait for n.
+    # consume(n, 0) returns what has arrived; with a timeout it would wait for n messages.
     return [first, *consumer.consume(records_max - 1, 0)]
 
 
 class Polling:
-    """Polls for one thread, and counts for another how many events wait.
+    """Polls in one thread, and reports the lag to another.
 
-    Whoever asks a consumer for anything during a rebalance waits until it is over, and within it a
-    worker may wait for Redis: so the other thread asks between polls only.
+    Any call of a consumer blocks during a rebalance, in which a worker may wait for Redis. So the
+    other thread calls the consumer only between polls.
 
     Args:
-        consumer: librdkafka's.
+        consumer: librdkafka's consumer.
         topic: Its topic.
-        positions: Of each assigned partition, kept by the thread that polls.
+        positions: Position of each assigned partition, updated by the polling thread.
     """
 
     def __init__(self, consumer: Consumer, topic: str, positions: Mapping[int, Offset]) -> None:
@@ -51,12 +51,12 @@ class Polling:
         """See `poll_together`."""
         with self._is_polling:
             messages = poll_together(self._consumer, records_max, timeout_s)
-            if not messages:  # an idle worker does little else than poll
+            if not messages:  # an idle worker polls nearly all the time, and blocks `lag`
                 self._lag = self._count()
         return messages
 
     def lag(self) -> int:
-        """Count what waits, from what the broker said with the last fetch; never waits itself."""
+        """Return the number of waiting offsets, as of the last fetch; never blocks."""
         if self._is_polling.acquire(blocking=False):
             try:
                 self._lag = self._count()

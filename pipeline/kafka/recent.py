@@ -1,4 +1,4 @@
-"""The last records of a topic, read beside the workers: no group is joined, nothing committed."""
+"""Reads the last records of a topic, without joining a group or committing offsets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from livestep.pipeline.kafka.error_codes import END_OF_PARTITION, text_of
 from livestep.pipeline.settings import Settings
 from livestep.pipeline.types import Offset, Record
 
-#: Offsets read back from the end of each partition, and of all together.
+#: Maximum offsets to read from the end of each partition, and of all partitions together.
 RECENT_OFFSETS = 100
 RECENT_OFFSETS_TOTAL = 2_000
 
-#: Seconds after which what has been read is enough.
+#: Seconds after which reading ends with the records so far.
 READ_TIMEOUT_S = 10.0
 
 
@@ -26,11 +26,11 @@ def read_recent(settings: Settings, bounds: Mapping[int, tuple[Offset, Offset]])
     """Read the last committed records of the input topic.
 
     Args:
-        settings: The worker's.
-        bounds: For each partition the first offset that the log has, and the one after its last.
+        settings: The worker's settings.
+        bounds: For each partition, its first offset and the offset after its last.
 
     Returns:
-        records: Of each partition in their order: at most those of the last `RECENT_OFFSETS`.
+        records: The records at the last `RECENT_OFFSETS` offsets of each partition, in order.
 
     Raises:
         BrokerError: If the broker refuses.
@@ -44,7 +44,7 @@ def read_recent(settings: Settings, bounds: Mapping[int, tuple[Offset, Offset]])
         return []
     records: list[Record] = []
     waiting = set(starts)
-    # Above all a broker that is slow must not hold a check up.
+    # A slow broker must not block a check.
     deadline_s = time.monotonic() + READ_TIMEOUT_S
     consumer = Consumer(replay_options(settings))
     try:

@@ -1,4 +1,4 @@
-"""A reader of one part of a partition, beside the group."""
+"""Reads a range of one partition, independently of the consumer group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("livestep.transport")
 
 
 class KafkaReplay:
-    """`Replay` with a consumer of its own, outside of the group.
+    """`Replay` with a separate consumer, outside the group.
 
     Args:
         options: librdkafka options.
@@ -25,7 +25,7 @@ class KafkaReplay:
         partition: Partition.
         start: First offset to read.
         end: Offset to stop before.
-        explain: Raises what is behind an error of reading, if it knows.
+        explain: Raises a more specific error for an error of reading, if it can.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class KafkaReplay:
         for message in poll_together(self._consumer, records_max, timeout_s):
             error = message.error()
             if error is not None and error.code() == END_OF_PARTITION:
-                # Past the last record there may be markers only, up to the committed offset.
+                # After the last record, only transaction markers precede the committed offset.
                 self._is_done = True
             elif error is not None and not error.retriable():
                 self._explain(error, message)

@@ -1,7 +1,7 @@
-"""Security options of Kafka, under librdkafka's names, for kafka-python as well.
+"""Kafka's security options, translated from librdkafka's names to kafka-python's.
 
-Worker and clients take the same variables (`LIVESTEP_KAFKA_SASL_USERNAME`).  The worker's library
-is librdkafka, whose names they are; here, and nowhere else, they are translated for kafka-python.
+Workers and clients accept the same variables, such as `LIVESTEP_KAFKA_SASL_USERNAME`.  They have
+the names of librdkafka, the worker's library; only this module translates them for kafka-python.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from livestep.pipeline.environment import KAFKA_PREFIX
 from livestep.pipeline.errors import ConfigError
 from livestep.pipeline.guides import guide
 
-#: Where to look after a refusal.
+#: Hint after a missing permission.
 RIGHTS = (
-    f"({guide('deploy/security/README.md')} lists the rights that workers, publishers and readers "
-    "need)"
+    f"({guide('deploy/security/README.md')} lists the permissions that workers, publishers and "
+    "readers need)"
 )
 
-#: Beginnings of the options that are about security; clients leave all others to the worker.
+#: Prefixes of security options; clients ignore all other options.
 _SECURITY = ("security.", "sasl.", "ssl.", "enable.ssl.", "https.")
 
-#: librdkafka's name: kafka-python's.
+#: librdkafka's names: kafka-python's names.
 _TRANSLATIONS = {
     "security.protocol": "security_protocol",
     "sasl.mechanism": "sasl_mechanism",
@@ -42,10 +42,10 @@ _TRANSLATIONS = {
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
-#: What kafka-python does with a user and a password alone.
+#: Mechanisms for which kafka-python needs only a user and a password.
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
-#: Those of kafka-python that `with_tls_context` takes the place of.
+#: Options of kafka-python that `with_tls_context` replaces.
 _TLS_OPTIONS = frozenset(
     {
         "ssl_context",
@@ -59,21 +59,21 @@ _TLS_OPTIONS = frozenset(
     }
 )
 
-#: Where librdkafka is told to look for the system's certificates by itself.
+#: Value of ssl.ca.location that makes librdkafka search for the system's certificates.
 _PROBE = "probe"
 
 
 def kafka_python_options(options: Mapping[str, str]) -> dict[str, Any]:
-    """Translate the options that are about security.
+    """Translate the security options.
 
     Args:
-        options: librdkafka's, by name.
+        options: librdkafka's options, by name.
 
     Returns:
-        options: kafka-python's, by name; none if nothing is about security.
+        options: kafka-python's security options, by name.
 
     Raises:
-        ConfigError: If one has no counterpart, or a value can't be right; names its variable.
+        ConfigError: If an option has no counterpart, or its value is invalid; names the variable.
 
     Example:
         >>> kafka_python_options({"security.protocol": "ssl", "linger.ms": "5"})
@@ -86,7 +86,7 @@ def kafka_python_options(options: Mapping[str, str]) -> dict[str, Any]:
         if name not in _TRANSLATIONS:
             known = ", ".join(map(_variable, _TRANSLATIONS))
             raise ConfigError(
-                f"{_variable(name)} is for workers only: publishers and readers know {known}"
+                f"{_variable(name)} is for workers only; publishers and readers accept {known}"
             )
         translated[_TRANSLATIONS[name]] = _value(name, value)
     if translated.get("security_protocol", "").startswith("SASL"):
@@ -108,26 +108,26 @@ def _value(name: str, value: str) -> Any:
         return _one_of(name, value.upper(), _PROTOCOLS)
     if name in ("sasl.mechanism", "sasl.mechanisms"):
         return _one_of(name, value.upper(), _MECHANISMS)
-    # A plain text: what was kept from being shown ends here.
+    # Convert a `Secret` to a plain string for kafka-python.
     return str(value)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
-        raise ConfigError(f"{_variable(name)}={value} is none of {', '.join(choices)}")
+        raise ConfigError(f"{_variable(name)}={value} must be one of {', '.join(choices)}")
     return value
 
 
 def with_tls_context(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the names of certificates and keys by what they hold, if the protocol is TLS.
+    """Load certificates and keys into an `ssl_context`, if the protocol is TLS.
 
-    kafka-python would read them at each connection, in a thread whose errors nobody sees.
+    kafka-python would load them at each connection, in a thread whose errors are not raised.
 
     Args:
-        options: kafka-python's.
+        options: kafka-python's options.
 
     Returns:
-        options: With `ssl_context`, if TLS is wanted and there was none.
+        options: With `ssl_context` instead of the file names, if the protocol is TLS.
 
     Raises:
         ConfigError: If a file can't be read, or its password is wrong.
@@ -157,7 +157,7 @@ def _tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
         if certificate:
             key = options.get("ssl_keyfile")
             reading = f"{certificate} and {key}" if key else certificate
-            # Without any password OpenSSL would ask for one on the terminal.
+            # With an empty password, OpenSSL doesn't prompt for one on the terminal.
             context.load_cert_chain(certificate, key, options.get("ssl_password") or "")
         if revoked := options.get("ssl_crlfile"):
             reading = revoked
@@ -169,14 +169,14 @@ def _tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(
-            f"TLS: {reading} can't be used ({problem}): certificates and keys are PEM files, and "
-            "an encrypted key needs its password"
+            f"TLS: {reading} can't be used ({problem}); certificates and keys must be PEM files, "
+            "and an encrypted key needs its password"
         ) from None
     return context
 
 
 class _NoCredentials(logging.Filter):
-    """Keeps requests that carry a password, and bytes as they are sent, out of the log."""
+    """Drops log records that contain SASL requests or raw bytes, which may show a password."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         arguments = record.args if isinstance(record.args, tuple) else ()
@@ -187,7 +187,7 @@ class _NoCredentials(logging.Filter):
 
 
 def keep_credentials_out_of_logs() -> None:
-    """Leave out of kafka-python's DEBUG log what shows the password of SASL PLAIN."""
+    """Keep the password of SASL PLAIN out of kafka-python's DEBUG log."""
     for name in ("kafka.net.connection", "kafka.protocol.parser"):
         logger = logging.getLogger(name)
         if not any(isinstance(one, _NoCredentials) for one in logger.filters):

@@ -1,4 +1,4 @@
-"""Topics: create, describe, offsets and lag, through kafka-python's admin client."""
+"""Creates and describes topics, and reads offsets and lag, with kafka-python's admin client."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from livestep.pipeline.kafka.kafka_tools import alter_command
 from livestep.pipeline.kafka.security import RIGHTS
 from livestep.pipeline.topic_names import check_topic_name
 
-#: How long a new topic may take until all its partitions have a leader.
+#: Seconds that a new topic may take until all its partitions have a leader.
 READY_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it is.
+    """An existing topic.
 
     Attributes:
         name: Its name.
-        partition_count: How many partitions.
-        replication_factor: How many brokers hold its partition with the fewest replicas.
+        partition_count: Number of partitions.
+        replication_factor: Number of replicas of the partition that has the fewest.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class CreateOutcome:
-    """What became of one topic that should be created.
+    """Result of creating one topic.
 
     Attributes:
         name: Its name.
         is_new: Whether it was created now.
-        problem: Why it isn't as it should be; None if it is, also if it was there already.
+        problem: Why it isn't as requested; None if it is, even if it existed before.
     """
 
     name: str
@@ -73,20 +73,20 @@ def create_topics(
     timeout_s: float = CONNECT_TIMEOUT_S,
     **client_options: Any,
 ) -> list[CreateOutcome]:
-    """Create topics and wait until they can be used.
+    """Create topics and wait until they are ready.
 
-    One that is there is left as it is: it is fine if it has as many partitions and the values of
-    `config`, whatever its replicas. What is wrong with one topic is in its outcome and keeps no
-    other from being created.
+    An existing topic is never changed; it is as requested if it has this number of partitions and
+    these values of `config`, whatever its replicas. A problem with one topic is reported in its
+    outcome, and the others are created.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
-        names: Of the topics.
-        partition_count: How many partitions each.
-        replication_factor: How many brokers hold each partition; -1 for the broker's default.
-        config: Of each topic, under Kafka's names, such as retention.ms.
+        names: Names of the topics.
+        partition_count: Number of partitions of each topic.
+        replication_factor: Replicas of each partition; -1 for the broker's default.
+        config: Settings of each topic, with Kafka's names, such as retention.ms.
         timeout_s: How long to look for a broker.
-        client_options: Of kafka-python's admin client.
+        client_options: Options of kafka-python's admin client.
 
     Returns:
         outcomes: One for each name, in order.
@@ -128,17 +128,17 @@ def describe_topics(
 
     Args:
         bootstrap_servers: host:port[,host:port...].
-        names: Which; None for all but Kafka's internal ones.
+        names: Names of topics; None for all except Kafka's internal ones.
         timeout_s: How long to look for a broker.
-        client_options: Of kafka-python's admin client.
+        client_options: Options of kafka-python's admin client.
 
     Returns:
-        topics: By name, sorted; one that doesn't exist is left out, and so are, among all, those
-            that one may not see.
+        topics: By name, sorted.  Missing topics are omitted; with None, also those that this user
+            may not see.
 
     Raises:
-        BrokerError: If no broker answers, or one may not see a topic that is named.
-        ConfigError: If no topic can have such a name.
+        BrokerError: If no broker answers, or this user may not see one of `names`.
+        ConfigError: If a name is not a valid topic name.
     """
     with _admin(bootstrap_servers, timeout_s, client_options) as admin:
         topics = _describe(admin, names)
@@ -158,16 +158,16 @@ def end_offsets(
     Args:
         bootstrap_servers: host:port[,host:port...].
         topic: Its name.
-        is_committed: Stop before the first transaction that is still open.
+        is_committed: Whether to stop before the first open transaction.
         timeout_s: How long to look for a broker.
-        client_options: Of kafka-python's admin client.
+        client_options: Options of kafka-python's admin client.
 
     Returns:
         offsets: By partition.
 
     Raises:
         BrokerError: If no broker answers.
-        MissingTopicError: If there is no such topic.
+        MissingTopicError: If the topic is missing.
     """
     level = IsolationLevel.READ_COMMITTED if is_committed else IsolationLevel.READ_UNCOMMITTED
     with _admin(bootstrap_servers, timeout_s, client_options) as admin:
@@ -191,24 +191,24 @@ def lag(
 ) -> dict[int, int]:
     """Return how far a group is behind the end of each partition.
 
-    It counts offsets, not records: the marks of transactions have offsets, too.
+    The lag counts offsets, not records: transaction markers have offsets, too.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
         group: Consumer group, such as a worker's.
         topic: Its name.
         timeout_s: How long to look for a broker.
-        client_options: Of kafka-python's clients.
+        client_options: Options of kafka-python's clients.
 
     Returns:
-        lag: By partition; a partition without a commit is behind by its whole end offset.
+        lag: By partition; for a partition without a commit, its end offset.
 
     Raises:
         BrokerError: If no broker answers.
-        MissingTopicError: If there is no such topic.
+        MissingTopicError: If the topic is missing.
     """
     ends = end_offsets(bootstrap_servers, topic, timeout_s=timeout_s, **client_options)
-    # A consumer, and not the admin client, because it waits while the group's coordinator starts.
+    # Unlike the admin client, a consumer waits while the group's coordinator starts.
     consumer = connect(
         KafkaConsumer,
         bootstrap_servers,
@@ -225,7 +225,7 @@ def lag(
 
 
 def admin_options(client_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Take those options of another client of kafka-python that an admin client has, too."""
+    """Return those options of another kafka-python client that an admin client has, too."""
     shared = KafkaAdminClient.DEFAULT_CONFIG.keys() & client_options.keys()
     return {name: client_options[name] for name in shared}
 
@@ -264,7 +264,7 @@ def _describe(admin: Any, names: Sequence[str] | None) -> dict[str, Topic]:
 
 
 def _outcome(admin: Any, result: Mapping[str, Any], partition_count: int) -> CreateOutcome:
-    """Judge what the broker answered for one topic."""
+    """Convert the broker's response for one topic."""
     name = result["name"]
     error = for_code(result["error_code"])
     if error is NoError:
@@ -276,12 +276,12 @@ def _outcome(admin: Any, result: Mapping[str, Any], partition_count: int) -> Cre
         return CreateOutcome(name, problem=problem)
     topic = _describe(admin, [name]).get(name)
     if topic is None:
-        return CreateOutcome(name, problem="it is just being deleted or created by somebody else")
+        return CreateOutcome(name, problem="another client is creating or deleting it")
     if topic.partition_count != partition_count:
         return CreateOutcome(
             name,
             problem=f"it exists with {topic.partition_count} partitions, not {partition_count}: "
-            "ask for as many, or take another name",
+            "request the same number, or choose another name",
         )
     return CreateOutcome(name)
 
@@ -289,13 +289,13 @@ def _outcome(admin: Any, result: Mapping[str, Any], partition_count: int) -> Cre
 def _other_config(
     admin: Any, bootstrap_servers: str, topic: str, config: Mapping[str, str]
 ) -> str | None:
-    """Say which settings of a topic that exists are not as they should be; None if all are."""
+    """Describe which settings of an existing topic differ from `config`; None if none does."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     try:
         with broker_errors(f"asking for the settings of topic {topic!r}"):
             found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
     except BrokerError as error:
-        return f"it exists, and whether with these settings is not known: {error}"
+        return f"it exists, but its settings could not be read: {error}"
     other = [
         f"{name}={found[name]['value'] if name in found else 'unknown'}"
         for name, value in config.items()
@@ -304,6 +304,6 @@ def _other_config(
     if not other:
         return None
     return (
-        f"it exists with {', '.join(other)}, and is left as it is; Kafka's own tool changes that: "
+        f"it exists with {', '.join(other)}, and was not changed; change it with Kafka's own tool: "
         f"{alter_command(bootstrap_servers, topic, config)}"
     )

@@ -1,11 +1,11 @@
-"""Whether the topics still are what they were when the worker started.
+"""Detects topics that were deleted, created again, or got more partitions since the start.
 
-A name is all that Kafka's clients go by: librdkafka reads on, at the same offset, in a topic that
-was deleted and created again, and sees new partitions when it next asks for metadata.  So the
-brokers are asked for the input topic's id and partitions with each batch: the question leaves when
-the records are in hand, and its answer is awaited before they are committed.  A deleted topic never
-comes back under its id, so records that were polled before such an answer are of that topic.  All
-topics are looked at by a timer, too, for a worker that is idle.
+Kafka's clients identify a topic only by its name: librdkafka keeps reading at the same offset in a
+topic that was deleted and created again, and notices new partitions only when it refreshes its
+metadata.  So for each batch the brokers are asked for the input topic's id and partitions: the
+request is sent when the records have been polled, and answered before they are committed.  Ids are
+never reused, so records polled before the answer are from the topic with that id.  For an idle
+worker, a timer checks all topics, too.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from livestep.pipeline.process.deadline import Deadline
 
 _log = logging.getLogger("livestep.transport")
 
-#: Seconds between two looks at all topics.
+#: Seconds between two checks of all topics.
 LOOK_INTERVAL_S = 2.0
 
-#: Seconds for which a topic has to be unknown to be taken for deleted: one that has just been
-#: created is unknown to some brokers for a moment.
+#: Seconds after which an unknown topic counts as deleted: for a moment, some brokers don't know a
+#: topic that has just been created.
 GONE_AFTER_S = 5.0
 
-#: Seconds that the cause of an error is looked for: it may be that no broker is there.
+#: Seconds to look for the cause of an error; there may be no broker that answers.
 EXPLANATION_TIMEOUT_S = 2.0
 
-#: Between two questions meanwhile.
+#: Seconds between two requests while a topic is unknown.
 _ASK_AGAIN_S = 0.05
 
 
 class TopicWatch:
-    """Looks at the input topic with each batch, and at all topics now and then.
+    """Checks the input topic for each batch, and all topics periodically.
 
     Args:
-        admin: Asks.
-        input_topic: Must not change.
-        output_topics: May change, which is logged.
+        admin: Sends the requests.
+        input_topic: Must not be replaced.
+        output_topics: May be replaced, which is logged.
         auto_offset_reset: `Settings.auto_offset_reset`, for messages.
         timeout_s: How long to wait for an answer.
-        deadline: Of a stop, which bounds that.
+        deadline: Deadline of a stop, which limits that wait.
 
     Attributes:
         states: All topics as they were at the start.
@@ -87,24 +87,24 @@ class TopicWatch:
         self._gone_since_s: float | None = None
 
     def ask(self) -> None:
-        """Ask what the input topic is, which `verify` will wait for: records have been polled."""
+        """Request the state of the input topic, after a poll; `verify` waits for the answer."""
         self._verified = None
         self._question = self._admin.ask([self._topic], self._timeout_s)
 
     def ask_if_unknown(self) -> None:
-        """Ask, unless `verify` has an answer or waits for one."""
+        """Call `ask`, unless there is an answer or a pending request."""
         if self._verified is None and self._question is None:
             self.ask()
 
     def forget(self) -> None:
-        """Forget the answer: what follows needs another one."""
+        """Discard the answer: the next batch needs a new one."""
         self._verified = None
 
     def verify(self) -> TopicState:
-        """Wait for the answer to the last `ask`, or ask now; until `forget` it stays the answer.
+        """Wait for the answer to the last `ask`, or ask now; the answer is kept until `forget`.
 
         Raises:
-            TopicReplacedError: If the input topic is not the one of the start.
+            TopicReplacedError: If the input topic has been replaced since the start.
             NoAnswerError: If no broker answers.
         """
         if self._question is None and self._verified is not None:
@@ -118,7 +118,7 @@ class TopicWatch:
         return self._verified
 
     def _answer(self, question: Question | None) -> TopicState:
-        """Wait for an answer that names the topic, for a while."""
+        """Ask until a broker knows the topic, for `GONE_AFTER_S` at most."""
         deadline_s = time.monotonic() + self._deadline.work_s(GONE_AFTER_S)
         while True:
             question = question or self._admin.ask([self._topic], self._timeout_s)
@@ -131,14 +131,14 @@ class TopicWatch:
             question = None
 
     def look(self) -> TopicState | None:
-        """Look at all topics if it is time, without waiting; call it again and again.
+        """Check all topics if it is time, without blocking; call it often.
 
         Returns:
-            now: The input topic, when there is news of it.
+            now: State of the input topic, if a new answer has arrived.
 
         Raises:
-            TopicReplacedError: If the input topic is not the one of the start.
-            BrokerError: If the worker may not look, or can't write to an output topic any more.
+            TopicReplacedError: If the input topic has been replaced since the start.
+            BrokerError: If the worker is not authorized, or can no longer write to an output topic.
         """
         if self._look is None:
             if time.monotonic() >= self._look_due_s:
@@ -152,7 +152,7 @@ class TopicWatch:
             states = question.answer(0)
         except NoAnswerError as error:
             if not self._is_unanswered:
-                _log.warning("looking at the topics again later: %s", error)
+                _log.warning("could not check the topics, will retry: %s", error)
             self._is_unanswered = True
             self._admin.find_brokers()
             return None
@@ -169,7 +169,7 @@ class TopicWatch:
 
     @contextlib.contextmanager
     def explaining_sends(self) -> Iterator[None]:
-        """Name the cause if something can't be sent because its topic is gone."""
+        """Raise a clear error if sending fails because the topic has been deleted."""
         try:
             yield
         except (AbortedError, BrokerError):
@@ -177,7 +177,7 @@ class TopicWatch:
             raise
 
     def check_outputs(self) -> None:
-        """Find out, after something could not be sent, whether its topic is the cause.
+        """Check after a failed send whether a missing topic is the cause.
 
         Raises:
             BrokerError: If it is.
@@ -187,12 +187,12 @@ class TopicWatch:
             timeout_s = self._deadline.work_s(EXPLANATION_TIMEOUT_S)
             self._outputs.look(question.answer(timeout_s))
         except NoAnswerError as error:
-            _log.warning("the topics could not be looked at: %s", error)
+            _log.warning("could not check the topics: %s", error)
             return
         self._outputs.refuse_missing()
 
     def is_missing(self, topic: str) -> bool:
-        """Whether an output topic was not there at the last look."""
+        """Return whether an output topic was missing at the last check."""
         return topic in self._outputs.missing
 
     def _same(self, now: TopicState) -> TopicState:

@@ -1,1 +1,1 @@
-"""Hidden states: a pool of them in memory, their bytes and checksums, and the store in Redis."""
+"""Hidden states: the pool in memory, records with checksums, and the store in Redis."""

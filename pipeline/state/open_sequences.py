@@ -1,4 +1,4 @@
-"""Which sequences of a partition are open: read from the store when the partition is assigned."""
+"""Reads the open sequences of a partition from the store, when the partition is assigned."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from livestep.pipeline.types import Offset
 def read_open_sequences(
     store: Store, records: StateRecords, partition: int, applied: Offset
 ) -> tuple[int, list[tuple[int, int, bytes]]]:
-    """Read which sequences are open at `applied`, and the partition's clock there.
+    """Read the sequences that are open at `applied`, and the partition's clock there.
 
     Args:
         store: Where the states are.
-        records: Reads them.
+        records: Decodes them.
         partition: Index.
-        applied: What the store said just before.
+        applied: The value that the store returned just before.
 
     Returns:
-        clock: As `Sessions.begin` takes it.
-        times: Likewise.
+        clock: The partition's clock, for `Sessions.begin`.
+        times: The open sequences, for `Sessions.begin`.
 
     Raises:
-        SaveRefusedError: If a save has come in between: what was read may be of two moments.
-        DamagedStateError: If any of it is not what was saved.
+        SaveRefusedError: If a save happened meanwhile, so the result could mix two points in time.
+        DamagedStateError: If a record is not what was saved.
     """
     opened: dict[bytes, tuple[int, int, bytes]] = {}
     for found in store.scan(partition):
@@ -32,11 +32,13 @@ def read_open_sequences(
     now_applied, (clock,) = store.load(partition, [CLOCK_KEY])
     if now_applied != applied:
         raise SaveRefusedError(partition, now_applied)
-    # States, clock and `applied` are saved in one call.
+    # States, clock and `applied` are saved in one call, so they must agree.
     newest = max(opened.values(), default=None)
     if newest is not None and newest[0] >= applied:
-        what = f"the state of key {newest[2]!r}: it has seen {newest[0]}, `applied` is {applied}"
+        what = (
+            f"the state of key {newest[2]!r}: it has seen {newest[0]}, but `applied` is {applied}"
+        )
         raise DamagedStateError(partition, what)
     if newest is not None and clock is None:
-        raise DamagedStateError(partition, "there are open sequences, and no clock")
+        raise DamagedStateError(partition, "there are open sequences, but the clock is missing")
     return records.read_clock(partition, clock, applied), list(opened.values())

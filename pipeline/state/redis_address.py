@@ -1,10 +1,10 @@
-"""Where Redis is: the URL that names one server, a Redis Cluster, or a master known to Sentinels.
+"""URLs of Redis: one server, a Redis Cluster, or a master found by Sentinels.
 
     redis://host:port/db                             one server
-    redis+cluster://host:port[,host:port...]         a Redis Cluster: any of its nodes
-    redis+sentinel://host:port[,...]/service[/db]    Sentinels, and the name they know the master by
+    redis+cluster://host:port[,host:port...]         some nodes of a Redis Cluster
+    redis+sentinel://host:port[,...]/service[/db]    Sentinels, and their name for the master
 
-`rediss` instead of `redis` is TLS, to all of them.  Options follow `?`, under redis-py's names.
+`rediss` instead of `redis` means TLS for all connections.  Options after `?` have redis-py's names.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from livestep.pipeline.errors import ConfigError
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 
-#: What a URL may say after `?`; of TLS with `rediss` only.
+#: Options allowed after `?` in a URL; those of TLS with `rediss` only.
 TLS_OPTIONS = frozenset(
     "ssl_" + name for name in "ca_certs ca_path certfile keyfile cert_reqs check_hostname".split()
 )
 OPTIONS = frozenset({"db", "socket_timeout", "socket_connect_timeout", "socket_keepalive"})
 
 _FORMS = (
-    "redis[s]://host:port/db, redis[s]+cluster://host:port[,...] or "
-    "redis[s]+sentinel://host:port[,...]/service[/db] is needed"
+    "use redis[s]://host:port/db, redis[s]+cluster://host:port[,...] or "
+    "redis[s]+sentinel://host:port[,...]/service[/db]"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """What a URL says.
+    """A parsed URL.
 
     Attributes:
         kind: `redis`, `cluster` or `sentinel`.
-        hosts: Host and port of each server named.
-        database: 0 in a cluster, which has no other.
-        service: Sentinel's name of the master, else ''.
-        is_tls: Whether servers and Sentinels speak TLS.
-        options: For redis-py's connections, converted.
-        credentials: Those in the URL, else those given beside it.
+        hosts: Host and port of each server in the URL.
+        database: Always 0 in a cluster.
+        service: The Sentinels' name for the master, else ''.
+        is_tls: Whether connections to servers and Sentinels use TLS.
+        options: Converted options for redis-py's connections.
+        credentials: Those in the URL, else those given separately.
     """
 
     kind: str
@@ -63,15 +63,15 @@ class RedisAddress:
 
 
 def read_address(url: str, credentials: RedisCredentials | None = None) -> RedisAddress:
-    """Read the URL of a Redis.
+    """Parse the URL of a Redis.
 
     Args:
-        url: As at the head of this file.
-        credentials: Used unless the URL has a user or password itself.
+        url: In one of the forms listed at the top of this module.
+        credentials: Used unless the URL contains a user or password.
 
     Raises:
-        ConfigError: If it can't be read, or names files of TLS that can't be used; shows nothing
-            that may be a part of a password.
+        ConfigError: If the URL is invalid, or names TLS files that can't be used; the message never
+            contains a part of a password.
 
     Example:
         >>> address = read_address("rediss+sentinel://a:1,[::1]/main/2?socket_timeout=3")
@@ -91,24 +91,24 @@ def _read(url: str, credentials: RedisCredentials) -> RedisAddress:
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
     if scheme not in ("redis", "rediss") or kind not in ("", "cluster", "sentinel"):
-        raise ValueError(f"{_FORMS}, not {parts.scheme}://")
+        raise ValueError(f"unknown scheme {parts.scheme}://; {_FORMS}")
     is_tls = scheme == "rediss"
     port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
     hosts = tuple(_host_and_port(host, port) for host in parts.netloc.split(","))
     if len(hosts) > 1 and not kind:
-        raise ValueError(f"several hosts are a Redis Cluster or Sentinels: {_FORMS}")
+        raise ValueError(f"several hosts need a Redis Cluster or Sentinels; {_FORMS}")
     path = [unquote(part) for part in parts.path.split("/") if part]
     service = path.pop(0) if kind == "sentinel" and path else ""
     if kind == "sentinel" and not service:
-        raise ValueError("the name of the master is missing: redis+sentinel://host:port/service")
+        raise ValueError("the master's name is missing; use redis+sentinel://host:port/service")
     options = _options(parts.query, is_tls)
     database = options.pop("db", None)
     if path:
         if len(path) > 1 or database is not None or not path[0].isdecimal():
-            raise ValueError(f"{parts.path!r} names no database: {_FORMS}")
+            raise ValueError(f"{parts.path!r} is not a database number; {_FORMS}")
         database = int(path[0])
     if kind == "cluster" and database:
-        raise ValueError(f"a Redis Cluster has database 0 only, not {database}")
+        raise ValueError(f"a Redis Cluster has only database 0, not {database}")
     return RedisAddress(
         kind=kind or "redis",
         hosts=hosts,
@@ -123,37 +123,37 @@ def _read(url: str, credentials: RedisCredentials) -> RedisAddress:
 def _host_and_port(text: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
-        raise ValueError(f"a host is missing: {_FORMS}")
+        raise ValueError(f"the host is missing; {_FORMS}")
     return parts.hostname, parts.port or default_port
 
 
 def _options(query: str, is_tls: bool) -> dict[str, Any]:
-    """Read what follows `?` as redis-py does, and check that the files of TLS can be used."""
+    """Parse the options after `?` as redis-py does, and check that the TLS files can be used."""
     options: dict[str, Any] = parse_url(f"redis://host?{query}")  # type: ignore[no-untyped-call]
     del options["host"]
     unknown = sorted(set(options) - OPTIONS - TLS_OPTIONS)
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is none of its options: {', '.join(sorted(OPTIONS | TLS_OPTIONS))}"
+            f"unknown option {unknown[0]!r}; known are {', '.join(sorted(OPTIONS | TLS_OPTIONS))}"
         )
     tls = {name: value for name, value in options.items() if name in TLS_OPTIONS}
     if tls and not is_tls:
-        raise ValueError(f"{min(tls)} is for rediss://, which is TLS; this is redis://")
+        raise ValueError(f"{min(tls)} needs TLS: use rediss:// instead of redis://")
     if is_tls:
         _check_tls(tls)
     return options
 
 
 def _check_tls(tls: Mapping[str, Any]) -> None:
-    """Load what the options of TLS name, so that a file that can't be used is told at once."""
+    """Load the files that the TLS options name, so that an invalid file is reported at once."""
     if tls.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
-        raise ValueError("ssl_cert_reqs is none, optional or required")
+        raise ValueError("ssl_cert_reqs must be none, optional or required")
     try:
         context = ssl.create_default_context(
             cafile=tls.get("ssl_ca_certs"), capath=tls.get("ssl_ca_path")
         )
         if "ssl_certfile" in tls or "ssl_keyfile" in tls:
-            # An empty password, or OpenSSL would ask for one at the terminal.
+            # With an empty password, OpenSSL doesn't prompt for one on the terminal.
             context.load_cert_chain(tls.get("ssl_certfile", ""), tls.get("ssl_keyfile"), "")
     except OSError as error:
         named = ", ".join(f"{name}={tls[name]}" for name in sorted(tls))

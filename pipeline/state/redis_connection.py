@@ -1,6 +1,6 @@
-"""The connection to Redis: a client for each kind of Redis, and the wait for one that is away.
+"""The connection to Redis: creates clients, waits for an unavailable Redis, translates errors.
 
-Nothing else makes redis-py's clients, and nothing else translates their errors.
+No other module creates redis-py clients or translates their errors.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from livestep.pipeline.guides import guide
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.state.redis_address import RedisAddress, read_address
 
-#: The store's, whose waiting it is.
+#: Logs under the store's name because the store waits.
 _log = logging.getLogger("livestep.store")
 
-#: Seconds before a silent Redis counts as away; the wait for it is `Settings.redis_wait_s`.
+#: Seconds without a response after which Redis counts as unavailable; the total wait is limited by
+#: `Settings.redis_wait_s`.
 SOCKET_TIMEOUT_S = 5.0
 
-#: Longest pause before a command is tried again.
+#: Maximum seconds between two attempts of a command.
 PAUSE_S_MAX = 1.0
 
-#: Errors that pass: a Redis that is away, restarts, fails over, moves its slots, or has no room.
+#: Temporary errors: Redis is unavailable, restarting, failing over, moving slots, or out of memory.
 _PASSING_ERRORS = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
@@ -47,44 +48,44 @@ _PASSING_ERRORS = (
     RedisClusterException,
 )
 
-#: The same as Redis' own words, where redis-py has no class for them. MISCONF is a full disk or a
-#: failed snapshot, BUSY somebody's long script.
+#: Error codes of temporary errors for which redis-py may have no class. MISCONF is a full disk or
+#: a failed snapshot, BUSY a long-running script.
 _PASSING_CODES = frozenset(
     "BUSY CLUSTERDOWN LOADING MASTERDOWN MISCONF NOREPLICAS OOM READONLY TRYAGAIN".split()
 )
 
-#: Errors that no wait ends.
+#: Permanent errors, which are not retried.
 _REFUSALS = (
     redis.exceptions.AuthenticationError,
     redis.exceptions.NoPermissionError,
     redis.exceptions.InvalidResponse,
 )
 
-#: TLS that breaks off in its handshake; a server that goes away looks so, too.
+#: An interrupted TLS handshake; temporary, because a server that shuts down causes it, too.
 _TLS_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
-#: How Redis tells of a command that failed within a script; before Redis 7, not by its own code.
+#: How Redis reports a command that failed within a script; before Redis 7, without an error code.
 _IN_SCRIPT = re.compile(r"user_script: ?(\d+): (?:@user_script: \d+: )?(?:-([A-Z]+) )?")
 
-#: Of this kind, Redis could drop a state on its own.
+#: With such a maxmemory-policy, Redis may evict states.
 _EVICTING_POLICY_PREFIX = "allkeys-"
 
 T = TypeVar("T")
 
 
 class RedisConnection:
-    """A client of Redis or Valkey whose commands wait for one that is away.
+    """A thread-safe client of Redis or Valkey whose commands wait for an unavailable server.
 
-    It is made at the first command. All of it may be used from several threads.
+    The client is created by the first command.
 
     Args:
         url: See `pipeline.state.redis_address`.
         wait_s: How long a call waits.
-        credentials: Used unless the URL has some itself.
-        deadline: Of a stop; a call that waits then gives up.
+        credentials: Used unless the URL contains some.
+        deadline: Deadline of a stop, which ends the waiting of calls.
 
     Raises:
-        ConfigError: If the URL can't be read.
+        ConfigError: If the URL is invalid.
     """
 
     def __init__(
@@ -102,15 +103,15 @@ class RedisConnection:
         self._client: Any = None
 
     def call(self, command: Callable[[Any], T], *, is_save: bool = False) -> T:
-        """Run a command, waiting for a Redis that is away; it has to be one that may be repeated.
+        """Run a command, and retry it while Redis is unavailable; it must be safe to repeat.
 
         Args:
-            command: Gets a `redis.Redis`, or a `RedisCluster`, which has the same commands.
-            is_save: It is worth waiting for also after a stop has begun, until `give_up_waiting`.
+            command: Called with a `redis.Redis`, or a `RedisCluster`, which has the same commands.
+            is_save: Keep waiting after a stop has begun, until `give_up_waiting`.
 
         Raises:
-            StoreError: If Redis refuses, or is away for longer than the wait.
-            StoppedError: If a stop has ended the wait.
+            StoreError: If Redis returns a permanent error, or is unavailable for too long.
+            StoppedError: If a stop ended the wait.
         """
         stopped = self._closing if is_save else self._deadline.has_begun
         retrying = tenacity.Retrying(
@@ -122,7 +123,7 @@ class RedisConnection:
             ),
             wait=tenacity.wait_exponential(multiplier=0.02, max=PAUSE_S_MAX),
             sleep=tenacity.sleep_using_event(stopped),
-            before_sleep=self._tell,
+            before_sleep=self._log_retry,
             reraise=True,
         )
         try:
@@ -134,7 +135,7 @@ class RedisConnection:
             raise StoreError(f"Redis at {self.address}: {_explained(error)}") from error
 
     def check(self) -> None:
-        """Check that Redis answers and keeps what it is given; of a cluster, each master.
+        """Check that Redis answers and never evicts states; in a cluster, check each master.
 
         Raises:
             StoreError: If it can't be reached, refuses the password, or may evict states.
@@ -143,15 +144,15 @@ class RedisConnection:
             if policy.startswith(_EVICTING_POLICY_PREFIX):
                 raise StoreError(
                     f"Redis at {where or self.address} has maxmemory-policy {policy}, which "
-                    "throws states away when memory is short; set it to noeviction"
+                    "evicts states when memory is short; set it to noeviction"
                 )
 
     def give_up_waiting(self) -> None:
-        """Let calls that wait fail now."""
+        """Let waiting calls fail now."""
         self._closing.set()
 
     def close(self) -> None:
-        """Let the connection go; a call that waits gives up."""
+        """Close the connection; waiting calls fail."""
         self._closing.set()
         with self._making:
             if self._client is not None:
@@ -164,22 +165,22 @@ class RedisConnection:
         try:
             return command(client)
         except MasterNotFoundError:
-            # Sentinels that refuse us look like Sentinels that are away: the first one tells.
+            # redis-py hides why Sentinels fail, such as a wrong password: ask them for the reason.
             for sentinel in _sentinels_of(client):
                 sentinel.ping()
             raise
         except RedisClusterException:
-            # None of the nodes that we know of is there: begin again with those of the URL.
+            # No known node answers: start over with the nodes in the URL.
             self._leave(client)
             raise
         except RedisError as error:
             if isinstance(client, redis.Redis) and _code(error) == "READONLY":
-                # A master no longer: the next connection is made to the one that now is.
+                # This server is no longer the master: the next connection finds the new one.
                 client.connection_pool.disconnect(inuse_connections=False)
             raise
 
     def _leave(self, client: Any) -> None:
-        """Make a new client next time, unless another thread has done so already."""
+        """Discard the client, unless another thread has already replaced it."""
         with self._making:
             if self._client is client:
                 self._client = None
@@ -194,14 +195,14 @@ class RedisConnection:
                 self._client = make_client(self.address, timeout_s)
             return self._client
 
-    def _tell(self, state: tenacity.RetryCallState) -> None:
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         pause_s = state.next_action.sleep if state.next_action is not None else 0.0
-        _log.warning("Redis at %s: %s; again in %.2g s", self.address, error, pause_s)
+        _log.warning("Redis at %s: %s; retrying in %.2g s", self.address, error, pause_s)
 
 
 class Script:
-    """A Lua script on one key, sent as a whole only to a server that does not know it yet.
+    """A Lua script on one key; its text is sent only if the server has not cached it.
 
     Args:
         text: The script.
@@ -222,32 +223,32 @@ class Script:
             where = _IN_SCRIPT.search(str(error))
             if where is None or "can't run this command" not in str(error):
                 raise
-            # Redis 6 does not say which command; its line does.
+            # Redis 6 reports only the line number, not the command.
             line = self._text.splitlines()[int(where[1]) - 1].strip()
             raise redis.exceptions.NoPermissionError(
-                f"this user has no permissions to run the command of a script: {line}"
+                f"this user has no permissions to run a command of a script: {line}"
             ) from error
 
 
 def make_client(address: RedisAddress, timeout_s: float = SOCKET_TIMEOUT_S) -> Any:
-    """Make a client that answers within seconds or raises.
+    """Create a client whose calls return within `timeout_s` or raise.
 
-    Only that of a cluster sends anything yet.
+    Only a cluster's client connects right away.
 
     Args:
         address: Where Redis is.
-        timeout_s: After which a silent Redis counts as away.
+        timeout_s: Seconds without a response after which a call fails.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        # The older protocol needs no permission to shake hands, and nothing here the newer one.
+        # RESP2 needs no permission for HELLO, and no command here needs RESP3.
         "protocol": 2,
         "driver_info": None,
         "ssl": address.is_tls,
         **address.options,
     }
-    # Waiting is done in one place, `RedisConnection.call`, where leaving can end it.
+    # Only `RedisConnection.call` retries, because a stop can end its wait.
     once = Retry(NoBackoff(), 0)
     login: dict[str, Any] = {
         "username": address.credentials.username or None,
@@ -274,7 +275,7 @@ def make_client(address: RedisAddress, timeout_s: float = SOCKET_TIMEOUT_S) -> A
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error of redis-py is one that a wait may end."""
+    """Return whether an error of redis-py is temporary, so that a retry may succeed."""
     for cause in _chain(error):
         if isinstance(cause, _REFUSALS):
             return False
@@ -286,7 +287,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def _eviction_policies(client: Any) -> dict[str, str]:
-    """Ask for the policy of each server that takes writes; '' is the only one."""
+    """Return the maxmemory-policy of each master by name; '' if there is only one server."""
     if isinstance(client, redis.Redis):
         return {"": client.info("memory")["maxmemory_policy"]}
     return {
@@ -296,7 +297,7 @@ def _eviction_policies(client: Any) -> dict[str, str]:
 
 
 def _sentinels_of(client: Any) -> list[redis.Redis]:
-    """Give the clients of the Sentinels that a client asks for the master."""
+    """Return the clients of the Sentinels that a client asks for the master."""
     pool = getattr(client, "connection_pool", None)
     return list(pool.sentinel_manager.sentinels) if isinstance(pool, SentinelConnectionPool) else []
 
@@ -308,7 +309,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str:
-    """Give Redis' code of an error, such as `READONLY`, also of one within a script."""
+    """Return Redis' code of an error, such as `READONLY`, even if it happened in a script."""
     if isinstance(error, redis.exceptions.ReadOnlyError):
         return "READONLY"
     in_script = _IN_SCRIPT.search(str(error))
@@ -318,18 +319,18 @@ def _code(error: BaseException) -> str:
 
 
 def _explained(error: BaseException) -> str:
-    """Give an error's text, and what to do about it where that can be said."""
+    """Return an error's text, with a hint if there is one."""
     text, causes = str(error), list(_chain(error))
     if any(isinstance(cause, redis.exceptions.NoPermissionError) for cause in causes):
         return f"{text} ({guide('deploy/security/redis-acl.conf')} lists what a worker needs)"
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return f"{text} (?ssl_ca_certs=<file> in --redis-url names the authority to trust)"
+        return f"{text} (set ?ssl_ca_certs=<file> in --redis-url to the CA to trust)"
     if any(isinstance(cause, TimeoutError) and "handshake" in str(cause) for cause in causes):
-        return f"{text} in a handshake of TLS (does it speak TLS? without it, it is redis://)"
+        return f"{text} in the TLS handshake (if the server doesn't use TLS, use redis://)"
     if isinstance(error, redis.exceptions.InvalidResponse) or "closed by server" in text:
-        return f"{text} (does it want TLS, rediss://?)"
+        return f"{text} (if the server uses TLS, use rediss://)"
     if "cluster support" in text or "Cluster mode is not enabled" in text:
-        return f"{text} (it is one server: redis://)"
+        return f"{text} (this is a single server: use redis://)"
     if isinstance(error, redis.exceptions.MovedError) or "not allowed in cluster mode" in text:
-        return f"{text} (it is a Redis Cluster: redis+cluster://)"
+        return f"{text} (this is a Redis Cluster: use redis+cluster://)"
     return text

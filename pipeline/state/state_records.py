@@ -1,12 +1,12 @@
-"""Hidden states as the store keeps them: bytes and a checksum, so that a changed one is found.
+"""Encodes hidden states for the store, with a checksum that detects changed records.
 
-The layout of a record is at the head of `store_save.lua`.  Its checksum is over its bytes, seeded
-with whose they are: topic, group and model, partition, key.  So a record that was copied from
-another key or model is found as well as one of which a bit was turned.
+`store_save.lua` documents the layout of a record.  The checksum covers its bytes, seeded with
+its owner: topic, group, model, partition and key.  So it detects a record that was copied from
+another key or model as well as one with a flipped bit.
 
-It is no signature: who knows the layout can write a record whose checksum is right.  What that says
-is checked as far as it can be: no state that was saved is NaN, or has seen what is not committed.
-An older record of the same key, put back, can't be told from one that was right.
+The checksum is not a signature: a program that knows the layout can write a valid record.  Its
+content is validated as far as possible: a saved state is never NaN, and has never seen an
+uncommitted event.  An older record of the same key, written back, is not detected.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ HEADER_BYTES = 16
 
 _HEADER = struct.Struct("<qq")
 
-#: Bytes after it: XXH3-64 in its canonical form, which is big-endian.
+#: Bytes after the state: XXH3-64 in its canonical form, which is big-endian.
 CHECKSUM_BYTES = 8
 
 _CLOCK = struct.Struct("<qqq")
 
-#: Takes a record's bytes without its checksum.
+#: Returns a record's bytes without its checksum.
 _BODY = itemgetter(slice(-CHECKSUM_BYTES))
 
 
 class DamagedStateError(Exception):
-    """Raised if a record of the store is not what was saved; nothing was stepped with it.
+    """Raised if a record in the store is not what was saved; no event was stepped with it.
 
-    The partition's states have to be begun anew and replayed.
+    The partition's states must be dropped and rebuilt by a replay.
     """
 
     def __init__(self, partition: int, detail: str) -> None:
@@ -52,11 +52,11 @@ class DamagedStateError(Exception):
 
 
 class StateRecords:
-    """Writes the records of one topic under one model, and reads what is still as it was written.
+    """Encodes and decodes the state records of one topic, group and model.
 
     Args:
-        layout: What a state of the model looks like.
-        scope: Whose records these are, beside partition and key: topic, group, model.
+        layout: Layout of the model's states.
+        scope: Owner of the records: topic, group and model.
     """
 
     def __init__(self, layout: StateLayout, scope: str) -> None:
@@ -66,12 +66,12 @@ class StateRecords:
         self.record_bytes = HEADER_BYTES + layout.state_bytes + CHECKSUM_BYTES
 
     def write(self, partition: int, keys: Sequence[bytes], states: States) -> list[bytes]:
-        """Write each key's record; one copy from the device for all.
+        """Encode each key's record, with one copy from the device for all.
 
-        Of a key whose sequence has ended it is the header alone: there is nothing to keep.
+        If a key's sequence has ended, its record is only the header: there is no state to keep.
 
         Args:
-            partition: Of all keys.
+            partition: Partition of all keys.
             keys: The N keys of the rows.
             states: N rows.
         """
@@ -97,30 +97,30 @@ class StateRecords:
     def read(
         self, partition: int, keys: Sequence[bytes], records: Sequence[bytes], before: Offset
     ) -> States:
-        """Read records.
+        """Decode and validate records.
 
         Args:
-            partition: Of all keys.
+            partition: Partition of all keys.
             keys: The N keys.
             records: Their records.
-            before: No state has seen this offset, or a later one.
+            before: A valid state has seen only events before this offset.
 
         Raises:
-            DamagedStateError: If one is not what was saved; names the first such key.
+            DamagedStateError: If a record is not what was saved; names the first such key.
         """
         table = self._verified(partition, keys, records)
         count, layout = len(records), self._layout
         tensors = []
         at = HEADER_BYTES
         for shape, dtype, width in zip(layout.shapes, layout.dtypes, layout.widths, strict=True):
-            # A copy, also of a single row: another dtype needs memory of its own alignment.
+            # Copy even a single row: `view` needs memory that is aligned for the other dtype.
             flat = torch.from_numpy(table[:, at : at + width].copy())
             tensors.append(flat.view(dtype).reshape(count, *shape))
             at += width
         offsets, timesteps = _headers(table)
         for is_wrong, what in (
             (offsets < 0, "its offset is negative"),
-            (offsets >= before, f"it has seen an event at or after {before}, which is not done"),
+            (offsets >= before, f"it has seen an event at or after {before}, not yet processed"),
             (timesteps < 0, "its number of timesteps is negative"),
             (self._not_finite(tensors), "it is NaN or infinite"),
         ):
@@ -133,10 +133,10 @@ class StateRecords:
     def times(
         self, partition: int, found: Mapping[bytes, bytes]
     ) -> Iterator[tuple[int, int, bytes]]:
-        """Read of each state, with a session gap: last offset, last clock, key.
+        """Yield last offset, last clock and key of each state; only with a session gap.
 
         Raises:
-            DamagedStateError: If one is not what was saved; names the first such key.
+            DamagedStateError: If a record is not what was saved; names the first such key.
         """
         if not found:
             return
@@ -147,16 +147,16 @@ class StateRecords:
         yield from zip(offsets.tolist(), clocks[:, 0].tolist(), keys, strict=True)
 
     def write_clock(self, partition: int, applied: Offset, clock: int) -> bytes:
-        """Write a partition's clock as a state is written, so that it can't go back either."""
+        """Encode a partition's clock like a state, so that it is never replaced by an older one."""
         body = _CLOCK.pack(applied - 1, 1, clock)
         (checksum,) = self._checksums(partition, [CLOCK_KEY], [body])
         return body + checksum
 
     def read_clock(self, partition: int, record: bytes | None, before: Offset) -> int:
-        """Read what `write_clock` wrote; `NO_TIME` if there is none.
+        """Decode a partition's clock; `NO_TIME` if there is no record.
 
         Raises:
-            DamagedStateError: If it is not what was saved, or of an event that is not before that.
+            DamagedStateError: If it is not what was saved, or its event is not before `before`.
         """
         if record is None:
             return NO_TIME
@@ -164,29 +164,31 @@ class StateRecords:
             raise DamagedStateError(partition, f"the clock has {len(record)} bytes")
         body = _BODY(record)
         if [record[-CHECKSUM_BYTES:]] != list(self._checksums(partition, [CLOCK_KEY], [body])):
-            raise DamagedStateError(partition, "the clock has not the checksum of its bytes")
+            raise DamagedStateError(partition, "the clock has a wrong checksum")
         offset, _, clock = _CLOCK.unpack(body)
         if offset >= before or clock < NO_TIME:
-            raise DamagedStateError(partition, f"the clock is {clock} at {offset}, before {before}")
+            what = f"the clock is {clock} at offset {offset}"
+            limits = f"at least {NO_TIME}, at an offset below {before}"
+            raise DamagedStateError(partition, f"{what}; it should be {limits}")
         return int(clock)
 
     def _checksums(
         self, partition: int, keys: Sequence[bytes], bodies: Sequence[bytes]
     ) -> Iterator[bytes]:
-        """Hash each body, seeded with its key's hash, which is seeded with the scope's."""
+        """Hash each body, seeded with the hash of its key, seeded with that of the scope."""
         seed = xxh3_64_intdigest(f"{self._scope}/{partition}".encode())
-        # Maps all through: this is done for every event, and no Python frame for each.
+        # Chained maps run in C: this is done for every event.
         return map(xxh3_64_digest, bodies, map(xxh3_64_intdigest, keys, repeat(seed)))
 
     def _verified(
         self, partition: int, keys: Sequence[bytes], records: Sequence[bytes]
     ) -> np.ndarray:
-        """Give the records as a table, (N, record_bytes) uint8, if they have their checksums."""
+        """Check lengths and checksums; return the records as a table, (N, record_bytes) uint8."""
         count, step = len(records), self.record_bytes
         if not set(map(len, records)) <= {step}:
             is_other = np.array([len(record) != step for record in records])
             length = len(records[int(np.argmax(is_other))])
-            what = f"it has {length} bytes where this model's has {step}"
+            what = f"it has {length} bytes, expected {step} for this model"
             raise _damaged(partition, keys, is_other, what)
         table = np.frombuffer(bytearray().join(records), dtype=np.uint8).reshape(count, step)
         bodies = list(map(_BODY, records))
@@ -194,28 +196,26 @@ class StateRecords:
         if table[:, -CHECKSUM_BYTES:].tobytes() != checksums:
             right = np.frombuffer(checksums, dtype=np.uint8).reshape(count, CHECKSUM_BYTES)
             is_other = (table[:, -CHECKSUM_BYTES:] != right).any(axis=1)
-            what = (
-                "its checksum is not that of its bytes under this key, partition, group and model"
-            )
+            what = "its checksum is wrong for its bytes, key, partition, group and model"
             raise _damaged(partition, keys, is_other, what)
         return table
 
     def _not_finite(self, tensors: Sequence[Tensor]) -> BoolArray:
-        """Say which rows hold what no step leaves behind: (N,) bool."""
+        """Return which rows hold values that no step produces: (N,) bool."""
         count = len(tensors[0]) if tensors else 0
         found = torch.zeros(count, dtype=torch.bool)
         for tensor, zeros in zip(tensors, self._layout.zeros, strict=True):
-            # A sum is cheap, and finite only if all of it is; one that overflows is looked at.
+            # A sum is cheap, and finite only if every term is; if it isn't, check each term.
             if torch.isfinite(tensor.sum()):
                 continue
-            # A state that has stepped nothing is the model's first one, whatever that holds.
+            # A state before its first step is the initial state, which may hold anything.
             is_first = (tensor == zeros) | (tensor.isnan() & zeros.isnan())
             found |= ~(torch.isfinite(tensor) | is_first).reshape(count, -1).all(dim=1)
         return found.numpy()
 
 
 def read_header(record: bytes) -> tuple[int, int]:
-    """Read offset and timesteps, which every record begins with.
+    """Decode offset and timesteps, the first fields of every record.
 
     Example:
         >>> read_header((7).to_bytes(8, "little") + (2).to_bytes(8, "little") + b"state")
@@ -226,7 +226,7 @@ def read_header(record: bytes) -> tuple[int, int]:
 
 
 def _headers(table: np.ndarray) -> tuple[IntArray, IntArray]:
-    """Read offsets and timesteps, (N,) int64 each."""
+    """Decode offsets and timesteps, (N,) int64 each."""
     header = np.ascontiguousarray(table[:, :HEADER_BYTES]).view("<i8").astype(np.int64)
     return header[:, 0], header[:, 1]
 
@@ -234,7 +234,7 @@ def _headers(table: np.ndarray) -> tuple[IntArray, IntArray]:
 def _damaged(
     partition: int, keys: Sequence[bytes], is_wrong: BoolArray, what: str
 ) -> DamagedStateError:
-    """Name the first key that is wrong, and how many there are."""
+    """Make an error that names the first invalid key, and how many there are."""
     count = int(np.count_nonzero(is_wrong))
     others = f" (and {count - 1} more)" if count > 1 else ""
     key = keys[int(np.argmax(is_wrong))]

@@ -1,8 +1,8 @@
-"""Hidden states in Redis: one hash a partition, written by compare-and-set, never by a lock.
+"""Hidden states in Redis: one hash per partition, written by compare-and-set, without locks.
 
-The layout is at the head of `store_save.lua`.  A partition's states and `applied`, the offset up
-to which they are right, live in one hash: Redis can lose both or neither, and a loss is seen by
-whoever reads next, because `applied` is read together with the states.
+`store_save.lua` documents the layout.  A partition's states and `applied`, the next offset to
+process, are in one hash: Redis loses both or neither, and the next read detects a loss because it
+reads `applied` together with the states.
 """
 
 from __future__ import annotations
@@ -27,24 +27,23 @@ from livestep.pipeline.state.stored_partition import (
 )
 from livestep.pipeline.types import Offset
 
-#: States written by one Lua call, so that Redis serves others in between: about 5 ms a call.
+#: States written by one Lua call, about 5 ms; Redis serves other clients between calls.
 SAVE_KEYS_MAX = 2_000
 
 #: Keys read by one HMGET, for the same reason.
 LOAD_KEYS_MAX = 10_000
 
-#: Where a partition's clock stands among the states: no event has an empty key.
+#: Key of a partition's clock among the states; an event's key is never empty.
 CLOCK_KEY = b""
 
-#: Times that all states of a partition are read before it is given up: each time some were missed.
+#: How often a scan of a partition that has missed some states is repeated before it fails.
 SCANS_MAX = 5
 
 
 class SaveRefusedError(Exception):
-    """Raised if `applied` is not what the worker last saw; nothing of that call was written.
+    """Raised if `applied` is not what the worker last saw; that call wrote nothing.
 
-    Either Redis has lost writes, or another worker has the partition: the partition's recovery
-    finds out which.
+    Either Redis has lost writes, or another worker owns the partition; recovery finds out which.
     """
 
     def __init__(self, partition: int, applied: Offset | bytes | None) -> None:
@@ -54,12 +53,12 @@ class SaveRefusedError(Exception):
 
 
 class Store(Protocol):
-    """Durable states of one topic under one model."""
+    """Durable states of one topic and one model."""
 
     def describe(
         self, partitions: Sequence[int]
     ) -> dict[int, StoredPartition | DamagedPartition | None]:
-        """Read what is held of each partition; None where nothing is."""
+        """Read the metadata of each partition; None if nothing is stored."""
 
     def begin(
         self,
@@ -70,14 +69,14 @@ class Store(Protocol):
         start: Offset,
         partitions: int,
     ) -> None:
-        """Begin a partition's states, dropping what was there.
+        """Replace a partition's states with an empty set.
 
         Args:
             partition: Index.
-            expected: `applied` as it stands there: a number, or the bytes that are none.
+            expected: The stored `applied`: a number, invalid bytes, or None if missing.
             applied: The new `applied`.
             start: Offset where the states begin.
-            partitions: Of the topic.
+            partitions: Number of partitions of the topic.
 
         Raises:
             SaveRefusedError: If `applied` is not `expected`.
@@ -88,14 +87,14 @@ class Store(Protocol):
     ) -> tuple[Offset | None, list[bytes | None]]:
         """Read `applied` and the record of each key, None for a key without one.
 
-        Also `applied` is None if it is no number.
+        `applied` is None if it is missing or not a number.
         """
 
     def scan(self, partition: int) -> Iterator[dict[bytes, bytes]]:
-        """Read the records of all keys, some at a time; a key may come twice.
+        """Yield the records of all keys in chunks; a key may come twice.
 
         Raises:
-            SaveRefusedError: If they don't hold still.
+            SaveRefusedError: If the number of keys keeps changing.
         """
 
     def save(
@@ -108,20 +107,20 @@ class Store(Protocol):
         records: Sequence[bytes],
         clock: bytes | None = None,
     ) -> None:
-        """Write records that are newer than what is there, then move `applied`.
+        """Write records that are newer than the stored ones, then move `applied`.
 
-        A clock is written beside `CLOCK_KEY`, and then all in one: which sequences are ended by it
+        A clock is written under `CLOCK_KEY`, and everything in one chunk: which sequences it ends
         depends on all of them.
 
         Raises:
-            SaveRefusedError: If `applied` is neither `expected` nor already the new one.
+            SaveRefusedError: If `applied` is neither `expected` nor already the new value.
         """
 
     def give_up_waiting(self) -> None:
-        """Let calls that wait for an absent store fail now; used while leaving."""
+        """Let calls that wait for an unavailable store fail now; used while leaving."""
 
     def close(self) -> None:
-        """Let the connection go; a call that waits gives up."""
+        """Close the connection; waiting calls fail."""
 
 
 class RedisStore:
@@ -129,15 +128,15 @@ class RedisStore:
 
     Args:
         url: See `pipeline.state.redis_address`.
-        topic_id: Kafka's id of the input topic: one made anew under the same name has other states.
-        fingerprint: The model's; another model has other states.
-        group: The consumer group; another group is elsewhere in the log.
-        wait_s: How long a call waits for a Redis that is away.
-        credentials: Used unless the URL has some itself.
-        deadline: Of a stop: reading then gives up, saving only at `give_up_waiting`.
+        topic_id: Kafka's id of the input topic; a topic that is created again has separate states.
+        fingerprint: The model's fingerprint; each model has separate states.
+        group: The consumer group; each group has its own position in the log.
+        wait_s: How long a call waits for an unavailable Redis.
+        credentials: Used unless the URL contains some.
+        deadline: Deadline of a stop; reads then stop waiting, saves only at `give_up_waiting`.
 
     Raises:
-        ConfigError: If the URL can't be read.
+        ConfigError: If the URL is invalid.
     """
 
     def __init__(
@@ -159,7 +158,7 @@ class RedisStore:
         self._begin = Script(_script("store_begin.lua"))
 
     def check(self) -> None:
-        """Check that Redis answers and keeps what it is given.
+        """Check that Redis answers and never evicts states.
 
         Raises:
             StoreError: If it can't be reached, refuses the password, or may evict states.
@@ -174,7 +173,7 @@ class RedisStore:
         def read(client: Any) -> list[Any]:
             pipe = client.pipeline(transaction=False)
             for partition in partitions:
-                # In this order, or what another worker begins in between would look damaged.
+                # In this order, or a concurrent `begin` of another worker would look like damage.
                 pipe.hlen(self._name(partition))
                 pipe.hmget(self._name(partition), *FIELDS)
             answers = pipe.execute(raise_on_error=False)
@@ -208,20 +207,20 @@ class RedisStore:
     def load(
         self, partition: int, keys: Sequence[bytes]
     ) -> tuple[Offset | None, list[bytes | None]]:
-        """See `Store.load`; one HMGET for some thousand keys, `applied` in the same read."""
+        """See `Store.load`; one HMGET per `LOAD_KEYS_MAX` keys, which also reads `applied`."""
         applied: Offset | None = None
         records: list[bytes | None] = []
         for at in range(0, len(keys), LOAD_KEYS_MAX):
             values = self._read(partition, keys[at : at + LOAD_KEYS_MAX])
             seen = read_number(values[0])
-            # The oldest of several reads counts: what is missing since then must be noticed.
+            # The oldest of several reads counts, so that a loss between them is noticed.
             if at == 0 or seen is None or (applied is not None and seen < applied):
                 applied = seen
             records += values[1:]
         return applied, records
 
     def scan(self, partition: int) -> Iterator[dict[bytes, bytes]]:
-        """See `Store.scan`; some thousand keys a call."""
+        """See `Store.scan`; about `LOAD_KEYS_MAX` keys per call."""
         for _ in range(SCANS_MAX):
             seen: set[bytes] = set()
             cursor = 0
@@ -231,8 +230,8 @@ class RedisStore:
                 yield {name[1:]: found[name] for name in found if name[:1] == b"k" != name}
                 if not cursor:
                     break
-            # A cursor means something to the process that gave it only: after a restart or a
-            # failover it goes on somewhere else.
+            # A cursor is valid only for the process that returned it: after a restart or failover
+            # the scan continues somewhere else, and may miss keys.
             if len(seen) == self._call(partition, "hlen"):
                 return
         raise SaveRefusedError(partition, None)
@@ -247,7 +246,7 @@ class RedisStore:
         records: Sequence[bytes],
         clock: bytes | None = None,
     ) -> None:
-        """See `Store.save`; one Lua call for some thousand keys, `applied` moves in the last."""
+        """See `Store.save`; one Lua call per `SAVE_KEYS_MAX` keys, the last moves `applied`."""
         step = SAVE_KEYS_MAX
         if clock is not None:
             keys, records = [*keys, CLOCK_KEY], [*records, clock]
@@ -257,7 +256,8 @@ class RedisStore:
             arguments: list[Any] = [expected, applied, chunk, int(end >= len(keys))]
             for key, record in zip(keys[at:end], records[at:end], strict=True):
                 arguments += (b"k" + key, record)
-            # A crash here leaves states newer than `applied`: right as they are, replay skips.
+            # A crash here leaves states newer than `applied`: they are valid, and a replay skips
+            # the events that they have seen.
             self._compare_and_set(self._save, partition, arguments, applied)
 
     def close(self) -> None:
@@ -273,7 +273,7 @@ class RedisStore:
         return cast(list[Any], self._call(partition, "hmget", fields))
 
     def _call(self, partition: int, command: str, *arguments: Any, **options: Any) -> Any:
-        """Run a command on a partition's hash."""
+        """Run a command on the hash of a partition."""
 
         def run(client: Any) -> Any:
             with self._naming(partition):
@@ -283,16 +283,16 @@ class RedisStore:
 
     @contextlib.contextmanager
     def _naming(self, partition: int) -> Iterator[None]:
-        """Name the key if it holds something else than what we keep there."""
+        """Name the Redis key in the error if it doesn't hold a hash."""
         try:
             yield
         except redis.exceptions.ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
             raise StoreError(
-                f"Redis at {self._redis.address}: key {self._name(partition)} is no hash, and "
-                f"should hold the states of partition {partition}: somebody has written to it. "
-                "Delete it, and the states are replayed"
+                f"Redis at {self._redis.address}: key {self._name(partition)} is not a hash. It "
+                f"should hold the states of partition {partition}; another program has overwritten "
+                "it. Delete the key, and a replay rebuilds the states"
             ) from error
 
     def _name(self, partition: int) -> str:
@@ -307,7 +307,7 @@ class RedisStore:
                 return script.run(client, self._name(partition), arguments)
 
         written, seen = self._redis.call(run, is_save=script is self._save)
-        # The first try may have been written although its answer was lost.
+        # An earlier attempt may have succeeded even though its response was lost.
         if not written and seen != b"%d" % applied:
             number = read_number(seen)
             raise SaveRefusedError(partition, (seen or None) if number is None else number)

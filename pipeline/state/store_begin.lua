@@ -1,12 +1,12 @@
--- Begin one partition's states, dropping what was there; the layout is in store_save.lua.
+-- Replace one partition's states with an empty set; store_save.lua documents the layout.
 --
 -- KEYS[1]  the partition's hash
--- ARGV[1]  `applied` as this worker last saw it, '' for none; anything else is refused
+-- ARGV[1]  `applied` as this worker last saw it, '' if missing; refused if it has changed
 -- ARGV[2]  the new `applied`
 -- ARGV[3]  start
 -- ARGV[4]  partitions
 --
--- Returns {1, applied} when written, {0, applied} when refused.
+-- Returns {1, applied} if written, {0, applied} if refused.
 local applied = redis.call('HGET', KEYS[1], 'applied') or ''
 if applied ~= ARGV[1] then
   return {0, applied}

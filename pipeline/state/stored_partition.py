@@ -1,4 +1,4 @@
-"""What the store says of a partition beside its states: somebody may have changed that, too."""
+"""Metadata that the store keeps for each partition, validated because others could change it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from livestep.pipeline.types import Offset
 
-#: Fields of a partition's hash that are no states; the last one is there within a save only.
+#: Fields of a partition's hash that are not states; the last one exists only during a save.
 FIELDS = ("applied", "start", "partitions", "saving")
 
-#: Larger than any offset of Kafka's, which are int64.
+#: Larger than any Kafka offset, which are int64.
 _NUMBER_END = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPartition:
-    """What the store holds of a partition, beside the states.
+    """A partition's metadata in the store.
 
     Attributes:
         applied: Next offset whose effect is not yet in the store.
@@ -33,12 +33,12 @@ class StoredPartition:
 
 @dataclass(frozen=True, slots=True)
 class DamagedPartition:
-    """A partition whose states are there, and no use: what is said of them can't be right.
+    """A partition whose metadata is invalid, so that its states can't be used.
 
     Attributes:
-        applied: The bytes that stand there, for `Store.begin`; None if there are none.
-        has_states: Whether there is anything beside the fields.
-        detail: Which field, and what is wrong with it.
+        applied: The stored bytes, for `Store.begin`; None if the field is missing.
+        has_states: Whether the hash has other fields than the metadata.
+        detail: Which field is invalid, and why.
     """
 
     applied: bytes | None
@@ -47,7 +47,7 @@ class DamagedPartition:
 
 
 def read_number(value: bytes | None) -> Offset | None:
-    """Read a field as it was written: decimal, and nothing else; None if it is not that.
+    """Parse a decimal field; None if it is not exactly as a worker writes it.
 
     Example:
         >>> read_number(b"12"), read_number(b" 12"), read_number(b"-1"), read_number(None)
@@ -62,11 +62,11 @@ def read_number(value: bytes | None) -> Offset | None:
 def read_fields(
     values: Sequence[bytes | None], length: int
 ) -> StoredPartition | DamagedPartition | None:
-    """Read what a partition's hash says.
+    """Parse the metadata of a partition's hash; None if the hash is missing.
 
     Args:
-        values: Of `FIELDS`, None for one that is not there.
-        length: Number of fields of the hash, states included.
+        values: Values of `FIELDS`, None for a missing field.
+        length: Number of fields in the hash, including states.
     """
     if not length:
         return None
@@ -74,13 +74,11 @@ def read_fields(
     numbers = [read_number(value) for value in values[:3]]
     for name, value, number in zip(FIELDS, values, numbers, strict=False):
         if number is None:
-            what = "is missing" if value is None else f"is {value[:40]!r}, which is no offset"
+            what = "is missing" if value is None else f"is {value[:40]!r}, not a valid number"
             return DamagedPartition(values[0], has_states, f"field `{name}` {what}")
     applied, start, partitions = numbers
     assert applied is not None and start is not None and partitions is not None
     if start > applied:
-        detail = (
-            f"field `start` is {start}, and `applied` {applied}: no state ends before it begins"
-        )
+        detail = f"field `start` is {start}, larger than `applied`, which is {applied}"
         return DamagedPartition(values[0], has_states, detail)
     return StoredPartition(applied, start, partitions, has_states)

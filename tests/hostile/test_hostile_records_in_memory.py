@@ -79,7 +79,7 @@ def test_a_record_that_fits_no_dead_letter_is_one_without_what_is_too_long() -> 
         (b"k", None, (("trace", b"y" * 500_000),)),
     ]
     for (_, _, detail, _), part in zip(letters, ["value", "key", "headers", "value"], strict=True):
-        assert detail.endswith(f"; left out, since it is too long: {part}")
+        assert detail.endswith(f"; omitted because it is too long: {part}")
     assert len(world.broker.records(OUTPUT)) == 1
 
 

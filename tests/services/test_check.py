@@ -112,7 +112,7 @@ def test_one_partitioner_of_librdkafka_is_recognized(
     assert found.verdicts["keys"] == ("warning" if is_default_elsewhere else "ok")
     if is_default_elsewhere:
         assert f"{misplaced} of 40 keys" in found.texts["keys"]
-        assert "All keys fit" in found.texts["keys"]
+        assert "All keys match" in found.texts["keys"]
 
 
 def test_clients_of_two_partitioners_are_wrong(running: Running) -> None:

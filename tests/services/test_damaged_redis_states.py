@@ -153,7 +153,7 @@ def test_a_string_under_the_name_of_our_hash_is_named(
     redis_client.set(name, "mine")
     # When a worker starts, then it says which key that is, and touches nothing
     running.publish(10, keys=5)
-    with pytest.raises(StoreError, match="is no hash.*Delete it") as caught:
+    with pytest.raises(StoreError, match="is not a hash.*Delete the key") as caught:
         running.burst()
     assert name.decode() in str(caught.value)
     assert redis_client.get(name) == b"mine"

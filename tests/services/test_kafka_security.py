@@ -248,7 +248,7 @@ REFUSED = {
         {"sasl_mechanism": "PLAIN"},
         "SASL.*(mechanism|Mechanism)",
     ),
-    "no TLS": ({"security_protocol": "PLAINTEXT"}, "by PLAINTEXT .*SECURITY_PROTOCOL"),
+    "no TLS": ({"security_protocol": "PLAINTEXT"}, "with PLAINTEXT .*SECURITY_PROTOCOL"),
 }
 
 

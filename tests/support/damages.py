@@ -94,17 +94,17 @@ def _header(scene: Scene, offset_by: int = 0, timesteps_by: int = 0) -> Changes:
     return scene.put(header + scene.record[HEADER_BYTES:])
 
 
-_CHECKSUM = "its checksum is not that of its bytes"
+_CHECKSUM = "its checksum is wrong"
 
 #: States that are changed: name, what is done, what the log says.
 RECORDS: dict[str, tuple[Callable[[Scene], Changes], str]] = {
-    "truncated": (lambda scene: scene.put(scene.record[:-5]), "where this model's has"),
-    "empty": (lambda scene: scene.put(b""), "it has 0 bytes where this model's has"),
-    "the header alone": (lambda scene: scene.put(scene.record[:16]), "it has 16 bytes where"),
-    "no record at all": (lambda scene: scene.put(b"hello"), "it has 5 bytes where"),
-    "longer": (lambda scene: scene.put(scene.record + bytes(4)), "where this model's has"),
-    "of an older version, without a checksum": (lambda scene: scene.put(scene.body), "where this"),
-    "float64": (_as_float64, "where this model's has"),
+    "truncated": (lambda scene: scene.put(scene.record[:-5]), "expected 40 for this model"),
+    "empty": (lambda scene: scene.put(b""), "it has 0 bytes, expected"),
+    "the header alone": (lambda scene: scene.put(scene.record[:16]), "it has 16 bytes, expected"),
+    "no record at all": (lambda scene: scene.put(b"hello"), "it has 5 bytes, expected"),
+    "longer": (lambda scene: scene.put(scene.record + bytes(4)), "expected 40 for this model"),
+    "of an older version, without a checksum": (lambda scene: scene.put(scene.body), "expected 40"),
+    "float64": (_as_float64, "expected 40 for this model"),
     "float16, of the same length": (_as_float16, _CHECKSUM),
     "a bit of the state turned": (lambda scene: _turned(scene, HEADER_BYTES + 2), _CHECKSUM),
     "a bit of the checksum turned": (lambda scene: _turned(scene, -1), _CHECKSUM),
@@ -143,15 +143,15 @@ RECORDS: dict[str, tuple[Callable[[Scene], Changes], str]] = {
 
 #: Fields beside the states that are changed; None where it does no harm, and nothing is said.
 FIELDS: dict[str, tuple[Changes, str | None]] = {
-    "applied no number": ({b"applied": b"ten"}, "field `applied` is b'ten', which is no offset"),
-    "applied with a space": ({b"applied": b" 1"}, "field `applied` is b' 1', which is no offset"),
+    "applied no number": ({b"applied": b"ten"}, "field `applied` is b'ten', not a valid number"),
+    "applied with a space": ({b"applied": b" 1"}, "field `applied` is b' 1', not a valid number"),
     "applied missing": ({b"applied": None}, "field `applied` is missing"),
     "applied behind": ({b"applied": b"0"}, None),
-    "start no number": ({b"start": b"-"}, "field `start` is b'-', which is no offset"),
+    "start no number": ({b"start": b"-"}, "field `start` is b'-', not a valid number"),
     "start missing": ({b"start": None}, "field `start` is missing"),
     "start later": ({b"start": b"1"}, "field `start` is 1, and the commit says 0"),
-    "start beyond applied": ({b"start": b"9999"}, "field `start` is 9999, and `applied`"),
-    "partitions no number": ({b"partitions": b""}, "field `partitions` is b'', which is no"),
+    "start beyond applied": ({b"start": b"9999"}, "field `start` is 9999, larger than `applied`"),
+    "partitions no number": ({b"partitions": b""}, "field `partitions` is b'', not a valid number"),
     "another number of partitions": (
         {b"partitions": b"77"},
         "field `partitions` is 77, and the commit says",

@@ -108,5 +108,5 @@ def test_any_key_comes_back_from_its_text(key):
 @pytest.mark.parametrize("name", ["timestep", "step"])
 def test_a_number_of_more_digits_than_any_has_is_no_number(name: str) -> None:
     headers = {"source": b"events/0/1", "timestep": b"7", "model": b"aa", name: b"9" * 5_000}
-    with pytest.raises(DecodeError, match="no decimal number"):
+    with pytest.raises(DecodeError, match="not a decimal number"):
         read_prediction_headers(list(headers.items()))

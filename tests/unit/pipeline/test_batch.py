@@ -73,13 +73,18 @@ def test_next_offsets_point_behind_the_last_record_of_each_partition_bad_ones_to
 @pytest.mark.parametrize(
     ("key", "value", "reason", "detail"),
     [
-        (None, b'{"x": 1}', "no-key", "without a key"),
-        (b"", b'{"x": 1}', "no-key", "without a key"),
-        (b"k" * 11, b'{"x": 1}', "key-too-long", "11 bytes where 10"),
+        (None, b'{"x": 1}', "no-key", "the record has no key"),
+        (b"", b'{"x": 1}', "no-key", "the record has no key"),
+        (b"k" * 11, b'{"x": 1}', "key-too-long", "11 bytes; the limit is 10"),
         (b"a", b"", "empty-value", "empty"),
-        (b"a", b" " * 51, "value-too-long", "51 bytes where 50"),
+        (b"a", b" " * 51, "value-too-long", "51 bytes; the limit is 50"),
         (b"a", b"{", "not-json", "truncated"),
-        (b"a", b'{"x": 1e39}', "not-finite", "input 0 is NaN, infinite or beyond float32"),
+        (
+            b"a",
+            b'{"x": 1e39}',
+            "not-finite",
+            "input 0 is NaN, infinite, or out of range for float32",
+        ),
     ],
 )
 def test_a_record_that_cant_be_used_is_dead_and_its_neighbours_are_not(key, value, reason, detail):

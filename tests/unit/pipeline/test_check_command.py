@@ -33,7 +33,7 @@ def test_a_broker_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr == ""
     lines = {line[8:].partition(":")[0]: line for line in done.stdout.splitlines()}
-    assert lines["Kafka"].startswith(f"wrong   Kafka: no Kafka broker answers at {nowhere} by PLA")
+    assert lines["Kafka"].startswith(f"wrong   Kafka: no Kafka broker answers at {nowhere} with")
     assert "Connection refused" in lines["Kafka"]
     assert lines["Redis"].startswith(f"wrong   Redis: Redis at {nowhere}")
     assert len(done.stdout.splitlines()) == 8

@@ -310,10 +310,10 @@ class TestDamageToOpenSequences:
     @pytest.mark.parametrize(
         ("changes", "what"),
         [
-            ({b"k": None}, "there are open sequences, and no clock"),
+            ({b"k": None}, "there are open sequences, but the clock is missing"),
             ({b"k": b""}, "the clock has 0 bytes"),
-            ({b"k": bytes(32)}, "the clock has not the checksum of its bytes"),
-            ({b"applied": b"3"}, "it has seen 39, `applied` is 3"),
+            ({b"k": bytes(32)}, "the clock has a wrong checksum"),
+            ({b"applied": b"3"}, "it has seen 39, but `applied` is 3"),
         ],
         ids=["no clock", "an empty clock", "a clock of zeros", "applied behind"],
     )

@@ -42,7 +42,7 @@ def test_two_clients_with_different_partitioners_are_found_by_keys_in_two_partit
     assert placement.is_wrong
     text = placement.text()
     assert f"{len(differing)} of 60 keys ({len(differing)} of 120 recent records)" in text
-    assert "They fit CRC32, librdkafka's default: set partitioner=murmur2_random there" in text
+    assert "They match CRC32, librdkafka's default: set partitioner=murmur2_random there" in text
     key = next(iter(placement.misplaced))
     crc32, murmur2 = (find(key, PARTITIONS) for find in (crc32_partition, murmur2_partition))
     assert f"{key.decode()!r} is in partition {crc32}, murmur2: {murmur2}" in text
@@ -60,14 +60,14 @@ def test_one_other_partitioner_for_all_is_named_and_not_wrong() -> None:
     placement = judge_placement(placed(KEYS, crc32_partition), PARTITIONS)
     assert placement.misplaced
     assert not placement.is_wrong
-    assert "All keys fit CRC32, librdkafka's default" in placement.text()
+    assert "All keys match CRC32, librdkafka's default" in placement.text()
 
 
 def test_a_partitioner_of_ones_own_fits_none() -> None:
     placement = judge_placement(placed(KEYS, lambda key, count: key[-1] % count), PARTITIONS)
     assert placement.others == ()
     assert not placement.is_wrong
-    assert "They fit no common client's default" in placement.text()
+    assert "They match no common client's default" in placement.text()
 
 
 def test_a_client_that_ignores_keys_is_found() -> None:

@@ -186,8 +186,8 @@ def test_security_options_are_translated_for_the_clients():
     ("options", "text"),
     [
         ({"ssl.keystore.location": "/k"}, "LIVESTEP_KAFKA_SSL_KEYSTORE_LOCATION is for workers"),
-        ({"security.protocol": "tls"}, "LIVESTEP_KAFKA_SECURITY_PROTOCOL=TLS is none of"),
-        ({"sasl.mechanism": "GSSAPI"}, "LIVESTEP_KAFKA_SASL_MECHANISM=GSSAPI is none of"),
+        ({"security.protocol": "tls"}, "LIVESTEP_KAFKA_SECURITY_PROTOCOL=TLS must be one of"),
+        ({"sasl.mechanism": "GSSAPI"}, "LIVESTEP_KAFKA_SASL_MECHANISM=GSSAPI must be one of"),
         ({"security.protocol": "SASL_SSL"}, "needs LIVESTEP_KAFKA_SASL_MECHANISM"),
         (
             {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u"},
