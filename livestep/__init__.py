@@ -1,7 +1,15 @@
 """Live predictions from recurrent models, for every key of a Kafka topic.
 
-All that a user's program needs has its name here.  A name imports its module when it is first used:
-a client loads neither torch nor Faust nor Redis.
+Save a model, stream events, read a prediction for each; every key has its own hidden state. The
+names below are the public API: import them from `livestep`, not from the modules inside.
+
+    save_model, load_model             a model as a directory, with the meaning of its columns
+    check_model                        reports which rules your own model breaks
+    predict_in_memory                  what a worker would answer, without Kafka and Redis
+    EventPublisher, PredictionReader   the clients of a running worker
+
+A worker runs as `livestep worker`. Each name is imported when it is first used, so that a client
+loads neither torch nor Faust nor Redis.
 
 Example:
     >>> from livestep import GRU, load_model, predict_in_memory, save_model
@@ -21,11 +29,10 @@ from livestep.models.lazy_names import lazy_names
 if TYPE_CHECKING:
     from livestep.models.checks.agreement import TOLERANCE
     from livestep.models.checks.check_model import check_model
-    from livestep.models.contract import State, StepModel, like_state, state_tensors
-    from livestep.models.devices import choose_device
+    from livestep.models.contract import State, StepModel
     from livestep.models.disk.loading import load_model
     from livestep.models.disk.saving import save_model, save_program
-    from livestep.models.fields.encoding import activate, decode, encode, encode_columns
+    from livestep.models.fields.encoding import activate, decode, encode
     from livestep.models.fields.field_types import (
         Category,
         Field,
@@ -35,23 +42,24 @@ if TYPE_CHECKING:
         total_width,
     )
     from livestep.models.loaded_model import LoadedModel
-    from livestep.models.model_errors import FieldError, FieldReason, ModelError
+    from livestep.models.model_errors import FieldError, ModelError
     from livestep.models.nets.cells import GRU, LSTM, LSTMState, VanillaRNN
     from livestep.models.nets.encoder_decoder import EncoderDecoder
     from livestep.models.nets.stateless import FullyConnected, Glimpses
     from livestep.models.sequences.feedback import FedBack
     from livestep.models.sequences.forcing import free_running, teacher_forced
     from livestep.models.sequences.generation import generate
-    from livestep.models.sequences.offline import (
-        OfflineAnswer,
-        OfflineEvent,
-        answers_offline,
-        answers_to_log,
-    )
     from livestep.models.sequences.offline_json import answer_log
-    from livestep.models.sequences.rules import Feedback, Generation, SequenceRules, check_rules
+    from livestep.models.sequences.rules import Feedback, Generation, SequenceRules
     from livestep.pipeline.clients.publisher import EventPublisher
     from livestep.pipeline.clients.readers import DeadLetterReader, PredictionReader
+    from livestep.pipeline.errors import (
+        BrokerError,
+        ConfigError,
+        DecodeError,
+        EngineError,
+        MissingTopicError,
+    )
     from livestep.pipeline.memory.memory_broker import MemoryBroker
     from livestep.pipeline.memory.memory_store import MemoryStore
     from livestep.pipeline.memory.memory_workers import memory_broker, run_to_end, start_worker
@@ -63,24 +71,10 @@ else:
         {
             "livestep.models.checks.agreement": ("TOLERANCE",),
             "livestep.models.checks.check_model": ("check_model",),
-            "livestep.models.contract": (
-                "State",
-                "StepModel",
-                "like_state",
-                "state_tensors",
-            ),
-            "livestep.models.devices": ("choose_device",),
+            "livestep.models.contract": ("State", "StepModel"),
             "livestep.models.disk.loading": ("load_model",),
-            "livestep.models.disk.saving": (
-                "save_model",
-                "save_program",
-            ),
-            "livestep.models.loaded_model": ("LoadedModel",),
-            "livestep.models.model_errors": (
-                "FieldError",
-                "FieldReason",
-                "ModelError",
-            ),
+            "livestep.models.disk.saving": ("save_model", "save_program"),
+            "livestep.models.fields.encoding": ("activate", "decode", "encode"),
             "livestep.models.fields.field_types": (
                 "Category",
                 "Field",
@@ -89,46 +83,24 @@ else:
                 "Text",
                 "total_width",
             ),
-            "livestep.models.fields.encoding": (
-                "activate",
-                "decode",
-                "encode",
-                "encode_columns",
-            ),
-            "livestep.models.nets.cells": (
-                "GRU",
-                "LSTM",
-                "LSTMState",
-                "VanillaRNN",
-            ),
+            "livestep.models.loaded_model": ("LoadedModel",),
+            "livestep.models.model_errors": ("FieldError", "ModelError"),
+            "livestep.models.nets.cells": ("GRU", "LSTM", "LSTMState", "VanillaRNN"),
             "livestep.models.nets.encoder_decoder": ("EncoderDecoder",),
-            "livestep.models.nets.stateless": (
-                "FullyConnected",
-                "Glimpses",
-            ),
+            "livestep.models.nets.stateless": ("FullyConnected", "Glimpses"),
             "livestep.models.sequences.feedback": ("FedBack",),
-            "livestep.models.sequences.forcing": (
-                "free_running",
-                "teacher_forced",
-            ),
+            "livestep.models.sequences.forcing": ("free_running", "teacher_forced"),
             "livestep.models.sequences.generation": ("generate",),
-            "livestep.models.sequences.offline": (
-                "OfflineAnswer",
-                "OfflineEvent",
-                "answers_offline",
-                "answers_to_log",
-            ),
             "livestep.models.sequences.offline_json": ("answer_log",),
-            "livestep.models.sequences.rules": (
-                "Feedback",
-                "Generation",
-                "SequenceRules",
-                "check_rules",
-            ),
+            "livestep.models.sequences.rules": ("Feedback", "Generation", "SequenceRules"),
             "livestep.pipeline.clients.publisher": ("EventPublisher",),
-            "livestep.pipeline.clients.readers": (
-                "DeadLetterReader",
-                "PredictionReader",
+            "livestep.pipeline.clients.readers": ("DeadLetterReader", "PredictionReader"),
+            "livestep.pipeline.errors": (
+                "BrokerError",
+                "ConfigError",
+                "DecodeError",
+                "EngineError",
+                "MissingTopicError",
             ),
             "livestep.pipeline.memory.memory_broker": ("MemoryBroker",),
             "livestep.pipeline.memory.memory_store": ("MemoryStore",),
@@ -138,69 +110,68 @@ else:
                 "start_worker",
             ),
             "livestep.pipeline.memory.predict": ("predict_in_memory",),
-            "livestep.pipeline.records": (
-                "DeadLetter",
-                "Prediction",
-                "Source",
-            ),
+            "livestep.pipeline.records": ("DeadLetter", "Prediction", "Source"),
         },
     )
 
 __all__ = [
-    "Category",
-    "DeadLetter",
-    "DeadLetterReader",
-    "EncoderDecoder",
-    "EventPublisher",
-    "FedBack",
-    "Feedback",
-    "Field",
-    "FieldError",
-    "FieldReason",
-    "FullyConnected",
+    # Nets, and the base class of your own.
     "GRU",
-    "Generation",
-    "Glimpses",
     "LSTM",
     "LSTMState",
-    "LoadedModel",
-    "MemoryBroker",
-    "MemoryStore",
-    "ModelError",
-    "Number",
-    "OfflineAnswer",
-    "OfflineEvent",
-    "OutputField",
-    "Prediction",
-    "PredictionReader",
-    "SequenceRules",
-    "Source",
-    "State",
-    "StepModel",
-    "TOLERANCE",
-    "Text",
     "VanillaRNN",
-    "activate",
-    "answer_log",
-    "answers_offline",
-    "answers_to_log",
-    "check_model",
-    "check_rules",
-    "choose_device",
-    "decode",
+    "FullyConnected",
+    "Glimpses",
+    "EncoderDecoder",
+    "StepModel",
+    "State",
+    # What the columns of inputs and outputs mean.
+    "Number",
+    "Category",
+    "Text",
+    "Field",
+    "OutputField",
+    "total_width",
     "encode",
-    "encode_columns",
+    "decode",
+    "activate",
+    # How events form sequences.
+    "SequenceRules",
+    "Feedback",
+    "Generation",
+    # Train with feedback.
+    "FedBack",
+    "teacher_forced",
     "free_running",
-    "generate",
-    "like_state",
-    "load_model",
-    "memory_broker",
-    "predict_in_memory",
-    "run_to_end",
+    # Save, load, check.
     "save_model",
     "save_program",
+    "load_model",
+    "LoadedModel",
+    "check_model",
+    "TOLERANCE",
+    # Predict without Kafka and Redis, and test.
+    "predict_in_memory",
+    "answer_log",
+    "generate",
+    "memory_broker",
+    "MemoryBroker",
+    "MemoryStore",
     "start_worker",
-    "state_tensors",
-    "teacher_forced",
-    "total_width",
+    "run_to_end",
+    # Publish events, read predictions.
+    "EventPublisher",
+    "PredictionReader",
+    "Prediction",
+    "Source",
+    "DeadLetterReader",
+    "DeadLetter",
+    # Errors.
+    "ModelError",
+    "FieldError",
+    "EngineError",
+    "ConfigError",
+    "MissingTopicError",
+    "BrokerError",
+    "DecodeError",
 ]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from livestep import GRU, LSTM, LSTMState, StepModel, VanillaRNN, check_model, state_tensors
+from livestep import GRU, LSTM, LSTMState, StepModel, VanillaRNN, check_model
 from livestep.models.checks.agreement import TOLERANCE, check_close, max_difference
 from livestep.models.checks.contract_checks import check_packed_equals_unroll, check_split_anywhere
 from livestep.models.checks.packed_sequences import pack
 from livestep.models.checks.random_events import random_sequences, random_state
-from livestep.models.contract import State, like_state
+from livestep.models.contract import State, like_state, state_tensors
 
 CELLS = {
     "VanillaRNN": lambda: VanillaRNN(3, 8, 2),

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from livestep import ModelError, choose_device
+from livestep import ModelError
+from livestep.models.devices import choose_device
 
 
 def test_a_device_is_the_cpu_cuda_or_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

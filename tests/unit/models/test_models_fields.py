@@ -20,9 +20,9 @@ from livestep import (
     activate,
     decode,
     encode,
-    encode_columns,
     total_width,
 )
+from livestep.models.fields.encoding import encode_columns
 
 FIELDS = (
     Number("degrees"),

@@ -16,9 +16,8 @@ from livestep import (
     Number,
     SequenceRules,
     Text,
-    check_rules,
 )
-from livestep.models.sequences.rules import TEMPERATURE_MIN
+from livestep.models.sequences.rules import TEMPERATURE_MIN, check_rules
 
 LETTERS = ("a", "b", ".")
 INPUTS = [
