@@ -82,6 +82,11 @@ class World:
         engine.join()
         return engine
 
+    def join(self, worker_id: str = "worker", **changes: Any) -> tuple[MemoryLog, Engine]:
+        """Start an engine on a log of its own; the broker knows it by its id."""
+        log = MemoryLog(self.broker, self.settings(**changes), worker_id)
+        return log, self.start(log, **changes)
+
     def publish(self, key: str, event: Any, **options: Any) -> None:
         """Publish one event, or a value as it is."""
         value = event if isinstance(event, bytes | None) else json.dumps(event).encode()
