@@ -11,7 +11,7 @@ TOOLS := .livestep/tools
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate chaos load endurance services bench experiment sbom audit \
+.PHONY: help demo test test-fast simulate chaos load endurance services bench experiment docs sbom audit \
 	format lint clean prerequisites jars
 
 help: ## Show this list
@@ -49,6 +49,11 @@ bench: jars ## Measure speed, latency and memory, beside other systems (20 minut
 experiment: $(INSTALLED) ## Compare six nets on the cook's weeks: tables and a plot (3 minutes)
 	@$(BIN)/python -m livestep.models.examples.cook.experiment
 
+docs: $(INSTALLED) ## Write the API reference from the docstrings: .livestep/docs/livestep.html
+	@$(BIN)/python -m pdoc --docformat google --output-directory .livestep/docs \
+		livestep '!livestep.pipeline' '!livestep.models' '!livestep.deploy'
+	@echo "wrote .livestep/docs/livestep.html"
+
 sbom: $(INSTALLED) $(TOOLS)/.installed ## Write the bill of materials (CycloneDX): .livestep/sbom.json
 	@$(TOOLS)/bin/python -m livestep.deploy.sbom $(BIN)/python .livestep/sbom.json
 
@@ -67,7 +72,7 @@ format: $(INSTALLED) ## Format the code and mend what ruff can mend
 
 clean: ## Remove all that make has made: environment, Kafka, caches
 	rm -rf $(VENV) .livestep .hypothesis .mypy_cache .pytest_cache .ruff_cache livestep.egg-info
-	find deploy models pipeline tests -name __pycache__ -prune -exec rm -rf {} +
+	find deploy models docs pipeline tests -name __pycache__ -prune -exec rm -rf {} +
 
 prerequisites:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -82,7 +87,7 @@ jars: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt | prerequisites
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once. The largest part is torch with CUDA: 5 GB on disk, 1-3 minutes."
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,demo,experiment,test]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,demo,docs,experiment,test]'
 	@# Without its dependencies, some of them older than ours: only a data file of it is read.
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps aeon
 	@touch $@

@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-#: The table of the README and of each command's help.
+#: The table in docs/guarantees.md and in each command's help.
 MEANINGS = {
     ExitCode.DONE: "done",
     ExitCode.FOUND: "a check found something, or publish left rows out",

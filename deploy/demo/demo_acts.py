@@ -265,5 +265,5 @@ def report(stage: Stage, measured: Measured) -> Report:
 def say_what_next(screen: Screen) -> None:
     """Say what to do after a demo that went well."""
     screen.heading("Each event was predicted once, in order, and rightly; worker 1 was not missed.")
-    screen.say('Your own model and data: README.md, "Own model, own data".')
+    screen.say('Your own model and data: README.md, "Your own model".')
     screen.say("Kafka and Redis to try it on: make services (run until Ctrl-C).")

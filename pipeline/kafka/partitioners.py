@@ -122,7 +122,7 @@ class Placement:
             text += (
                 "They match no common client's default, or the topic had fewer partitions before. "
             )
-        records = guide("pipeline/RECORDS.md")
+        records = guide("docs/records.md")
         return f"{text}All clients of a topic need the same partitioner, see {records}"
 
 

@@ -19,7 +19,7 @@
     shape_cases.py       their models and events
     shape_audit.py       the independent judge over some keys of a run
     generation_cost.py   many open sequences together, against one after another
-    results.py           results/<date>.json and README's tables
+    results.py           results/<date>.json, and the tables in README.md and docs/speed.md
 
 Caveats:
     - All numbers are of one machine on which broker, Redis, load, reader and contestant share the

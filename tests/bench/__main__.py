@@ -58,7 +58,8 @@ RowThroughputs = dict[str, list[Throughput]]
     "--write/--no-write",
     "is_written",
     default=None,
-    help="Write results and README's tables.  [default: if all rows ran, and not --quick]",
+    help="Write results and the tables of README.md and docs/speed.md.  "
+    "[default: if all rows ran, and not --quick]",
 )
 @click.option("--list", "is_listed", is_flag=True, help="Print the rows.")
 def main(
@@ -103,8 +104,8 @@ def main(
         is_written = not (rows or quick or progress.failures)
     if is_written:
         progress.say(f"wrote {results.write(found)}")
-        if results.update_readme(REPOSITORY / "README.md", found):
-            progress.say("README.md has the new tables")
+        for page in results.update_pages(REPOSITORY, found):
+            progress.say(f"{page} has the new table")
     if progress.failures:
         sys.exit(1)
 

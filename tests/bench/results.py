@@ -1,4 +1,4 @@
-"""Results: `results/<date>.json`, and the table in README that is made from it."""
+"""Results: `results/<date>.json`, and the tables in the documentation that are made from it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from livestep.deploy.local.jars import kafka_version
 
 RESULTS = Path(__file__).with_name("results")
 
-#: README's tables stand between `<!-- NAME -->` and `<!-- /NAME -->`.
-TABLE, SHAPES_TABLE = "bench", "bench-shapes"
+#: Pages with a table, and the NAME of its markers, `<!-- NAME -->` and `<!-- /NAME -->`.
+TABLE, SHAPES_TABLE = ("README.md", "bench"), ("docs/speed.md", "bench-shapes")
 
 #: Rows of the same net, by which what a state costs is seen.
 TWINS = ("one-to-one", "synchronized")
@@ -268,26 +268,33 @@ def shapes_table(results: Results) -> str:
     return "\n".join([*lines, "", " ".join(notes)]).rstrip()
 
 
-def update_readme(readme: Path, results: Results) -> bool:
-    """Put the tables between README's markers; one that was not measured stays as it is.
+def update_pages(root: Path, results: Results) -> list[str]:
+    """Put the tables between the markers of their pages; one that was not measured is kept.
+
+    Args:
+        root: The project's folder.
+        results: What was measured.
 
     Returns:
-        Whether all markers were there.
+        pages: Those that have a new table.
+
+    Raises:
+        ValueError: If a page lacks its markers; the pages before it are written.
     """
     tables = {TABLE: table(results) if results.rows else ""}
     tables[SHAPES_TABLE] = shapes_table(results) if results.shapes else ""
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    is_found = True
-    for name, content in tables.items():
+    written = []
+    for (page, name), content in tables.items():
+        if not content:
+            continue
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        is_found &= start in text and end in text
-        if content:
-            block = f"{start}\n{content}\n{end}"
-            pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-            text = pattern.sub(lambda _, block=block: block, text)  # type: ignore[misc]
-    if text and is_found:
-        readme.write_text(text, encoding="utf-8")
-    return is_found
+        before, has_start, rest = (root / page).read_text(encoding="utf-8").partition(start)
+        _, has_end, after = rest.partition(end)
+        if not (has_start and has_end):
+            raise ValueError(f"{page} has no {start} or no {end}")
+        (root / page).write_text(f"{before}{start}\n{content}\n{end}{after}", encoding="utf-8")
+        written.append(page)
+    return written
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""One table of exit codes: the README, each command's help and each error keep to it."""
+"""One table of exit codes: the documentation, each command's help and each error use it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from livestep.pipeline.cli import cli
 from livestep.pipeline.errors import EngineError
 from livestep.pipeline.exit_codes import MEANINGS, ExitCode
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guarantees.md"
 
 #: A cell with a code, and the cell behind it.
-README_CODE = re.compile(r"\| (\d+) \| ([^|]+?) (?=\|)")
+PAGE_CODE = re.compile(r"\| (\d+) \| ([^|]+?) (?=\|)")
 
 
 def commands(command: click.Command, path: str = "livestep") -> dict[str, click.Command]:
@@ -46,10 +46,10 @@ def test_every_exit_code_has_a_meaning() -> None:
     assert list(MEANINGS) == list(ExitCode)
 
 
-def test_the_readme_has_the_table() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_documentation_has_the_table() -> None:
+    text = PAGE.read_text(encoding="utf-8")
     rows = [line for line in text.partition("| exit code |")[2].splitlines() if "|" in line][2:]
-    found = dict(README_CODE.findall("\n".join(rows[: len(MEANINGS)])))
+    found = dict(PAGE_CODE.findall("\n".join(rows[: len(MEANINGS)])))
     assert found == {f"{code:d}": meaning for code, meaning in MEANINGS.items()}
 
 
