@@ -1,7 +1,7 @@
-"""The verb step: a whole batch in one model call, whichever keys it mixes.
+"""The verb step: runs a whole batch through the model in one call, whatever keys it contains.
 
-Events are stepped in one packed call, each sequence's in its order; where the shape generates, what
-follows an end is one call more for each further step of all such sequences together.
+All events are stepped in one packed call, those of each sequence in order.  If the model generates,
+each generated step of all sequences together is one more call.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from livestep.pipeline.types import BoolArray, FloatArray, IntArray
 
 @dataclass(slots=True)
 class Stepped:
-    """What a step gives.
+    """Result of stepping a batch.
 
     Attributes:
-        answers: What is to be sent.
+        answers: The answers to send.
         states: The N keys' next states, in the order of `Batch.keys`.
-        refusals: What gets a dead letter.
+        refusals: The events that get a dead letter.
     """
 
     answers: Answers
@@ -47,11 +47,11 @@ class Stepper:
 
     Args:
         model: The model, its net in evaluation mode.
-        device: Where it is.
+        device: Device of the net.
 
     Attributes:
-        layout: What one key's state looks like: the net's tensors; with feedback what is fed back;
-            of a many-to-one model its last output; with a session gap the clock at its last event.
+        layout: Layout of one key's state: the net's tensors; with feedback, the values fed back;
+            for many to one, the last output; with a session gap, the clock at the last event.
     """
 
     def __init__(self, model: LoadedModel, device: torch.device) -> None:
@@ -81,22 +81,21 @@ class Stepper:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Step once and forget it, so that the first event need not wait for what torch sets up."""
+        """Step once and discard the result, so that torch's setup doesn't delay the first event."""
         data = torch.zeros(2, self._net.input_size, device=self._device)
         sequence = PackedSequence(data, torch.ones(2, dtype=torch.int64))
         self._net.step_packed(sequence, self._template)
 
     @torch.inference_mode()
     def step(self, batch: Batch, states: States, *, is_replay: bool = False) -> Stepped:
-        """Step every event of the batch, each sequence's in its order.
-
-        `states` is not written to.  # A crash here replays this poll; nothing is written.
+        """Step every event of the batch, those of each sequence in order.
 
         Args:
             batch: n events of N keys.
-            states: The N keys' states before the batch.
-            is_replay: Only the states are wanted: nothing is generated, and there are no answers.
+            states: The N keys' states before the batch; they are not modified.
+            is_replay: Compute only the states: no answers, and no generated sequences.
         """
+        # A crash here replays this poll; nothing is written.
         sequences = split(batch, self._rules)
         outcome = self._step_events(batch, states, sequences)
         next_states = self._next_states(batch, states, outcome)
@@ -108,7 +107,7 @@ class Stepper:
             generated = self._generator.generate(self._openings(batch, outcome, answers))
             for event in answers.event[~generated.is_finite].tolist():
                 key = batch.keys[batch.key_index[event]][1]
-                detail = f"what key {key!r} generates becomes NaN or infinite; nothing is sent"
+                detail = f"the sequence generated for key {key!r} has NaN or infinity; none is sent"
                 refusals.append((event, "not-finite-step", detail))
             answers = answers.generated(generated)
         return Stepped(answers, next_states, refusals)
@@ -117,7 +116,7 @@ class Stepper:
         """Step the events that have features."""
         begin = self._beginnings(states, sequences)
         events = np.flatnonzero((batch.marks & NOT_STEPPED) == 0)
-        seen = np.maximum(states.timesteps, 0)  # a key whose sequence has ended begins anew
+        seen = np.maximum(states.timesteps, 0)  # `ENDED` is negative: that key starts over at 0
         before = np.where(sequences.is_continued, seen[sequences.key], 0)
         of_event = sequences.of_event[events]
         if not len(events):
@@ -155,12 +154,12 @@ class Stepper:
         return self._with_extras(batch, begin, outcome)
 
     def _beginnings(self, states: States, sequences: Sequences) -> tuple[Tensor, ...]:
-        """Give the states that the S sequences begin with, (S, ...) each."""
+        """Return the states that the S sequences start from, (S, ...) each."""
         count = len(sequences)
         if not sequences.is_continued.any():
             return tuple(row.expand(count, *row.shape[1:]).clone() for row in self._zeros)
         if count == len(states) and sequences.is_last.all() and sequences.is_continued.all():
-            return states.tensors  # one sequence a key, in the order of the keys
+            return states.tensors  # one sequence per key, in the order of the keys
         keys = self._on_device(sequences.key)
         goes_on = self._on_device(sequences.is_continued)
         return tuple(
@@ -171,10 +170,10 @@ class Stepper:
         )
 
     def _inputs(self, batch: Batch, events: IntArray) -> FloatArray:
-        """Give the model's inputs of some events: (n, H_in), with draws H_in + S."""
+        """Return the model's inputs of some events: (n, H_in), with sampling (n, H_in + S)."""
         inputs = batch.inputs[events]
         if self._rules.is_generating:
-            # What is fed back is so within the generated sequence only.
+            # In a generating model, values are fed back only within the generated sequence.
             inputs = np.nan_to_num(inputs, nan=0.0)
         if not self._sampled_count:
             return inputs
@@ -188,11 +187,11 @@ class Stepper:
         return seeds[batch.key_index[events]]
 
     def _with_extras(self, batch: Batch, begin: tuple[Tensor, ...], outcome: Outcome) -> Outcome:
-        """Add what the state holds beside the net's tensors: last outputs, clocks."""
+        """Add the state's tensors that don't belong to the net: last outputs, clocks."""
         extras = list(begin[self._net_tensors :])
         if self._rules.shape == "many-to-one":
             good = np.flatnonzero(outcome.is_finite)
-            # A sequence's events stand in order, so the assignment that wins is its last one.
+            # A sequence's events are in order, so the last assignment wins.
             last = np.full(len(outcome.sequences), -1, dtype=np.int64)
             last[outcome.sequences.of_event[outcome.events[good]]] = good
             rows = np.flatnonzero(last >= 0)
@@ -207,18 +206,18 @@ class Stepper:
         return outcome
 
     def _next_states(self, batch: Batch, states: States, outcome: Outcome) -> States:
-        """Give the N keys' states after the batch: of their last sequences, if these are open."""
+        """Return the N keys' states after the batch: of their last sequences, if still open."""
         sequences = outcome.sequences
         if self._rules.is_stateless:
             return states
         offsets = states.offsets.copy()
-        # A key's events stand in order, so the assignment that wins is its last one.
+        # A key's events are in order, so the last assignment wins.
         offsets[batch.key_index] = batch.offsets
-        if sequences.of_event is batch.key_index:  # one sequence a key, none of them ended
+        if sequences.of_event is batch.key_index:  # one sequence per key, and all are open
             return States(outcome.tensors, offsets, outcome.counts)
         last = np.flatnonzero(sequences.is_last)
         keys = sequences.key[last]
-        # A bare start opens nothing; an event whose step was left out does.
+        # A bare start does not open a sequence; an event whose step was skipped does.
         events = np.bincount(sequences.of_event[outcome.events], minlength=len(sequences))
         is_open = (sequences.closing[last] < 0) & (events[last] > 0)
         timesteps = states.timesteps.copy()
@@ -241,7 +240,7 @@ class Stepper:
         return States(tensors, offsets, timesteps)
 
     def _openings(self, batch: Batch, outcome: Outcome, answers: Answers) -> Openings:
-        """Give what the generated sequences begin with: one for each answer so far."""
+        """Return the starting points of the generated sequences, one for each answer."""
         rows = self._on_device(outcome.sequences.of_event[answers.event])
         assert self._rules.generation is not None
         wanted = batch.steps_max[answers.event]
@@ -258,14 +257,14 @@ class Stepper:
     def _check_step(
         self, outputs: Tensor, next_rows: tuple[Tensor, ...], previous: tuple[Tensor, ...]
     ) -> None:
-        """Check that a model keeps its shapes, whatever it does with its states.
+        """Check that the model keeps the shapes of its outputs and states.
 
         Raises:
-            ModelError: If it doesn't; nothing was sent or saved of the batch.
+            ModelError: If it doesn't; nothing of the batch was sent or saved.
         """
         if outputs.dim() != 2 or outputs.shape[1] != self._net.output_size:
             raise ModelError(
-                "a step gave outputs of another width",
+                "a step returned outputs of the wrong width",
                 expected=f"(n, {self._net.output_size})",
                 found=tuple(outputs.shape),
             )
@@ -277,9 +276,9 @@ class Stepper:
     def _step_guarded(
         self, sequence: PackedSequence, previous: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...], BoolArray]:
-        """Step rank by rank, leaving out what isn't finite: the slow road, for poisoned batches.
+        """Step rank by rank and skip events that produce NaN or infinity: slow, but rarely needed.
 
-        What is left out depends on the key's own events alone, so a replay leaves out the same.
+        Whether an event is skipped depends only on its key's events, so a replay skips the same.
         """
         current = [tensor.clone() for tensor in previous]
         outputs, finite = [], []
@@ -293,7 +292,7 @@ class Stepper:
             for tensor, row in zip(current, rows, strict=True):
                 good = is_good.reshape(size, *[1] * (row.dim() - 1))
                 tensor[:size] = torch.where(good, row, tensor[:size])
-            # Zeros, so that nobody after this has to know what a NaN is.
+            # Zeros, so that later code need not handle NaN.
             outputs.append(torch.where(is_good.unsqueeze(1), y, 0))
             finite.append(is_good)
         return torch.cat(outputs), tuple(current), torch.cat(finite).cpu().numpy()
@@ -301,17 +300,17 @@ class Stepper:
     def _on_device(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self._device.type == "cuda":
-            # Pinned memory lets the copy run while the host goes on.
+            # Pinned memory allows an asynchronous copy.
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor
 
 
 def count_before(sequence_index: IntArray, is_counted: BoolArray) -> IntArray:
-    """Count for each event the counted events of its sequence before it.
+    """Return for each event the number of counted events of its sequence before it.
 
     Args:
         sequence_index: (n,) int64.  The sequence of each event, in time order.
-        is_counted: (n,) bool.
+        is_counted: (n,) bool.  Whether each event is counted.
 
     Example:
         >>> count_before(np.array([1, 0, 1, 1]), np.array([True, True, False, True])).tolist()

@@ -1,4 +1,4 @@
-"""The log on Kafka: one group consumer, one producer, and a reader of its own for each replay."""
+"""The log on Kafka: one consumer in the group, one producer, and a separate reader per replay."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from livestep.pipeline.types import Offset, Outgoing, Record
 
 _log = logging.getLogger("livestep.transport")
 
-#: Part of the session time-out, which is that of a transaction too, for the question within one.
+#: Part of the session timeout, also a transaction's timeout, that a request within one may take.
 _QUESTION_SHARE = 0.8
 
-#: Seconds for one question to the broker, beyond the session time-out, within which an open
-#: transaction of a dead worker is aborted.
+#: Seconds for one request to the broker. For committed offsets the session timeout is added: within
+#: it, the broker aborts the open transaction of a dead worker.
 QUESTION_TIMEOUT_S = 20.0
 
 
@@ -55,9 +55,9 @@ class KafkaLog:
     """`Log` on librdkafka.
 
     Args:
-        settings: Topics, group, guarantee, passed-through options.
-        worker_id: Becomes part of the transactional id.
-        deadline: Of a stop, which bounds what the broker is asked.
+        settings: Topics, group, guarantee, options passed through.
+        worker_id: Part of the transactional id.
+        deadline: Deadline of a stop, which limits requests to the broker.
 
     Raises:
         ConfigError: If an option is unknown or reserved, or a topic is missing.
@@ -69,7 +69,9 @@ class KafkaLog:
     ) -> None:
         reserved = sorted(RESERVED & settings.kafka_options.keys())
         if reserved:
-            raise ConfigError(f"Kafka option {reserved[0]} is the worker's own and can't be set")
+            raise ConfigError(
+                f"Kafka option {reserved[0]} is set by the worker and can't be changed"
+            )
         self._settings = settings
         self._deadline = deadline or Deadline()
         self._topic = settings.input_topic
@@ -82,14 +84,14 @@ class KafkaLog:
         self._is_end_verified = False
         self._untaken: set[int] = set()
         self._untaken_lag = 0
-        # An open transaction waits with the question, and has no longer.
+        # A request may delay an open transaction, so it must be shorter than its timeout.
         session_s = settings.session_timeout_ms / 1000
         self._question_s = min(QUESTION_TIMEOUT_S, _QUESTION_SHARE * session_s)
         transactional_id = None
         if settings.guarantee == "exactly-once":
             transactional_id = f"{settings.group}.{worker_id}"
         try:
-            # It finds out first, and quietly, whether there is a broker that lets us in.
+            # First, because it checks without log lines that a broker answers and accepts us.
             self._admin = Admin(client_options(settings))
             outputs = [settings.output_topic, settings.dead_letter_topic]
             self._admin.check_topics([self._topic, *outputs])
@@ -114,7 +116,7 @@ class KafkaLog:
         self.partition_counts = {topic: state.partitions for topic, state in states.items()}
 
     def topic_setting(self, topic: str, name: str) -> str:
-        """Read one setting of a topic, such as `cleanup.policy`."""
+        """Return one setting of a topic, such as `cleanup.policy`."""
         return self._admin.setting(topic, name)
 
     def subscribe(self, listener: Listener) -> None:
@@ -129,7 +131,7 @@ class KafkaLog:
         )
 
     def poll(self, records_max: int, timeout_s: float) -> list[Record]:
-        """See `Log.poll`: a wait for the first record, and then what has arrived with it."""
+        """See `Log.poll`; waits for the first record, then adds all that have arrived."""
         self._revoked_in_poll.clear()
         messages = self._polling.poll(records_max, timeout_s)
         if self._failure is not None:
@@ -151,7 +153,7 @@ class KafkaLog:
         if self._watch.is_missing(topic):
             self._watch.check_outputs()
         if not self._transactions.are_real:
-            self._verify()  # what is sent is seen at once
+            self._verify()  # without a transaction, records are visible immediately
         with self._watch.explaining_sends():
             self._transactions.send(topic, records)
 
@@ -163,7 +165,7 @@ class KafkaLog:
         ]
         self._watch.ask_if_unknown()
         with self._watch.explaining_sends():
-            # The answer to what `poll` has asked arrives while the offsets are on their way.
+            # The answer to the request sent by `poll` arrives while the offsets are being sent.
             self._transactions.commit(self._consumer, places, self._verify)
         self._watch.forget()
         self._positions.update({partition: offset for partition, (offset, _) in offsets.items()})
@@ -178,7 +180,7 @@ class KafkaLog:
     def committed(
         self, partitions: Collection[int] | None = None
     ) -> dict[int, tuple[Offset | None, str]]:
-        """See `Log.committed`; an isolation of read_committed makes the broker wait."""
+        """See `Log.committed`; with read_committed, the broker waits for open transactions."""
         self._watch.ask()
         try:
             self._note_partitions(self._watch.verify().partitions)
@@ -220,7 +222,8 @@ class KafkaLog:
                 self._deadline.has_begun,
             )
         except KafkaException as error:
-            raise BrokerError(f"ends of partition {partition}: {text_of(error.args[0])}") from error
+            text = text_of(error.args[0])
+            raise BrokerError(f"offsets of partition {partition}: {text}") from error
         return Offset(low), Offset(high)
 
     def pause(self, partition: int) -> None:
@@ -240,11 +243,11 @@ class KafkaLog:
 
     @property
     def is_at_end(self) -> bool:
-        """See `Log.is_at_end`; known in a burst only."""
+        """See `Log.is_at_end`; known only in a burst."""
         return self._assigned <= self._ended and self._is_end_verified and not self._untaken
 
     def lag(self) -> int:
-        """See `Log.lag`; also another thread may ask."""
+        """See `Log.lag`; may be called from another thread."""
         return self._untaken_lag + self._polling.lag()
 
     def close(self) -> None:
@@ -253,7 +256,7 @@ class KafkaLog:
         self._consumer.close()
 
     def _verify(self) -> None:
-        """Make sure, before something leaves, that what was polled is of the topic of the start."""
+        """Check before sending that the polled records are from the topic of the start."""
         try:
             now = self._watch.verify()
         except NoAnswerError as error:
@@ -262,7 +265,7 @@ class KafkaLog:
         self._note_partitions(now.partitions)
 
     def _look_at_topics(self) -> None:
-        """Look at the topics by the timer."""
+        """Check the topics if it is time."""
         now = self._watch.look()
         if now is not None:
             self._note_partitions(now.partitions)
@@ -270,21 +273,21 @@ class KafkaLog:
                 self._look_for_takers()
 
     def _verify_end(self) -> bool:
-        """In a burst that has read what it has: find out whether there is more to be taken."""
+        """In a burst that has read everything, check whether there are new partitions."""
         if not self._settings.burst or not self._assigned <= self._ended:
             return False
         self._watch.ask()
         try:
             self._note_partitions(self._watch.verify().partitions)
         except NoAnswerError as error:
-            _log.warning("whether this is the end is asked again: %s", error)
+            _log.warning("could not check for new partitions, will retry: %s", error)
             return False
         return True
 
     def _note_partitions(self, count: int) -> None:
-        """Take note of more partitions, which the listener may refuse.
+        """Record new partitions, which the listener may refuse.
 
-        A topic never has fewer: a broker that says so has not heard of the new ones yet.
+        The number never decreases: a broker that reports fewer doesn't know the new ones yet.
         """
         if count > self.partitions:
             if self._listener is not None:
@@ -293,23 +296,23 @@ class KafkaLog:
             self.partitions = count
 
     def _look_for_takers(self) -> None:
-        """See which new partitions others have taken: who takes one commits where it begins."""
+        """Find new partitions that other workers own: the owner commits an offset at once."""
         committed = self._committed_of(sorted(self._untaken))
         self._untaken -= {p for p, (offset, _) in committed.items() if offset is not None}
-        # Not by `bounds`: the consumer may not know of them yet.
+        # `bounds` may fail here: the consumer may not know these partitions yet.
         try:
             ends = self._admin.ends(self._topic, self._untaken, self._question_s)
         except NoAnswerError as error:
-            _log.warning("the lag of new partitions is asked again: %s", error)
+            _log.warning("could not read the lag of new partitions, will retry: %s", error)
             return
         self._untaken_lag = sum(ends)
 
     def _explain_reading(self, error: KafkaError, message: Any) -> None:
-        """Raise what is behind an error of reading, if the topic or its retention is.
+        """Raise a clearer error if the topic or its retention causes an error of reading.
 
         Raises:
-            TopicReplacedError: If it is another topic, or none.
-            StateError: If the log has lost what would have been read next.
+            TopicReplacedError: If the topic was deleted or created again.
+            StateError: If the log has lost the next record to read.
         """
         if error.code() not in TOPIC_IS_OTHER:
             return
@@ -317,25 +320,25 @@ class KafkaLog:
         try:
             self._watch.verify()
         except NoAnswerError as unanswered:
-            _log.warning("why it can't be read is not known: %s", unanswered)
+            _log.warning("could not find out why reading fails: %s", unanswered)
             return
         if error.code() == OUT_OF_RANGE:
             start, end = self.bounds(message.partition())
             raise HistoryMissingError(
-                f"{self._topic}/{message.partition()}: offset {message.offset()} is to be read, "
-                f"and the log has {start} to {end}: its retention deletes records before they are "
-                "read, or it has lost some. A restart says what can be done"
+                f"{self._topic}/{message.partition()}: the next offset to read is "
+                f"{message.offset()}, but the log has {start} to {end}: its retention deletes "
+                "records before they are read, or it has lost some. Restart the worker for options"
             )
 
     def _on_assign(self, _: Any, assigned: Sequence[TopicPartition]) -> None:
         assert self._listener is not None
         partitions = [one.partition for one in assigned]
         try:
-            # The group's leader may have heard of new partitions before the broker that we ask.
+            # The group's leader may know new partitions before the broker that we ask.
             self._note_partitions(max([0, *partitions]) + 1)
             starts = self._listener.assigned(partitions)
         except Exception as error:
-            # An exception can't pass through librdkafka: `poll` raises it.
+            # An exception can't propagate through librdkafka, so `poll` raises it.
             self._failure = error
             return
         self._consumer.incremental_assign(
@@ -364,17 +367,17 @@ class KafkaLog:
         self._consumer.incremental_unassign(list(revoked))
 
     def _without_revoked(self, messages: list[Any]) -> list[Any]:
-        """Drop records that were in hand when their partition went.
+        """Drop polled records whose partition was revoked.
 
-        Their offsets could still be committed, under the new generation: the next owner would then
-        miss them or, having them, step them twice.
+        Otherwise their offsets could be committed in the new generation: the next owner would miss
+        them, or step them twice.
         """
         back_again = self._revoked_in_poll & self._assigned
         self.rewind({partition: self._positions[partition] for partition in back_again})
         return [m for m in messages if m.partition() not in self._revoked_in_poll]
 
     def _is_notice(self, message: Any) -> bool:
-        """Take note of what is no record: an end of a partition, or an error to be raised."""
+        """Handle a message that isn't a record: the end of a partition, or an error."""
         error = message.error()
         if error is None:
             return False
@@ -387,7 +390,7 @@ class KafkaLog:
                 f"another worker has the group instance id {self._settings.group_instance_id!r}"
             )
         if error.retriable() or error.code() in OUT_OF_REACH:
-            _log.warning("the consumer goes on after: %s", error.str())
+            _log.warning("the consumer continues after: %s", error.str())
             return True
         self._explain_reading(error, message)
         raise BrokerError(

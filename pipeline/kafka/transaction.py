@@ -1,4 +1,4 @@
-"""Transactions: predictions, dead letters and offsets, all at once or not at all."""
+"""Transactions: commit predictions, dead letters and offsets together, or nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from livestep.pipeline.types import Headers, Outgoing
 
 _log = logging.getLogger("livestep.transport")
 
-#: Seconds for one call of the transaction API; librdkafka's own retries are within it.
+#: Seconds for one call of the transaction API, including librdkafka's own retries.
 CALL_TIMEOUT_S = 30.0
 
-#: Seconds that a commit whose result is unknown is asked again.
+#: Seconds for which a commit with an unknown result is retried.
 COMMIT_TIMEOUT_S = 120.0
 
-#: How often a full send queue is given time, and how long each.
+#: How often to wait for room in a full send queue, and seconds of each wait.
 _QUEUE_FULL_TRIES, _QUEUE_FULL_WAIT_S = 600, 0.1
 
 
@@ -31,15 +31,15 @@ class Transactions:
     """One producer, one transaction at a time.
 
     Args:
-        options: librdkafka options; with `transactional.id` for exactly once, without for at
-            least once, where `commit` is a flush followed by the consumer's commit.
-        deadline: Of a stop, which bounds each call that begins after it.
+        options: librdkafka options; with `transactional.id` for exactly once.  Without it, for at
+            least once, `commit` is a flush followed by the consumer's commit.
+        deadline: Deadline of a stop, which limits each call that starts after it.
     """
 
     def __init__(self, options: dict[str, Any], deadline: Deadline | None = None) -> None:
         self._deadline = deadline or Deadline()
         self._id = options.get("transactional.id")
-        #: Whether there are any: without them what is sent is seen at once.
+        #: Whether transactions are used; without them, records are visible immediately.
         self.are_real = self._id is not None
         self._failed: KafkaError | None = None
         self._failed_topic = ""
@@ -50,10 +50,10 @@ class Transactions:
         self._is_open = False
 
     def begin(self) -> None:
-        """Take over the transactional id: aborts what an earlier worker of this id has open.
+        """Take over the transactional id: aborts an open transaction of an earlier worker.
 
         Raises:
-            BrokerError: If the broker can't be reached, or has no transactions.
+            BrokerError: If the broker can't be reached, or doesn't support transactions.
         """
         if self._id is None:
             return
@@ -63,16 +63,16 @@ class Transactions:
             if error.args[0].code() in UNAUTHORIZED:
                 raise self._unauthorized(error.args[0]) from error
             raise BrokerError(
-                f"the broker gives no transactions to {self._id!r}: {error.args[0].str()}; a "
-                "broker without transactions needs --guarantee at-least-once"
+                f"the broker refuses transactions of {self._id!r}: {error.args[0].str()}; a broker "
+                "without transactions needs --guarantee at-least-once"
             ) from error
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
-        """Send records within the open transaction, opening one if there is none.
+        """Send records in the open transaction; open one if needed.
 
         Raises:
-            AbortedError: If the broker wants the transaction aborted; it is.
-            FencedError: If another worker has this transactional id.
+            AbortedError: If the broker requires an abort; the transaction has been aborted.
+            FencedError: If another worker uses this transactional id.
         """
         if not self._is_open:
             self._call(self._open)
@@ -95,21 +95,20 @@ class Transactions:
         offsets: Sequence[TopicPartition],
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Commit what was sent, and the offsets.
+        """Commit the sent records and the offsets.
 
         Args:
             consumer: Member of the group.
-            offsets: With their metadata.
-            check: Called when only the commit itself is left to be done; what it raises is raised
-                here, and nothing is committed.
+            offsets: Offsets with their metadata.
+            check: Called right before the commit itself; if it raises, nothing is committed.
 
         Raises:
-            AbortedError: If nothing of it has happened.
-            FencedError: If another worker has taken this one's place.
-            BrokerError: If the result can't be learned.
+            AbortedError: If nothing was committed.
+            FencedError: If another worker has replaced this one.
+            BrokerError: If the result remains unknown.
         """
         if not self._is_open:
-            self._call(self._open)  # what failed before is over, also where nothing is sent now
+            self._call(self._open)  # clears an earlier failure, even if there is nothing to send
         if self._id is None:
             check()
             self._commit_at_least_once(consumer, offsets)
@@ -120,19 +119,19 @@ class Transactions:
                 list(offsets), consumer.consumer_group_metadata(), timeout_s
             )
         except KafkaException as error:
-            # Not asked again, even where librdkafka would allow it: nothing is lost by an abort,
-            # and a second call after a time-out was seen never to return.
+            # Not retried, even if librdkafka allows it: an abort loses nothing, and a second call
+            # after a timeout has been seen to hang.
             self._raise(error)
         check()
-        # A crash here is an aborted transaction, one line later a committed one.
+        # A crash here aborts the transaction; one line later it is committed.
         self._call(lambda: self._producer.commit_transaction(self._deadline.work_s(CALL_TIMEOUT_S)))
         self._is_open = False
 
     def abort(self, reason: str) -> None:
-        """Abort what is open, if anything is.
+        """Abort the open transaction, if there is one.
 
         Raises:
-            FencedError: If another worker has this transactional id.
+            FencedError: If another worker uses this transactional id.
             BrokerError: If the broker can't be reached.
         """
         if self._is_open:
@@ -143,18 +142,18 @@ class Transactions:
                 self._abort(reason)
 
     def close(self) -> None:
-        """Abort what is open; what was committed stays."""
+        """Abort the open transaction and close the producer."""
         try:
             if self._id is None:
-                self._producer.purge()  # what a failed batch has left: closing would flush it
+                self._producer.purge()  # closing would send the records of a failed batch
             elif self._is_open:
-                # The group is to be left, too.
+                # Leaves time to leave the group, too.
                 timeout_s = self._deadline.call_s(CALL_TIMEOUT_S)
                 self._producer.abort_transaction(self._deadline.leave_s(timeout_s))
             self._producer.close()
         except KafkaException as error:
-            # The broker aborts it by its time-out, or has given the id to another already.
-            _log.warning("open transaction left to the broker: %s", error.args[0].str())
+            # The broker aborts it after a timeout, or another worker has taken over the id.
+            _log.warning("could not abort, the broker will: %s", error.args[0].str())
 
     def _open(self) -> None:
         self._failed = None
@@ -193,17 +192,17 @@ class Transactions:
             self._producer.purge()
             raise AbortedError(reason)
         try:
-            # A crash here repeats the batch's predictions: that is what at least once means.
+            # A crash here repeats the batch's predictions, as at least once allows.
             committed = consumer.commit(offsets=list(offsets), asynchronous=False)
         except KafkaException as error:
             raise AbortedError(error.args[0].str()) from error
-        # librdkafka raises only if all have failed.
+        # librdkafka raises only if all partitions have failed.
         for one in committed:
             if one.error is not None:
                 raise AbortedError(f"partition {one.partition}: {one.error.str()}")
 
     def _call(self, call: Any) -> None:
-        """Run one call of the transaction API, asking again while the result is unknown."""
+        """Make one call of the transaction API, and retry it while the result is unknown."""
         deadline = time.monotonic() + COMMIT_TIMEOUT_S
         while True:
             try:
@@ -213,12 +212,12 @@ class Transactions:
                 cause = error.args[0]
                 is_in_time = self._deadline.work_s(deadline - time.monotonic()) > 0
                 if cause.retriable() and is_in_time:
-                    _log.warning("asking the broker again: %s", cause.str())
+                    _log.warning("retrying a transaction call: %s", cause.str())
                     continue
                 self._raise(error)
 
     def _raise(self, error: KafkaException) -> None:
-        """Translate an error; abort the transaction if that is what it asks for."""
+        """Translate an error; abort the transaction if the error requires it."""
         cause = error.args[0]
         if cause.code() in FENCED:
             raise self._fenced(cause) from error
@@ -226,16 +225,16 @@ class Transactions:
             if one is not None and one.code() in UNAUTHORIZED:
                 raise self._unauthorized(one) from error
         if cause.fatal():
-            raise BrokerError(f"the broker refuses for good: {cause.str()}") from error
+            raise BrokerError(f"the broker reports a permanent error: {cause.str()}") from error
         if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE or (
             self._failed is not None and self._failed.code() == KafkaError.MSG_SIZE_TOO_LARGE
         ):
             raise BrokerError(
-                "a prediction or dead letter is longer than its topic's max.message.bytes: raise "
-                f"it ({cause.str()})"
+                "a prediction or dead letter is longer than its topic's max.message.bytes; raise "
+                f"that limit ({cause.str()})"
             ) from error
         if not self._is_open and not cause.txn_requires_abort():
-            raise BrokerError(f"the broker refuses: {cause.str()}") from error
+            raise BrokerError(f"the broker reports an error: {cause.str()}") from error
         reason = self._failed.str() if self._failed is not None else cause.str()
         self._is_open = False
         if self._id is None:
@@ -245,7 +244,7 @@ class Transactions:
         raise AbortedError(reason) from error
 
     def _abort(self, reason: str) -> None:
-        """Abort the open transaction, asking again while the broker is away."""
+        """Abort the open transaction, and retry while the broker is unavailable."""
         deadline = time.monotonic() + COMMIT_TIMEOUT_S
         while True:
             try:
@@ -258,18 +257,18 @@ class Transactions:
                 is_in_time = self._deadline.work_s(deadline - time.monotonic()) > 0
                 if not cause.retriable() or not is_in_time:
                     raise BrokerError(f"abort failed: {cause.str()}, after: {reason}") from error
-                _log.warning("aborting again: %s", cause.str())
+                _log.warning("retrying the abort: %s", cause.str())
 
     def _unauthorized(self, cause: KafkaError) -> BrokerError:
-        """Make the error for a missing right; an open transaction is left to `close`."""
+        """Make the error for a missing permission; `close` aborts an open transaction."""
         what = f"writing to topic {self._failed_topic}" if self._failed_topic else "writing"
         return BrokerError(f"{what} as transactional id {self._id!r}: {text_of(cause)}")
 
     def _fenced(self, cause: KafkaError) -> FencedError:
         return FencedError(
-            f"the broker no longer takes anything from {self._id!r}: another worker has this "
-            "worker id, or a transaction stayed open for longer than --session-timeout-ms "
-            f"({cause.str()}). What was committed stays; a restart goes on from there"
+            f"the broker has fenced {self._id!r}: another worker has this worker id, or a "
+            "transaction was open for longer than --session-timeout-ms "
+            f"({cause.str()}). A restart continues after the last commit"
         )
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:

@@ -1,8 +1,8 @@
-"""Hidden states on the device: the slot pool, and the rows that travel between it and the store.
+"""Hidden states on the device: a pool of slots, and rows of states outside it.
 
-A slot is written only after the transaction that its state belongs to has committed, and a slot
-whose state is not yet saved is never given away: so the pool always holds a truth that the log can
-repeat, and dropping it loses nothing.
+A slot is written only after the transaction of its state has committed, and evicted only after its
+state has been saved.  So the pool never holds anything that a replay of the log can't rebuild, and
+dropping it loses nothing.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from torch import Tensor
 from livestep.models.contract import State, state_tensors
 from livestep.pipeline.types import IntArray, PartitionKey
 
-#: Offset of a state that has seen nothing: before every event.
+#: Offset of a state that has seen no event: less than every offset.
 BEFORE_FIRST = -1
 
-#: The share of the pool that is cleared at once when it is full, so that the search for the
-#: least recently used is paid once for many keys.
+#: A full pool evicts at least 1/16 of its slots at once, so that many new keys share the cost of
+#: the search for the least recently used ones.
 _EVICT_SHARE = 16
 
 _UNUSED = -1
 
-#: `States.timesteps` of a key whose sequence has ended: it is at zeros, and has no record.  A
-#: sequence that has begun and has nothing stepped yet has 0.
+#: `States.timesteps` of a key whose sequence has ended: it has the initial state, and no record.
+#: A sequence that has started but has no steps yet has 0.
 ENDED = -1
 
 
 @dataclass(slots=True)
 class States:
-    """Hidden states of N keys, one row a key.
+    """Hidden states of N keys, one row per key.
 
     Attributes:
         tensors: Each (N, ...), on the device.
-        offsets: (N,) int64.  Offset of the last event that the state has seen.
-        timesteps: (N,) int64.  How many events of its sequence it has seen; `ENDED` after its end.
+        offsets: (N,) int64.  Offset of the last event that each state has seen.
+        timesteps: (N,) int64.  Events of its sequence that it has seen; `ENDED` after its end.
     """
 
     tensors: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class States:
         return len(self.offsets)
 
     def take(self, rows: IntArray) -> States:
-        """Copy some rows, in the order given."""
+        """Copy rows, in the given order."""
         index = torch.from_numpy(rows)
         return States(
             tuple(tensor.index_select(0, index.to(tensor.device)) for tensor in self.tensors),
@@ -58,7 +58,7 @@ class States:
         )
 
     def put(self, rows: IntArray, other: States) -> None:
-        """Write `other` into some rows, in the order given."""
+        """Write the rows of `other` into these rows, in the given order."""
         index = torch.from_numpy(rows)
         for tensor, values in zip(self.tensors, other.tensors, strict=True):
             tensor.index_copy_(0, index.to(tensor.device), values)
@@ -67,7 +67,7 @@ class States:
 
 
 class StateLayout:
-    """What a state of one key is made of: tensors, one row each.
+    """Layout of one key's state: one row in each of several tensors.
 
     Args:
         template: The model's first state with one key: `initial_state(1)`.
@@ -86,7 +86,7 @@ class StateLayout:
         self.state_bytes = sum(self.widths)
 
     def fresh(self, count: int) -> States:
-        """Make the states of keys that have seen nothing."""
+        """Return the initial states of new keys."""
         return States(
             tuple(row.to(self.device).expand(count, *row.shape[1:]).clone() for row in self.zeros),
             np.full(count, BEFORE_FIRST, dtype=np.int64),
@@ -95,11 +95,11 @@ class StateLayout:
 
 
 class Pool:
-    """A bounded number of slots, each with one key's state; the least recently used go first.
+    """A fixed number of slots for one key's state each; evicts the least recently used.
 
     Args:
-        layout: What a state looks like.
-        slots: Rows of the pool.
+        layout: Layout of the states.
+        slots: Number of slots.
     """
 
     def __init__(self, layout: StateLayout, slots: int) -> None:
@@ -108,9 +108,9 @@ class Pool:
         self._slot_of: dict[int, dict[bytes, int]] = {}
         self._key_of: list[PartitionKey] = [(-1, b"")] * slots
         self._free = list(range(slots - 1, -1, -1))
-        # A slot may be given away once the save with its ticket is done.
+        # A slot may be evicted when the save with its ticket is done.
         self._ticket = np.zeros(slots, dtype=np.int64)
-        # Number of the write that used the slot last; _UNUSED for a free one.
+        # Number of the last write that used the slot; _UNUSED for a free slot.
         self._used = np.full(slots, _UNUSED, dtype=np.int64)
         self._clock = 0
 
@@ -118,36 +118,36 @@ class Pool:
         return self.slots - len(self._free)
 
     def find(self, keys: Sequence[PartitionKey]) -> IntArray:
-        """Look up slots: (N,) int64, -1 for a key that is not here."""
+        """Return the slots of keys: (N,) int64, -1 for a key that is not in the pool."""
         slot_of = self._slot_of
         empty: dict[bytes, int] = {}
         slots = [slot_of.get(partition, empty).get(key, -1) for partition, key in keys]
         return np.array(slots, dtype=np.int64)
 
     def read(self, slots: IntArray) -> States:
-        """Gather the states of some slots."""
+        """Return a copy of the states in these slots."""
         return self._states.take(slots)
 
     def write(
         self, keys: Sequence[PartitionKey], states: States, *, ticket: int, saved_ticket: int
     ) -> int:
-        """Scatter committed states into their slots, giving new keys a slot.
+        """Write committed states into their slots, and assign slots to new keys.
 
         Args:
             keys: The N keys of the rows.
             states: N rows.
-            ticket: Number of the save that these states will be part of.
+            ticket: Number of the save that will contain these states.
             saved_ticket: The last save known to be done.
 
         Returns:
-            How many rows found no slot, all others being in use and not yet saved: 0, or nothing
-            was written and the caller waits for a save and tries again.
+            0, or the number of missing slots if too few can be evicted.  Then nothing was written,
+            and the caller waits for a save and tries again.
         """
         slots = self.find(keys)
         self._clock += 1
         present = slots[slots >= 0]
         new = np.flatnonzero(slots < 0)
-        # The batch's own slots are not to be given away for its new keys.
+        # Don't evict the batch's own keys to make room for its new ones.
         self._used[present] = self._clock
         missing = len(new) - len(self._free)
         if missing > 0:
@@ -172,7 +172,7 @@ class Pool:
         self._free.extend(freed)
 
     def _evict(self, wanted: int, saved_ticket: int) -> int:
-        """Free at least `wanted` slots if so many are saved; the least recently used first."""
+        """Free at least `wanted` slots, the least recently used first, if enough are saved."""
         is_idle = (self._used != _UNUSED) & (self._used < self._clock)
         evictable = np.flatnonzero(is_idle & (self._ticket <= saved_ticket))
         count = min(len(evictable), max(wanted, self.slots // _EVICT_SHARE))

@@ -237,7 +237,7 @@ STATES = (
         "no.such.option"),
     Row("an option that is the worker's own",
         lambda _: {"environment": {"LIVESTEP_KAFKA_ISOLATION_LEVEL": "read_uncommitted"}},
-        ConfigError, "isolation.level is the worker's own"),
+        ConfigError, "isolation.level is set by the worker"),
     Row("an option with a value that there isn't",
         lambda _: {"environment": {"LIVESTEP_KAFKA_COMPRESSION_TYPE": "rar"}}, ConfigError,
         "compression.*rar|rar.*compression"),

@@ -131,7 +131,7 @@ def test_records_that_retention_deletes_before_they_are_read_are_named(kafka: Ka
     kafka.delete_records(0, before=3)
     log.rewind({0: Offset(1)})
     log.resume(0)
-    with pytest.raises(HistoryMissingError, match="offset 1 is to be read, and the log has 3 to 5"):
+    with pytest.raises(HistoryMissingError, match="to read is 1, but the log has 3 to 5"):
         wait_until(poll_on(log), 60, "the cause")
 
 

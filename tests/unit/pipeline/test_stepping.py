@@ -125,7 +125,7 @@ class Growing(StepModel):
 
 
 @pytest.mark.parametrize(
-    ("what", "text"), [("state", "changed the state's shape"), ("output", "another width")]
+    ("what", "text"), [("state", "changed the state's shape"), ("output", "the wrong width")]
 )
 def test_a_model_that_changes_its_shapes_is_refused_when_it_does(what, text):
     stepper, layout = stepper_of(Growing(what))
