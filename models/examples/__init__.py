@@ -1,16 +1,16 @@
-"""Examples on real data that packages carry, one for each shape of sequence.
+"""Examples on real data, one for each shape of sequence; the data come with Python packages.
 
-    digits.py     one to one: a picture, which digit it is; once at a glance, once row by row
-    names.py      one to many: a first letter, a name
-    vowels.py     many to one: frames of a voice, who speaks
-    spelling.py   encode, then decode: letters, phonemes
-    purchases.py  synchronized: each purchase, whether the customer comes back
-    example.py    what they have in common: data files, logs, answers offline
-    training.py   the loop in which their nets learn
-    catalogue.py  all of them by their names
+    digits.py     one to one: a picture in, its digit out; all at once, or row by row
+    names.py      one to many: a first letter in, a name out
+    vowels.py     many to one: frames of a voice in, the speaker out
+    spelling.py   encode, then decode: letters in, phonemes out
+    purchases.py  synchronized: a purchase in, whether the customer comes back out
+    base.py       what they share: data files, event logs, offline answers, scores
+    training.py   their training loop
+    catalogue.py  EXAMPLES: all of them by name
 
-Each trains a small net in seconds, and gives held-out events to stream, with their labels kept
-aside. `cook/` is the sixth, whose data never end.
+Each trains a small net in a minute or less, and supplies held-out events to stream, with their
+labels. `cook/` is the example of the demo.
 """
 
 from typing import TYPE_CHECKING
@@ -43,12 +43,12 @@ else:
         },
     )
 
-#: One line for each example: what goes in, what comes out. Here, since help needs no torch.
+#: One line per example: what goes in, what comes out. Here, so that help needs no torch.
 SUMMARIES: dict[str, str] = {
-    "digits": "one to one: a picture of 64 pixels in, which digit it shows out",
-    "digits-rows": "one to one: the same pictures, worked through in eight glimpses, a row each",
+    "digits": "one to one: a picture of 64 pixels in, its digit out",
+    "digits-rows": "one to one: the same pictures, read row by row in eight glimpses",
     "names": "one to many: a gender and a first letter in, a name out",
-    "vowels": "many to one: frames of a voice until the end, which of nine men speaks out",
+    "vowels": "many to one: the frames of a voice in, which of nine men speaks out",
     "spelling": "encode, then decode: a word letter by letter in, its phonemes out",
     "purchases": "synchronized: a purchase in, whether the customer is back within 90 days out",
 }

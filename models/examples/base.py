@@ -1,6 +1,6 @@
-"""What the examples have in common: their form, their data files, the log of held-out events.
+"""What the examples share: their interface, data files, logs of held-out events, and scores.
 
-The data lie in packages that carry them.
+The data files are part of installed packages.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from livestep.models.sequences.rules import SequenceRules
 
 T = TypeVar("T")
 
-#: Called with the share that is done, from 0 to 1 and never falling, and a sentence about it.
+#: Called with the finished share, from 0 to 1 and never falling, and a sentence about it.
 Progress = Callable[[float, str], None]
 
-#: Of each key, the values that were answered, in order: as `fields.decode` gives them.
+#: For each key, its answers in order, as returned by `decode`.
 Answers = Mapping[str, Sequence[Mapping[str, Any]]]
 
-#: Of each key, what the answers should have said; None where nobody knows.
+#: For each key, the right labels in order; None where the label is unknown.
 Labels = dict[str, list[str | None]]
 
-#: Of the choice of what is held out. No seed of a training changes it, so that figures compare.
+#: Seed of the held-out choice. Training seeds don't change it, so that scores can be compared.
 SPLIT_SEED = 0
 
 
@@ -37,9 +37,9 @@ class ExampleEvent(NamedTuple):
     """One event of an example's log.
 
     Attributes:
-        key: Whose.
+        key: The key.
         timestamp_ms: Event time; None if the data have none.
-        event: Its members, the marks of the sequence among them.
+        event: Its members, including the marks of the sequence.
     """
 
     key: str
@@ -49,15 +49,15 @@ class ExampleEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrainedExample:
-    """A net that was trained, and what `save_model` needs with it.
+    """A trained net, and what `save_model` needs with it.
 
     Attributes:
         net: In eval mode, on the CPU.
-        inputs: What its H_in columns mean.
-        outputs: What its H_out columns mean.
+        inputs: The fields of its H_in columns.
+        outputs: The fields of its H_out columns.
         rules: How events become sequences, and what is answered.
-        codec: What a record's value is.
-        report: Figures on held-out data, by name: shares from 0 to 1 unless the name says more.
+        codec: The format of a record's value.
+        report: Scores on held-out data, by name: shares from 0 to 1 unless the name has a unit.
     """
 
     net: SizedModel
@@ -70,16 +70,16 @@ class TrainedExample:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example: data, a net that learns them, and events to stream.
+    """One example: data, a net that learns from them, and events to stream.
 
     Attributes:
-        data: The package that carries the data, and what they are.
+        data: The package with the data, and what they are.
         train: Trains a net from a seed, on one thread.
-        events: Gives the held-out events in the log's order, from a seed that mixes the keys and,
-            if wanted, the number of keys.
-        labels: Gives what the answers to these events should say.
-        score: Turns answers to these events into figures; those of `TrainedExample.report` that
-            come from answers are made by it, so that a stream's can be compared with them.
+        events: Returns the held-out events in the order of the log. Accepts a seed that mixes the
+            keys, and optionally the number of keys.
+        labels: Returns the right answers to these events.
+        score: Computes the scores of answers to these events, the same as in
+            `TrainedExample.report`, so that the answers of a stream can be compared.
     """
 
     data: str
@@ -90,36 +90,39 @@ class Example:
 
 
 def data_file(package: str, file: str, install: str) -> Path:
-    """Find a data file inside an installed package, without importing that.
+    """Find a data file inside an installed package, without importing the package.
 
     Args:
-        package: Its name as a module.
-        file: Path within it.
-        install: What to give `pip install` if it is missing.
+        package: Module name of the package.
+        file: Path within the package.
+        install: Arguments of `pip install` for the error message.
 
     Returns:
-        path: Of the file, which exists.
+        path: Path of the existing file.
 
     Raises:
-        ModelError: If the package is not installed, or has no such file.
+        ModelError: If the package or the file is missing.
     """
-    missing = f"the example's data are in the package {package}: pip install {install}"
+    missing = f"this example needs the data of the package {package}: pip install {install}"
     path = package_folder(package, missing) / file
     if not path.is_file():
-        raise ModelError(f"the package {package} has no such file", file=path)
+        raise ModelError(
+            f"{package} has no such file; install another version",
+            file=path,
+        )
     return path
 
 
 def parted(items: Iterable[T], held_out_count: int) -> tuple[list[T], list[T]]:
-    """Part items at random, the same way for all seeds of a training.
+    """Split items at random, in the same way for all training seeds.
 
     Args:
-        items: In an order that is always the same.
-        held_out_count: How many are kept out.
+        items: The items, always in the same order.
+        held_out_count: Number of items to hold out.
 
     Returns:
-        seen: All others.
-        held_out: So many.
+        seen: All other items.
+        held_out: `held_out_count` items.
     """
     drawn = list(items)
     random.Random(SPLIT_SEED).shuffle(drawn)
@@ -127,14 +130,14 @@ def parted(items: Iterable[T], held_out_count: int) -> tuple[list[T], list[T]]:
 
 
 def mixed(sequences: Mapping[str, Sequence[dict[str, Any]]], seed: int) -> Iterator[ExampleEvent]:
-    """Mix the events of many keys at random, each key's in their order, as live sources do.
+    """Mix the events of many keys at random; each key's events keep their order.
 
     Args:
         sequences: The events of each key.
-        seed: Of the mixing.
+        seed: Seed of the mix.
 
     Returns:
-        events: All of them, without a time.
+        events: All events, without a time.
 
     Example:
         >>> log = mixed({"a": [{"x": 1}, {"x": 2}], "b": [{"x": 3}]}, seed=1)
@@ -149,18 +152,18 @@ def mixed(sequences: Mapping[str, Sequence[dict[str, Any]]], seed: int) -> Itera
 
 
 def first_keys(sequences: Mapping[str, Any], key_count: int | None) -> dict[str, Any]:
-    """Take the first keys only; all of them if no number is given."""
+    """Return the first `key_count` keys; None for all."""
     return dict(list(sequences.items())[:key_count])
 
 
 def offline_answers(
     trained: TrainedExample, events: Iterable[ExampleEvent]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Answer all events offline, one key after another: what a stream is compared with.
+    """Answer all events offline, key by key: the reference for a stream.
 
     Args:
         trained: The net and its rules.
-        events: Of any number of keys.
+        events: Events of any number of keys.
 
     Returns:
         answers: By key, in order.
@@ -190,14 +193,14 @@ def examined(
     score: Callable[[Answers], dict[str, float]],
     events: Iterable[ExampleEvent],
 ) -> TrainedExample:
-    """Let a net that was trained answer held-out events, and report its score.
+    """Let a trained net answer the held-out events, and add its scores.
 
     Args:
         net: In eval mode.
         fields: Inputs and outputs.
-        rules: Of its sequences.
-        score: As `Example.score`.
-        events: Held out.
+        rules: Rules of its sequences.
+        score: As in `Example`.
+        events: The held-out events.
     """
     trained = TrainedExample(net, *fields, rules, "json", report={})
     trained.report.update(score(offline_answers(trained, events)))
@@ -205,18 +208,18 @@ def examined(
 
 
 def right_share(answers: Answers, labels: Labels, output: str) -> float:
-    """Count how many answers name the right label.
+    """Return the share of answers with the right label.
 
     Args:
-        answers: By key; a key without labels is refused.
-        labels: By key, as many as answers; an answer whose label is None doesn't count.
-        output: Name of the category output that is looked at.
+        answers: By key; each key must have labels.
+        labels: By key, one per answer; answers whose label is None don't count.
+        output: Name of the category output to compare.
 
     Returns:
         share: From 0 to 1; NaN if there is nothing to count.
 
     Raises:
-        ValueError: If a key has another number of answers than of labels.
+        ValueError: If a key has a different number of answers and labels.
 
     Example:
         >>> answer = {"dish": {"label": "1", "probabilities": {"1": 0.75, "2": 0.25}}}

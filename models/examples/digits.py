@@ -1,7 +1,7 @@
-"""One to one: a picture of a digit, which digit it is. Nothing is kept between events.
+"""One to one: a picture in, its digit out. No state is kept between events.
 
-`plain` looks at all 64 pixels at once; `rows` works through the same picture row by row, eight
-glimpses of it within one event: data without any order, taken as a sequence.
+`digits` sees all 64 pixels at once; `digits-rows` reads the same picture row by row, in eight
+glimpses within one event: it treats data without an order as a sequence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from livestep.models.sequences.rules import SequenceRules
 ROWS, ROW_SIZE = 8, 8
 DIGITS = tuple("0123456789")
 
-#: The largest value of a pixel.
+#: Largest value of a pixel.
 BLACK = 16.0
 
 HELD_OUT_COUNT = 450
@@ -52,14 +52,14 @@ def read_digits() -> list[tuple[list[int], str]]:
     """Read all pictures: 64 pixels from 0 to 16, row by row, and the digit.
 
     Returns:
-        pictures: 1,797 of them, in the order of the file.
+        pictures: 1,797 pictures, in the order of the file.
 
     Raises:
-        ModelError: If the file is not there.
+        ModelError: If the file is missing.
 
     Source:
         Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI; the test part,
-        as scikit-learn carries it.
+        from scikit-learn.
     """
     file = data_file("sklearn", "datasets/data/digits.csv.gz", install="scikit-learn")
     pictures = []
@@ -71,7 +71,7 @@ def read_digits() -> list[tuple[list[int], str]]:
 
 
 def split() -> tuple[list[tuple[list[int], str]], list[tuple[list[int], str]]]:
-    """Part the pictures into those for training and `HELD_OUT_COUNT` others."""
+    """Split the pictures into those for training and `HELD_OUT_COUNT` others."""
     return parted(read_digits(), HELD_OUT_COUNT)
 
 
@@ -79,14 +79,14 @@ def train_plain(seed: int = 0, on_progress: Progress | None = None) -> TrainedEx
     """Train a fully connected net; a few seconds on one thread.
 
     Args:
-        seed: Of weights and order.
-        on_progress: Told how far it is.
+        seed: Seed of weights and order.
+        on_progress: Called with the progress.
 
     Returns:
         trained: Reports `accuracy`.
 
     Raises:
-        ModelError: If the data are not there.
+        ModelError: If the data are missing.
     """
     with one_thread():
         net = seeded(seed, lambda: FullyConnected(ROWS * ROW_SIZE, HIDDEN_PLAIN, len(DIGITS)))
@@ -101,14 +101,14 @@ def train_rows(seed: int = 0, on_progress: Progress | None = None) -> TrainedExa
     """Train a net that sees one row after another; about ten seconds on one thread.
 
     Args:
-        seed: Of weights and order.
-        on_progress: Told how far it is.
+        seed: Seed of weights and order.
+        on_progress: Called with the progress.
 
     Returns:
         trained: Reports `accuracy`.
 
     Raises:
-        ModelError: If the data are not there.
+        ModelError: If the data are missing.
     """
     with one_thread():
         net = seeded(seed, lambda: Glimpses(ROWS, ROW_SIZE, HIDDEN_ROWS, len(DIGITS)))
@@ -118,11 +118,11 @@ def train_rows(seed: int = 0, on_progress: Progress | None = None) -> TrainedExa
 
 
 def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:
-    """Give the held-out pictures, one a key.
+    """Return the held-out pictures, one per key.
 
     Args:
-        seed: Of their order.
-        key_count: How many; all of them by default.
+        seed: Seed of their order.
+        key_count: Number of pictures; all by default.
 
     Returns:
         events: `{"pixels": 64 numbers}`.
@@ -133,12 +133,12 @@ def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent
 
 
 def labels() -> Labels:
-    """Give the digit of each held-out picture."""
+    """Return the digit of each held-out picture."""
     return {_key(index): [digit] for index, (_, digit) in enumerate(split()[1])}
 
 
 def score(answers: Answers) -> dict[str, float]:
-    """Give the share of right answers, as `accuracy`."""
+    """Return the share of right answers as `accuracy`."""
     return {"accuracy": right_share(answers, labels(), "digit")}
 
 
@@ -157,7 +157,7 @@ def _learn(
 
 
 def _scale(column_count: int) -> tuple[Tensor, Tensor]:
-    """Give mean and deviation of how pixels were scaled for training."""
+    """Return mean and deviation with which pixels were scaled for training."""
     return torch.zeros(column_count), torch.full((column_count,), BLACK)
 
 

@@ -1,9 +1,9 @@
 """One to many: a first letter in, a name out, character by character.
 
-First names of the US census of 1990. The event says whether it shall be a woman's or a man's name
-and, if wanted, with which letter it begins; the net goes on from its own output until it says
-`end`. Characters are drawn, not chosen: each event of each key gets a name of its own, and a replay
-the same one again.
+First names of the US census of 1990. The event asks for a woman's or a man's name and optionally
+its first letter; the net continues from its own output until it predicts `end`. Characters are
+drawn at random from the probabilities: each event of each key gets its own name, and a replay draws
+the same name again.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ GENDERS = ("female", "male")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 STOP = "end"
 
-#: Bound of what is generated; the longest name has 11 letters.
+#: Maximum of generated characters; the longest name has 11 letters.
 STEPS_MAX = 20
 
-#: Below 1: likelier characters are drawn more often than the net thinks, and names look usual.
+#: Below 1, likely characters become even more likely, and names look more usual.
 TEMPERATURE = 0.7
 
-#: Every so many-th name is kept out of training.
+#: One name in this many is held out.
 HELD_OUT_EVERY = 10
 
-#: Share of training names whose first letter the event doesn't tell.
+#: Share of training names without the first letter in the event.
 UNTOLD_SHARE = 0.25
 
-#: Held-out events of each gender and first letter, and without a first letter.
+#: Held-out events for each gender and first letter, and without a first letter.
 EVENTS_EACH = 4
 
 HIDDEN_SIZE = 128
@@ -80,17 +80,17 @@ RULES = SequenceRules(
 
 @cache
 def read_names() -> dict[str, list[str]]:
-    """Read the names of each gender, the most usual first.
+    """Read the names of each gender, the most frequent first.
 
     Returns:
-        names: 4,275 female and 1,219 male ones, in capital letters; some are both.
+        names: 4,275 female and 1,219 male names, in capital letters; some are both.
 
     Raises:
-        ModelError: If a file is not there.
+        ModelError: If a file is missing.
 
     Source:
-        US Census Bureau 1990, "Frequently occurring surnames and first names"; as the package names
-        carries it.
+        US Census Bureau 1990, "Frequently occurring surnames and first names"; from the package
+        names.
     """
     return {
         gender: [
@@ -104,9 +104,9 @@ def read_names() -> dict[str, list[str]]:
 
 
 def split() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Part pairs of gender and name into those for training and others.
+    """Split pairs of gender and name into those for training and held-out ones.
 
-    A name that both genders have is on one side only.
+    A name of both genders is on one side only.
     """
     names = sorted({name for of_gender in read_names().values() for name in of_gender})
     random.Random(SPLIT_SEED).shuffle(names)
@@ -122,15 +122,15 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
     """Train a GRU with teacher forcing; about half a minute on one thread.
 
     Args:
-        seed: Of weights, order, and which first letters are told.
-        on_progress: Told how far it is.
+        seed: Seed of weights, order, and which first letters are in the event.
+        on_progress: Called with the progress.
 
     Returns:
-        trained: Reports what `score` does of generated names; and of held-out names, told their
-            first letter, `bits_per_character`, beside that of a table of pairs of characters.
+        trained: Reports the scores of generated names; and for held-out names with their first
+            letter, `bits_per_character`, and that of a table of pairs of characters.
 
     Raises:
-        ModelError: If the data are not there.
+        ModelError: If the data are missing.
     """
     with one_thread():
         net = seeded(seed, lambda: GRU(total_width(INPUTS), HIDDEN_SIZE, total_width(OUTPUTS)))
@@ -142,32 +142,31 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
 
 
 def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:
-    """Ask for names: of both genders, with each first letter and without one.
+    """Ask for names of both genders, with each first letter and without one.
 
     Args:
-        seed: Of their order.
-        key_count: How many; all of them by default.
+        seed: Seed of their order.
+        key_count: Number of events; all by default.
 
     Returns:
-        events: `{"gender": "female", "first": "M"}`, one a key.
+        events: `{"gender": "female", "first": "M"}`, one per key.
     """
     sequences = {key: [event] for key, event in _openings().items()}
     return mixed(first_keys(sequences, key_count), seed)
 
 
 def labels() -> Labels:
-    """Return nothing: no name is the right one."""
+    """Return nothing: no name is right or wrong."""
     return {}
 
 
 def score(answers: Answers) -> dict[str, float]:
-    """Look at generated names.
+    """Score generated names.
 
     Returns:
-        figures: Shares of the answers: `stopped`, those that ended by themselves; `first_letter`,
-            those that begin as they were asked to, of those that were; `in_census`, those that are
-            names of the census; `right_gender`, those of the latter that are names of the gender
-            that was asked for.
+        scores: Shares of the answers: `stopped`, ended by the net; `first_letter`, start with the
+            requested letter, if there was one; `in_census`, are names of the census;
+            `right_gender`, the share of the census names that have the requested gender.
     """
     openings, names = _openings(), read_names()
     known = set(names["female"]) | set(names["male"])
@@ -190,7 +189,7 @@ def score(answers: Answers) -> dict[str, float]:
 
 
 def _openings() -> dict[str, dict[str, Any]]:
-    """Make the events that ask for a name, by key."""
+    """Create the events that ask for a name, by key."""
     openings: dict[str, dict[str, Any]] = {}
     for number in range(EVENTS_EACH):
         for gender in GENDERS:
@@ -216,24 +215,24 @@ def _learn(net: GRU, seed: int, report: Progress | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Sequences:
-    """Names as a net sees them: the event, then the characters.
+    """Names as the net sees them: the event, then the characters.
 
     Attributes:
-        opening: (n, H_in). The event's row.
-        characters: (L, n) int64. Index of each character, the stop among them; -1 after that.
+        opening: (n, H_in). The row of the event.
+        characters: (L, n) int64. Index of each character, including the stop; -1 after it.
     """
 
     opening: Tensor
     characters: Tensor
 
     def loss(self, fedback: FedBack, rows: Tensor, opening: Tensor) -> Tensor:
-        """Give the average cross-entropy of the characters of some rows."""
+        """Return the average cross-entropy of the characters of some rows."""
         characters = self.characters[:, rows]
         sequence = torch.zeros(len(characters) + 1, len(rows), opening.shape[1])
         sequence[0] = opening
-        sequence[1:, :, fedback.fed_columns[0]] = torch.nan  # left to the teacher
+        sequence[1:, :, fedback.fed_columns[0]] = torch.nan  # filled by teacher forcing
         one_hot = torch.eye(len(LETTERS) + 1)[characters.clamp(min=0)]  # (L, N, F)
-        # Nothing is fed back into the first generated step, which comes after the event's own.
+        # The first generated step, after that of the event, gets no feedback.
         targets = torch.cat([torch.zeros_like(one_hot[:1]), one_hot])
         outputs = teacher_forced(fedback, sequence, targets)
         return label_loss(outputs[1:], characters)
@@ -254,7 +253,7 @@ def _sequences(pairs: list[tuple[str, str]], is_told: bool) -> _Sequences:
 
 @torch.no_grad()
 def _bits_per_character(net: GRU) -> float:
-    """Say how surprising each character of the held-out names is, the stop among them."""
+    """Return the cross-entropy per character of held-out names, including the stop, in bits."""
     _, pairs = split()
     held_out = _sequences(pairs, is_told=True)
     fedback = FedBack(net, INPUTS, OUTPUTS, RULES.feedback)
@@ -263,7 +262,7 @@ def _bits_per_character(net: GRU) -> float:
 
 
 def _bits_of_pairs() -> float:
-    """Say the same of a table that knows the character before, and the first one as told."""
+    """Return the same for a table of pairs: it knows the previous character, and the first one."""
     train_pairs, held_out = split()
     counts: Counter[tuple[str, str]] = Counter()
     for _, name in train_pairs:
@@ -276,7 +275,7 @@ def _bits_of_pairs() -> float:
         for pair in pairwise((*name, STOP)):
             share = (counts[pair] + 1) / (totals[pair[0]] + len(LETTERS) + 1)  # Laplace
             bits -= math.log2(share)
-        character_count += len(name) + 1  # the first character is told, and costs nothing
+        character_count += len(name) + 1  # the first character is given, and costs nothing
     return bits / character_count
 
 

@@ -1,8 +1,8 @@
-"""Synchronized: at each purchase of a customer, whether the next one comes within 90 days.
+"""Synchronized: a purchase in, whether the customer comes back within 90 days out.
 
-What 23,570 customers of CDNOW, a shop for music, bought from January 1997 to June 1998. An event is
-one purchase, its label is what the customer really did in the 90 days after it. Of the last 90 days
-nobody knows; those events are streamed like all others and have no label.
+The purchases of 23,570 customers of CDNOW, a music shop, from January 1997 to June 1998. An event
+is one purchase; its label is what the customer really did in the 90 days after it. Purchases in the
+last 90 days are streamed like all others, but have no label.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from livestep.models.nets.cells import GRU
 from livestep.models.seeding import one_thread, seeded
 from livestep.models.sequences.rules import SequenceRules
 
-#: Within so many days a customer has to come back.
+#: Days within which a customer must come back.
 BACK_DAYS = 90
 ANSWERS = ("no", "yes")
 
-#: Customers that are kept out of training.
+#: Customers that are held out.
 HELD_OUT_COUNT = 4_000
 
 HIDDEN_SIZE = 24
 EPOCHS, BATCH, RATE = 12, 256, 1e-2
 
-#: Training sees this many first purchases of a customer; few have more.
+#: Training uses this many first purchases of a customer; few have more.
 LENGTH_MAX = 40
 
-#: What the inputs are divided by for training: their usual size.
+#: Typical size of each input; training divides by it.
 SCALES = (60.0, 3.0, 50.0)
 
-#: The baseline tells apart customers with up to this many purchases.
+#: The baseline distinguishes customers by up to this many purchases.
 BASELINE_COUNTS_MAX = 10
 
 MS_PER_DAY = 86_400_000
@@ -67,8 +67,8 @@ class Purchase(NamedTuple):
 
     Attributes:
         date_ms: Midnight (UTC) of its day, in milliseconds since 1970.
-        event: `days` since the customer's purchase before (0 at the first), `cds`, `dollars`.
-        label: Whether the next one came within `BACK_DAYS`; None if the data end before.
+        event: `days` since the customer's previous purchase (0 at the first), `cds`, `dollars`.
+        label: Whether the next one came within `BACK_DAYS`; None if the data end earlier.
     """
 
     date_ms: int
@@ -78,17 +78,17 @@ class Purchase(NamedTuple):
 
 @cache
 def read_customers() -> dict[str, list[Purchase]]:
-    """Read what each customer bought, in order.
+    """Read the purchases of each customer, in order.
 
     Returns:
-        customers: 23,570 of them, by number.
+        customers: 23,570 customers, by number.
 
     Raises:
-        ModelError: If the file is not there.
+        ModelError: If the file is missing.
 
     Source:
-        Fader and Hardie 2001, "Forecasting repeat sales at CDNOW"; as the package lifetimes
-        carries it.
+        Fader and Hardie 2001, "Forecasting repeat sales at CDNOW"; from the package
+        lifetimes.
     """
     file = data_file("lifetimes", "datasets/CDNOW_master.txt", install="lifetimes")
     rows: dict[str, list[tuple[int, int, float]]] = {}
@@ -101,24 +101,23 @@ def read_customers() -> dict[str, list[Purchase]]:
 
 
 def split() -> tuple[dict[str, list[Purchase]], dict[str, list[Purchase]]]:
-    """Part the customers into those for training and `HELD_OUT_COUNT` others."""
+    """Split the customers into those for training and `HELD_OUT_COUNT` others."""
     seen, held_out = parted(read_customers().items(), HELD_OUT_COUNT)
     return dict(seen), dict(held_out)
 
 
 def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
-    """Train a GRU; about a quarter of a minute on one thread.
+    """Train a GRU; about 15 seconds on one thread.
 
     Args:
-        seed: Of weights and order.
-        on_progress: Told how far it is.
+        seed: Seed of weights and order.
+        on_progress: Called with the progress.
 
     Returns:
-        trained: Reports `accuracy`; beside it `accuracy_by_count`, that of a table which only
-            counts the purchases, and `accuracy_always`, that of the commoner answer.
+        trained: Reports `accuracy`, and for comparison that of two rules, see `baselines`.
 
     Raises:
-        ModelError: If the data are not there.
+        ModelError: If the data are missing.
     """
     with one_thread():
         net = seeded(seed, lambda: GRU(len(INPUTS), HIDDEN_SIZE, len(ANSWERS)))
@@ -129,11 +128,11 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
 
 
 def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:
-    """Give the purchases of the held-out customers as they came, by date.
+    """Return the purchases of the held-out customers in the order of their dates.
 
     Args:
-        seed: Without meaning here: the data have an order of their own.
-        key_count: How many customers; all of them by default.
+        seed: Not used: the data have their own order.
+        key_count: Number of customers; all by default.
 
     Returns:
         events: `{"days": 18, "cds": 2, "dollars": 29.73}`, with the real time.
@@ -144,12 +143,12 @@ def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent
         for customer, of_customer in customers.items()
         for purchase in of_customer
     ]
-    # A stable sort: purchases of one customer on one day stay in their order.
+    # A stable sort: purchases of a customer on the same day keep their order.
     return iter(sorted(bought, key=lambda event: event.timestamp_ms or 0))
 
 
 def labels() -> Labels:
-    """Give for each purchase of a held-out customer whether the next one came in time."""
+    """Return for each purchase of a held-out customer whether the next one came in time."""
     return {
         _key(customer): [purchase.label for purchase in of_customer]
         for customer, of_customer in split()[1].items()
@@ -157,16 +156,16 @@ def labels() -> Labels:
 
 
 def score(answers: Answers) -> dict[str, float]:
-    """Give the share of right answers, as `accuracy`."""
+    """Return the share of right answers as `accuracy`."""
     return {"accuracy": right_share(answers, labels(), "back")}
 
 
 def baselines() -> dict[str, float]:
-    """Give the accuracy of two rules that need no net, on the held-out customers.
+    """Return the accuracy of two rules without a net, on the held-out customers.
 
     Returns:
-        figures: `accuracy_by_count`: the commoner answer after the first, second, ... purchase;
-            `accuracy_always`: the commoner answer of all.
+        scores: `accuracy_by_count`: always the more frequent answer after the first, second, ...
+            purchase; `accuracy_always`: always the more frequent answer.
     """
     known = [
         (min(count, BASELINE_COUNTS_MAX), purchase.label)
@@ -192,7 +191,7 @@ def baselines() -> dict[str, float]:
 
 
 def _purchases(rows: list[tuple[int, int, float]], last_day: int) -> list[Purchase]:
-    """Turn one customer's days, CDs and dollars into events and labels."""
+    """Turn a customer's days, CDs and dollars into events and labels."""
     purchases = []
     for index, (day, cds, dollars) in enumerate(rows):
         days = day - rows[index - 1][0] if index else 0

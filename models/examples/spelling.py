@@ -1,7 +1,7 @@
-"""Encode, then decode: a word letter by letter, then how it is pronounced.
+"""Encode, then decode: a word letter by letter in, its pronunciation out.
 
-English words of 3 to 6 letters. A word is a key; its letters come one an event, a bare `end` closes
-it, and its phonemes are generated until the net says `end`. Stress is left out.
+English words of 3 to 6 letters. A word is a key; each letter is an event, a bare `end` closes the
+word, and the net generates its phonemes until it predicts `end`. Stress is left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PHONEMES = tuple(
 )
 STOP = "end"
 
-#: Bound of what is generated: the longest word of 6 letters has fewer phonemes.
+#: Maximum of generated phonemes; the longest word of 6 letters has fewer.
 STEPS_MAX = 20
 
 HELD_OUT_COUNT = 2_000
@@ -62,18 +62,18 @@ RULES = SequenceRules(
     generation=Generation(STEPS_MAX, stop_output="phoneme", stop_value=STOP),
 )
 
-#: One way to say a word.
+#: One pronunciation of a word.
 Sounds = tuple[str, ...]
 
 
 def read_words() -> dict[str, list[Sounds]]:
-    """Read all words of 3 to 6 letters, and each way to say them.
+    """Read all words of 3 to 6 letters with all their pronunciations.
 
     Returns:
-        words: About 44,000, in the dictionary's order.
+        words: About 44,000 words, in the order of the dictionary.
 
     Raises:
-        ModelError: If the file is not there.
+        ModelError: If the file is missing.
 
     Source:
         The CMU Pronouncing Dictionary, http://www.speech.cs.cmu.edu/cgi-bin/cmudict
@@ -82,7 +82,7 @@ def read_words() -> dict[str, list[Sounds]]:
     words: dict[str, list[Sounds]] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         name, *sounds = line.split("#")[0].split()
-        word = re.sub(r"\(\d+\)$", "", name)  # another way to say a word: "read(2)"
+        word = re.sub(r"\(\d+\)$", "", name)  # another pronunciation: "read(2)"
         if LETTERS_MIN <= len(word) <= LETTERS_MAX and set(word) <= set(LETTERS):
             without_stress = tuple(sound.rstrip("012") for sound in sounds)
             words.setdefault(word, []).append(without_stress)
@@ -91,7 +91,7 @@ def read_words() -> dict[str, list[Sounds]]:
 
 @cache
 def split() -> tuple[dict[str, list[Sounds]], dict[str, list[Sounds]]]:
-    """Part the words into those for training and `HELD_OUT_COUNT` others."""
+    """Split the words into those for training and `HELD_OUT_COUNT` others."""
     seen, held_out = parted(read_words().items(), HELD_OUT_COUNT)
     return dict(seen), dict(held_out)
 
@@ -100,14 +100,14 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
     """Train an encoder and a decoder with teacher forcing; less than a minute on one thread.
 
     Args:
-        seed: Of weights and order.
-        on_progress: Told how far it is.
+        seed: Seed of weights and order.
+        on_progress: Called with the progress.
 
     Returns:
-        trained: Reports what `score` does, of words that were never seen, each generated freely.
+        trained: Reports the scores of generated phonemes of held-out words.
 
     Raises:
-        ModelError: If the data are not there.
+        ModelError: If the data are missing.
     """
     with one_thread():
         output_size = len(PHONEMES) + 1
@@ -122,8 +122,8 @@ def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent
     """Spell the held-out words, all at the same time.
 
     Args:
-        seed: Of the mixing.
-        key_count: How many words; all of them by default.
+        seed: Seed of the mix.
+        key_count: Number of words; all by default.
 
     Returns:
         events: `{"letter": "a"}`, and `{"end": True}` after the last letter of each key.
@@ -135,9 +135,9 @@ def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent
 
 
 def labels() -> Labels:
-    """Give the phonemes of each held-out word, and the stop; of several ways to say it, the first.
+    """Return the phonemes of each held-out word and the stop, for its first pronunciation.
 
-    An answer may be right and differ from these: `score` accepts each way of the dictionary.
+    Other answers can be right as well: `score` accepts every pronunciation in the dictionary.
     """
     return {word: [*ways[0], STOP] for word, ways in split()[1].items()}
 
@@ -146,9 +146,9 @@ def score(answers: Answers) -> dict[str, float]:
     """Compare generated phonemes with the dictionary.
 
     Returns:
-        figures: `word_accuracy`, the share of words that are all right in one of the ways to say
-            them, and have stopped by themselves; `phoneme_error_rate`, how many phonemes have to be
-            changed, left out or added for that, divided by those of the dictionary.
+        scores: `word_accuracy`, the share of words that equal one of their pronunciations and
+            were stopped by the net; `phoneme_error_rate`, the number of phonemes to change, remove
+            or add, divided by the number of phonemes in the dictionary.
     """
     held_out = split()[1]
     right_count, changes, phonemes = 0, 0, 0
@@ -168,7 +168,7 @@ def score(answers: Answers) -> dict[str, float]:
 
 
 def edit_distance(first: Sequence[str], second: Sequence[str]) -> int:
-    """Count the least changes, omissions and additions that make one sequence the other.
+    """Count the fewest changes, removals and additions that turn one sequence into the other.
 
     Example:
         >>> edit_distance("kitten", "sitting")
@@ -212,7 +212,7 @@ def _learn(net: EncoderDecoder, seed: int, report: Progress | None) -> None:
 def _batches_of_one_length(
     words: Iterable[str],
 ) -> Callable[[torch.Generator], Sequence[Tensor]]:
-    """Make batches whose words have the same number of letters, in another order each time."""
+    """Make batches of words with the same number of letters, shuffled for each epoch."""
     rows_by_length: dict[int, list[int]] = {}
     for row, word in enumerate(words):
         rows_by_length.setdefault(len(word), []).append(row)

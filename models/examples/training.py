@@ -1,4 +1,4 @@
-"""The loop in which the examples' nets learn."""
+"""The training loop of the examples' nets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from livestep.models.examples.base import Progress
 GRADIENT_NORM_MAX = 1.0
 WEIGHT_DECAY = 0.01
 
-#: Batches between two reports; the first batch makes one, too.
+#: Batches between two reports; the first batch also reports.
 REPORT_EVERY = 20
 
 
 def shuffled(count: int, batch: int) -> Callable[[torch.Generator], Sequence[Tensor]]:
-    """Make batches of row numbers, in another order each time.
+    """Make batches of row numbers, shuffled for each epoch.
 
     Args:
-        count: How many rows there are.
-        batch: How many a batch has; the last one may have fewer.
+        count: Number of rows.
+        batch: Rows per batch; the last batch may have fewer.
 
     Returns:
-        batches_of_epoch: As `fit` takes it.
+        batches_of_epoch: For `fit`.
     """
 
     def batches_of_epoch(generator: torch.Generator) -> Sequence[Tensor]:
@@ -43,16 +43,16 @@ def fit(
     seed: int,
     on_progress: Progress | None,
 ) -> None:
-    """Train a net in place, and leave it in eval mode.
+    """Train a net in place, and set it to eval mode.
 
     Args:
-        net: What is trained.
-        loss_of: Gives the loss of a batch of row numbers, (n,) int64.
-        batches_of_epoch: Gives the batches of an epoch: the same number of them each time.
-        epochs: How often all batches are seen.
-        rate: Highest learning rate; it rises to this and falls again within the training.
-        seed: Of the order of batches and of all noise.
-        on_progress: Told the share that is done and the loss.
+        net: The net.
+        loss_of: Returns the loss of a batch of row numbers, (n,) int64.
+        batches_of_epoch: Returns the batches of an epoch, the same number each time.
+        epochs: Number of passes over all batches.
+        rate: Highest learning rate; the rate rises to it and falls again during the training.
+        seed: Seed of the order of batches and of all noise.
+        on_progress: Called with the finished share and the loss.
 
     Source:
         Loshchilov and Hutter 2019, arXiv:1711.05101 (AdamW); Smith and Topin 2018,
@@ -83,11 +83,11 @@ def fit(
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Average the cross-entropy over all that has a label.
+    """Average the cross-entropy over all places that have a label.
 
     Args:
         logits: (..., values).
-        labels: (...) int64; -1 where there is none, and at least one that is none such.
+        labels: (...) int64; -1 without a label. At least one place must have a label.
 
     Returns:
         loss: A scalar.
@@ -97,15 +97,15 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold_scale(layer: nn.Linear | nn.RNNBase, mean: Tensor, deviation: Tensor) -> None:
-    """Let a layer that was trained on standardised inputs take the raw ones.
+    """Change a layer that was trained on standardized inputs so that it accepts raw inputs.
 
-    W ((x - mean) / deviation) + b = (W / deviation) x + (b - (W / deviation) mean), so that events
-    carry what was measured and nobody has to scale before publishing.
+    W ((x - mean) / deviation) + b = (W / deviation) x + (b - (W / deviation) mean), so events carry
+    the measured values, and a publisher doesn't have to scale them.
 
     Args:
-        layer: With biases; of a recurrent one, the first layer's input weights are written to.
+        layer: With biases; a recurrent layer changes the input weights of its first layer.
         mean: (H_in,).
-        deviation: (H_in,). None is zero.
+        deviation: (H_in,), not zero.
 
     Example:
         >>> layer = nn.Linear(2, 3)

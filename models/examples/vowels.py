@@ -1,7 +1,7 @@
-"""Many to one: frames of a voice until the end, then who speaks.
+"""Many to one: frames of a voice in, then the speaker out.
 
 Nine men say two Japanese vowels; a frame is 12 numbers (cepstrum coefficients), an utterance 7 to
-29 frames. Each utterance is a key. Its last frame carries the mark `end`.
+29 frames. Each utterance is a key. Its last frame has the mark `end`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SPEAKERS = tuple("123456789")
 HIDDEN_SIZE = 64
 EPOCHS, BATCH, RATE = 150, 30, 5e-3
 
-#: Standard deviation of what is added to each standardised number while training: 270 utterances
-#: are few, and nine voices are close. Chosen on thirds of the training part.
+#: Standard deviation of the noise on each standardized input in training: 270 utterances are few,
+#: and the nine voices are similar. Chosen by validation on thirds of the training part.
 NOISE = 0.7
 
 INPUTS = (Number("frame", FRAME_SIZE),)
@@ -48,7 +48,7 @@ RULES = SequenceRules("many-to-one")
 
 
 class Utterance(NamedTuple):
-    """What was said once.
+    """One utterance.
 
     Attributes:
         frames: L lists of 12 numbers.
@@ -69,16 +69,16 @@ def read_utterances(part: str) -> list[Utterance]:
         utterances: In the order of the file.
 
     Raises:
-        ModelError: If the file is not there.
+        ModelError: If the file is missing.
 
     Source:
         Kudo, Toyama and Shimbo 1999, "Multidimensional curve classification using passing-through
-        regions"; as the package aeon carries it.
+        regions"; from the package aeon.
     """
     file = data_file(
         "aeon",
         f"datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts",
-        install="--no-deps aeon",  # only the file is needed, and aeon wants an older pandas
+        install="--no-deps aeon",  # only the file is needed, and aeon requires an older pandas
     )
     utterances = []
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -93,17 +93,17 @@ def read_utterances(part: str) -> list[Utterance]:
 def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
     """Train a GRU; about ten seconds on one thread.
 
-    It learns to name the speaker at each frame, and at the last frame once more.
+    It learns to predict the speaker at each frame; the last frame counts twice.
 
     Args:
-        seed: Of weights, order and noise.
-        on_progress: Told how far it is.
+        seed: Seed of weights, order and noise.
+        on_progress: Called with the progress.
 
     Returns:
-        trained: Reports `accuracy`, on the data's own test part.
+        trained: Reports `accuracy` on the test part of the data.
 
     Raises:
-        ModelError: If the data are not there.
+        ModelError: If the data are missing.
     """
     with one_thread():
         net = seeded(seed, lambda: GRU(FRAME_SIZE, HIDDEN_SIZE, len(SPEAKERS)))
@@ -112,11 +112,11 @@ def train(seed: int = 0, on_progress: Progress | None = None) -> TrainedExample:
 
 
 def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent]:
-    """Give the frames of the test part, the utterances mixed.
+    """Return the frames of the test part, with mixed utterances.
 
     Args:
-        seed: Of the mixing.
-        key_count: How many utterances; all of them by default.
+        seed: Seed of the mix.
+        key_count: Number of utterances; all by default.
 
     Returns:
         events: `{"frame": 12 numbers}`, the last of each key with `"end": True`.
@@ -130,12 +130,12 @@ def events(seed: int = 0, key_count: int | None = None) -> Iterator[ExampleEvent
 
 
 def labels() -> Labels:
-    """Give who speaks in each utterance of the test part."""
+    """Return the speaker of each utterance of the test part."""
     return {_key(index): [one.speaker] for index, one in enumerate(read_utterances("TEST"))}
 
 
 def score(answers: Answers) -> dict[str, float]:
-    """Give the share of right answers, as `accuracy`."""
+    """Return the share of right answers as `accuracy`."""
     return {"accuracy": right_share(answers, labels(), "speaker")}
 
 

@@ -1,9 +1,10 @@
-"""The example of this project: a room-mate who cooks by the weather, and a net that learns it.
+"""The example of the demo: a roommate who cooks by the weather, and a net that learns his rule.
 
-    story.py     the rule, the weather, the flats and their days
-    training.py  the net: trained until years come out right
+    cook_story.py     the rule, the weather, the flats and their days
+    cook_training.py  the net, trained until it predicts years without an error
+    experiment.py     `make experiment`: which other nets learn the rule
 
-Names that are used elsewhere are found here; the rest of both files is for tests.
+The names below are for other packages; the rest is for tests.
 """
 
 from livestep.models.examples.cook.cook_story import (

@@ -1,16 +1,15 @@
-"""The example: a room-mate who cooks by the weather.
+"""The story of the demo: a roommate who cooks by the weather.
 
-He cooks one of three dishes each day and looks at two things: what he cooked yesterday, and the
-weather.
+He cooks one of three dishes each day, depending on yesterday's dish and the weather.
 
     sunny   yesterday 1 -> 2,  2 -> 3,  3 -> 1
     rainy   yesterday 1 -> 3,  2 -> 1,  3 -> 2
 
-Each flat (a key) has such a room-mate. Its first event says what was cooked the day before, all
-later events carry the weather only: what was cooked since is known to nobody but the hidden state.
-So one lost, repeated or swapped event makes every later dish of that flat wrong.
+Each flat (a key) has such a roommate. Its first event carries yesterday's dish and the weather, all
+later events carry the weather only: from then on, only the hidden state knows the last dish. So one
+lost, repeated or swapped event makes every later prediction for that flat wrong.
 
-The net that learns the rule is trained in `training.py`.
+`cook_training.py` trains the net that learns the rule.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from livestep.models.package_data import package_folder
 
 Weather = Literal["sunny", "rainy"]
 
-#: The dishes, in the order of their columns; sunny moves one place on, rainy one place back.
+#: The dishes, in the order of their columns; sunny moves one forward, rainy one back.
 DISHES = ("1", "2", "3")
 WEATHERS: tuple[Weather, ...] = ("sunny", "rainy")
 
-#: Where the days come from: a file inside the package `vega_datasets`.
+#: The source of the weather: a file inside the package `vega_datasets`.
 WEATHER_PACKAGE, WEATHER_FILE = "vega_datasets", "_data/seattle-weather.csv"
 
 
@@ -42,8 +41,8 @@ class Flat:
 
     Attributes:
         key: The key of its events.
-        first_day: Index of its first event's day in the weather.
-        first_dish: What was cooked on the day before, which the first event tells.
+        first_day: Index in the weather of the day of its first event.
+        first_dish: The dish of the day before, which the first event carries.
     """
 
     key: str
@@ -56,8 +55,8 @@ class CookDay(NamedTuple):
 
     Attributes:
         date: The day.
-        event: What is published: `weather`, and on the first day `yesterday`.
-        dish: What is cooked on that day: what a prediction has to say.
+        event: The event to publish: `weather`, and on the first day `yesterday`.
+        dish: The dish of that day: what the model has to predict.
     """
 
     date: date
@@ -73,10 +72,10 @@ def next_dish(yesterday: str, weather: str) -> str:
         weather: "sunny" or "rainy".
 
     Returns:
-        dish: What is cooked today.
+        dish: Today's dish.
 
     Raises:
-        ValueError: If there is no such dish or weather.
+        ValueError: If the dish or the weather is unknown.
 
     Example:
         >>> [next_dish(dish, "sunny") for dish in DISHES]
@@ -91,7 +90,7 @@ def next_dish(yesterday: str, weather: str) -> str:
 
 
 def cook_fields() -> tuple[list[Category], list[Category]]:
-    """Return the inputs and the outputs of the cook's model, as `save_model` takes them.
+    """Return the inputs and the outputs of the cook's model, for `save_model`.
 
     Example:
         >>> [[field.name for field in fields] for fields in cook_fields()]
@@ -104,13 +103,13 @@ def cook_fields() -> tuple[list[Category], list[Category]]:
 def seattle_weather() -> list[tuple[date, Weather]]:
     """Read the real weather: each day of 2012 to 2015 in Seattle.
 
-    A day of kind `sun` is sunny; drizzle, fog, rain and snow are rainy.
+    Days of kind `sun` are sunny; drizzle, fog, rain and snow are rainy.
 
     Returns:
-        days: 1,461 pairs of day and weather, without gaps.
+        days: 1,461 pairs of date and weather, without gaps.
 
     Raises:
-        ModelError: If the package `vega_datasets` is not installed, or has no such file.
+        ModelError: If the package `vega_datasets` or its file is missing.
 
     Example:
         >>> days = seattle_weather()
@@ -120,7 +119,7 @@ def seattle_weather() -> list[tuple[date, Weather]]:
     Source:
         https://github.com/vega/vega-datasets, seattle-weather.csv, from NOAA's daily records.
     """
-    missing = f"the cook's weather needs the package {WEATHER_PACKAGE}, in livestep[demo]"
+    missing = f"the cook's weather needs {WEATHER_PACKAGE}: pip install 'livestep[demo]'"
     file = package_folder(WEATHER_PACKAGE, missing) / WEATHER_FILE
     try:
         with file.open(newline="", encoding="utf-8") as stream:
@@ -139,19 +138,19 @@ def seattle_weather() -> list[tuple[date, Weather]]:
 def make_flats(
     count: int, seed: int, day_count: int, weather: Sequence[tuple[date, Weather]]
 ) -> list[Flat]:
-    """Draw flats, each with a first day of its own that leaves room for all its days.
+    """Draw flats, each with its own first day, early enough for all its days.
 
     Args:
-        count: How many flats.
-        seed: Of the draw; the same seed gives the same flats.
-        day_count: How many days, and events, each flat will have.
-        weather: As from `seattle_weather`.
+        count: Number of flats.
+        seed: Seed of the draw; the same seed draws the same flats.
+        day_count: Days, and events, of each flat.
+        weather: From `seattle_weather`.
 
     Returns:
-        flats: `count` of them, with keys "flat-000", "flat-001", ...
+        flats: `count` flats, with keys "flat-000", "flat-001", ...
 
     Raises:
-        ValueError: If there are fewer days of weather than `day_count`, or that is less than 1.
+        ValueError: If `day_count` is less than 1 or more than the days of weather.
 
     Example:
         >>> flats = make_flats(300, seed=1, day_count=365, weather=seattle_weather())
@@ -159,7 +158,7 @@ def make_flats(
         ('flat-007', True)
     """
     if not 1 <= day_count <= len(weather):
-        raise ValueError(f"day_count has to be from 1 to {len(weather)}, not {day_count}")
+        raise ValueError(f"day_count must be from 1 to {len(weather)}, not {day_count}")
     draw = random.Random(seed)
     return [
         Flat(
@@ -172,15 +171,15 @@ def make_flats(
 
 
 def flat_days(flat: Flat, day_count: int, weather: Sequence[tuple[date, Weather]]) -> list[CookDay]:
-    """Tell the days of one flat, in order: what is published and what is cooked.
+    """List the days of one flat, in order: the event to publish and the dish.
 
     Args:
         flat: The flat.
-        day_count: How many days, from its first.
-        weather: As from `seattle_weather`.
+        day_count: Number of days, from its first.
+        weather: From `seattle_weather`.
 
     Returns:
-        days: `day_count` of them, or fewer if the weather ends before.
+        days: `day_count` days, or fewer if the weather ends earlier.
 
     Example:
         >>> for day in flat_days(Flat("flat-000", 6, "1"), 3, seattle_weather()):

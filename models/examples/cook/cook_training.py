@@ -1,8 +1,8 @@
-"""Training of the cook's net, and the proof that it has learnt the rule for good.
+"""Training of the cook's net, with an exam that proves that it has learned the rule.
 
-The rule is a machine with three states. A net that has learnt it keeps three clearly separate sets
-of hidden states and falls back to the right one at each step, so that rounding can't add up over
-the years. Two things bring that about: sequences that grow, and noise on the hidden states.
+The rule is a machine with three states. A net that has learned it keeps three clearly separate sets
+of hidden states and returns to the right one at each step, so that errors can't add up over
+the years. Two things achieve that: sequences that grow, and noise on the hidden states.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ BATCH_FLATS = 64
 LEARNING_RATE = 3e-3
 GRADIENT_NORM_MAX = 1.0
 
-#: Days in a training sequence: the first that is tried, and the last; doubled in between.
+#: Days in a training sequence: at first, and at last; doubled in between.
 FIRST_DAYS, LAST_DAYS = 2, 32
 
-#: Batches in a row that have to come out almost right before sequences get longer.
+#: Consecutive batches that must be almost right before sequences get longer, and the share of
+#: right predictions for that.
 GOOD_BATCHES, GOOD_SHARE = 5, 0.99
 
-#: Standard deviation of what is added to a hidden state (each unit within -1 and 1), and after how
-#: many days; a net that survives it has learnt to fall back to where it was.
+#: Standard deviation of the noise on a hidden state (each unit between -1 and 1), and the days
+#: between two additions; a net that survives it has learned to return to its state.
 NOISE, NOISE_EVERY_DAYS = 0.1, 4
 
-#: Batches between two reports and between two examinations; how many a run needs by experience,
-#: for the progress; and how many there may be: a run that needs more is broken.
+#: Batches between two reports and between two exams; the typical number of a run, for the progress
+#: bar; and the maximum: a run that needs more is broken.
 REPORT_EVERY, EXAMINE_EVERY, BATCHES_TYPICAL, BATCHES_MAX = 20, 100, 1_200, 6_000
 
-#: An examination: flats and days, and how sure each single prediction has to be.
+#: An exam: flats, days, and the minimum probability of each right dish.
 EXAM_FLATS, EXAM_DAYS, EXAM_SURE = 200, 1_461, 0.95
 
 
 class Exam(NamedTuple):
-    """Result of an examination.
+    """Result of an exam.
 
     Attributes:
-        wrong_count: Predictions that named another dish.
-        least_sure: The smallest probability that was given to the right dish, from 0 to 1.
+        wrong_count: Predictions of a wrong dish.
+        least_sure: The smallest probability of a right dish, from 0 to 1.
     """
 
     wrong_count: int
@@ -57,7 +58,7 @@ class Exam(NamedTuple):
 
     @property
     def is_passed(self) -> bool:
-        """Whether everything was right, and clearly so."""
+        """Whether everything was right, with a clear margin."""
         return self.wrong_count == 0 and self.least_sure >= EXAM_SURE
 
 
@@ -66,7 +67,7 @@ class Lessons(NamedTuple):
 
     Attributes:
         sequence: (L, N, H_in) float32.
-        dishes: (L, N) int64. Index in `DISHES` of what is cooked.
+        dishes: (L, N) int64. The right dishes, as indices in `DISHES`.
     """
 
     sequence: Tensor
@@ -76,21 +77,21 @@ class Lessons(NamedTuple):
 def train_cook(
     seed: int = 0, on_progress: Callable[[float, str], None] | None = None
 ) -> VanillaRNN:
-    """Train a `VanillaRNN` until it knows the rule for years, then prove it.
+    """Train a `VanillaRNN` until it passes an exam over four years.
 
-    It learns from random weather only; Seattle's is left for the proof. The same seed gives the
+    It learns from random weather only; Seattle's weather is for the exam. The same seed trains the
     same net on the same machine. Takes a few seconds on one CPU thread.
 
     Args:
-        seed: Of weights, lessons and examinations.
-        on_progress: Called with the share that is done, from 0 to 1 and never falling, and a
+        seed: Seed of weights, lessons and exams.
+        on_progress: Called with the finished share, from 0 to 1 and never falling, and a
             sentence about it.
 
     Returns:
         model: In eval mode, on the CPU; inputs and outputs as in `cook_fields`.
 
     Raises:
-        ModelError: If the net has not learnt the rule after `BATCHES_MAX` batches.
+        ModelError: If the net has not learned the rule after `BATCHES_MAX` batches.
     """
     report = on_progress or (lambda fraction, text: None)
     with one_thread():
@@ -98,7 +99,7 @@ def train_cook(
 
 
 def _train_cook(seed: int, report: Callable[[float, str], None]) -> VanillaRNN:
-    """Do what `train_cook` says, on as many threads as torch has."""
+    """Train the net on torch's current number of threads."""
     generator = torch.Generator().manual_seed(seed)
     model = _seeded_net(seed)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
@@ -110,29 +111,29 @@ def _train_cook(seed: int, report: Callable[[float, str], None]) -> VanillaRNN:
         if good_batches >= GOOD_BATCHES and day_count < LAST_DAYS:
             day_count, good_batches = day_count * 2, 0
         if batch_number % EXAMINE_EVERY == 0 and day_count == LAST_DAYS:
-            if _has_learnt_the_rule(model, generator):
-                report(1.0, f"{EXAM_FLATS} flats come out right for {EXAM_DAYS} days")
+            if _has_learned_the_rule(model, generator):
+                report(1.0, f"{EXAM_FLATS} flats are right for {EXAM_DAYS} days")
                 return model.eval()
         if batch_number % REPORT_EVERY == 0:
             done = min(0.99, batch_number / BATCHES_TYPICAL)
             report(done, f"{day_count} days in a row: {right_share:.0%} right")
     raise ModelError(
-        f"the cook's net has not learnt the rule after {BATCHES_MAX} batches; try another seed",
+        f"the cook's net has not learned the rule after {BATCHES_MAX} batches; try another seed",
         field="seed",
         found=seed,
     )
 
 
 def random_lessons(flat_count: int, day_count: int, generator: torch.Generator) -> Lessons:
-    """Draw flats with random first dishes, each in a climate of its own, from dry to wet.
+    """Draw flats with random first dishes, each in its own climate, from dry to wet.
 
     Args:
         flat_count: N.
         day_count: L.
-        generator: Where the random numbers come from.
+        generator: Source of the random numbers.
 
     Returns:
-        lessons: The sequences and what is cooked.
+        lessons: The sequences and the right dishes.
     """
     rain_chance = torch.rand(flat_count, generator=generator)  # (N,)
     is_rainy = torch.rand(day_count, flat_count, generator=generator) < rain_chance  # (L, N)
@@ -141,16 +142,16 @@ def random_lessons(flat_count: int, day_count: int, generator: torch.Generator) 
 
 
 def seattle_lessons(flat_count: int, generator: torch.Generator) -> Lessons:
-    """Draw flats in Seattle, each through all four years from a first day of its own.
+    """Draw flats in Seattle, each through all four years from its own first day.
 
-    The years are joined to a ring, so that no two flats see the same sequence.
+    After the last day the weather starts again at the first, so flats see different sequences.
 
     Args:
         flat_count: N.
-        generator: Where first days and first dishes come from.
+        generator: Draws first days and first dishes.
 
     Returns:
-        lessons: The sequences and what is cooked.
+        lessons: The sequences and the right dishes.
     """
     is_rainy = torch.tensor([weather == "rainy" for _, weather in seattle_weather()])
     day_count = len(is_rainy)
@@ -161,14 +162,14 @@ def seattle_lessons(flat_count: int, generator: torch.Generator) -> Lessons:
 
 
 def make_lessons(is_rainy: Tensor, first_dishes: Tensor) -> Lessons:
-    """Turn weather and first dishes into what the net sees and what it has to say.
+    """Turn weather and first dishes into the net's inputs and the right dishes.
 
     Args:
         is_rainy: (L, N) bool.
-        first_dishes: (N,) int64. Index in `DISHES` of what was cooked on the day before.
+        first_dishes: (N,) int64. The dish of the day before, as an index in `DISHES`.
 
     Returns:
-        lessons: The columns of `sequence` are those that `fields.encode` makes of the events.
+        lessons: `sequence` has the columns that `encode` makes from the events.
     """
     day_count, flat_count = is_rainy.shape
     inputs, _ = cook_fields()
@@ -176,20 +177,20 @@ def make_lessons(is_rainy: Tensor, first_dishes: Tensor) -> Lessons:
     sequence[:, :, WEATHERS.index("sunny")] = (~is_rainy).float()
     sequence[:, :, WEATHERS.index("rainy")] = is_rainy.float()
     sequence[0, torch.arange(flat_count), len(WEATHERS) + first_dishes] = 1.0
-    moves = 1 - 2 * is_rainy.long()  # sunny moves one place on, rainy one place back
+    moves = 1 - 2 * is_rainy.long()  # sunny moves one forward, rainy one back
     return Lessons(sequence, (first_dishes + moves.cumsum(dim=0)) % len(DISHES))
 
 
 @torch.inference_mode()
 def examine(model: StepModel, lessons: Lessons) -> Exam:
-    """Let a net predict whole sequences and look at its worst moment.
+    """Let a net predict whole sequences, and find its worst prediction.
 
     Args:
         model: A net with the fields of `cook_fields`.
-        lessons: The sequences and what is cooked.
+        lessons: The sequences and the right dishes.
 
     Returns:
-        exam: How many predictions were wrong, and how sure the least sure one was.
+        exam: The number of wrong predictions, and the smallest probability of a right dish.
     """
     logits = model.unroll(lessons.sequence)  # (L, N, dishes)
     right_probability = logits.softmax(dim=-1).gather(-1, lessons.dishes.unsqueeze(-1))
@@ -197,8 +198,8 @@ def examine(model: StepModel, lessons: Lessons) -> Exam:
     return Exam(wrong_count, float(right_probability.min()))
 
 
-def _has_learnt_the_rule(model: StepModel, generator: torch.Generator) -> bool:
-    """Examine on random weather, and if that goes well on Seattle's, which was never a lesson."""
+def _has_learned_the_rule(model: StepModel, generator: torch.Generator) -> bool:
+    """Run an exam on random weather, then one on Seattle's, which was never a lesson."""
     return (
         examine(model, random_lessons(EXAM_FLATS, EXAM_DAYS, generator)).is_passed
         and examine(model, seattle_lessons(EXAM_FLATS, generator)).is_passed
@@ -217,7 +218,7 @@ def _learn(
     lessons: Lessons,
     generator: torch.Generator,
 ) -> float:
-    """Learn from one batch and return the share of predictions that were right."""
+    """Learn from one batch; return the share of right predictions."""
     state: Tensor | None = None
     outputs = []
     for days in torch.split(lessons.sequence, NOISE_EVERY_DAYS):  # (at most that many, N, H_in)

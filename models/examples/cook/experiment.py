@@ -1,14 +1,13 @@
-"""The experiment `make experiment`: who learns the cook's rule, from how many weeks, for how long.
+"""`make experiment`: which nets learn the cook's rule, from how many weeks, and for how long.
 
-    experiment.py           the command: progress bars, then tables and plot
-    experiment_nets.py      all weeks, those kept apart, the contenders
-    experiment_menu.py      all six dishes: what becomes of the three without a rule
-    experiment_training.py  how a net is trained, and how it is asked
-    experiment_runs.py      what one run does; all runs
-    experiment_report.py    the tables in README.md
-    experiment_plot.py      experiment.png
+    experiment.py         the command: progress bars, then tables and plot
+    experiment_weeks.py   the lessons: all weeks, unseen weeks, and weeks of six dishes
+    experiment_nets.py    the contenders, their training and their predictions
+    experiment_runs.py    what one run does; all runs
+    experiment_tables.py  the tables in README.md
+    experiment_plot.py    experiment.png
 
-The results stand in README.md, beside this file.
+The results are in README.md, next to this file.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from livestep.models.examples.cook.experiment_plot import check_plotting, draw
-from livestep.models.examples.cook.experiment_report import describe_effort, tables, write_readme
 from livestep.models.examples.cook.experiment_runs import Job, Plan, run_experiment
+from livestep.models.examples.cook.experiment_tables import describe_effort, tables, write_readme
 from livestep.models.model_errors import ModelError
 
 README, PLOT = "README.md", "experiment.png"
 
-#: More processes than this are not needed, and would take memory: each imports torch.
+#: More processes are not needed and cost memory: each imports torch.
 PROCESSES_MAX = 4
 
 
@@ -42,13 +41,13 @@ PROCESSES_MAX = 4
     "--directory",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(__file__).parent,
-    help=f"Where {README} and {PLOT} are written.  [default: beside the program]",
+    help=f"Where to write {README} and {PLOT}.  [default: next to the program]",
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
     default=min(os.cpu_count() or 1, PROCESSES_MAX),
-    help="Nets trained at once.  [default: as many as processors, at most 4]",
+    help="Nets to train at the same time.  [default: number of processors, at most 4]",
 )
 def main(directory: Path, processes: int) -> None:
     """Compare six nets on the cook's weeks; write the tables and a plot."""
@@ -61,16 +60,16 @@ def main(directory: Path, processes: int) -> None:
 
 
 def make_experiment(plan: Plan, directory: Path, process_count: int, console: Console) -> None:
-    """Run a plan and write what came out.
+    """Run a plan and write its results.
 
     Args:
         plan: What to run.
-        directory: Where `README` and `PLOT` are written.
-        process_count: Nets trained at once.
-        console: For progress and for where the results are.
+        directory: Where to write `README` and `PLOT`.
+        process_count: Nets to train at the same time.
+        console: Shows the progress and the paths of the results.
 
     Raises:
-        ModelError: If a package is missing, or README has no place for the tables.
+        ModelError: If a package is missing, or the README has no place for the tables.
     """
     check_plotting()
     start_s, start_processor_s = time.monotonic(), _processor_s()
@@ -78,7 +77,7 @@ def make_experiment(plan: Plan, directory: Path, process_count: int, console: Co
         runs = run_experiment(plan, process_count, advance)
     seconds, processor_s = time.monotonic() - start_s, _processor_s() - start_processor_s
     footer = (
-        f"{describe_effort(runs, plan)} {len(runs)} nets in {seconds:.0f} s, of which each of "
+        f"{describe_effort(runs, plan)} {len(runs)} nets in {seconds:.0f} s; each of "
         f"{process_count} processes computed for {processor_s / process_count:.0f} s "
         f"({os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__})."
     )
@@ -88,7 +87,7 @@ def make_experiment(plan: Plan, directory: Path, process_count: int, console: Co
 
 
 def _processor_s() -> float:
-    """Return the processor time of this process and of its children that have ended."""
+    """Return the processor time of this process and its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

@@ -1,4 +1,4 @@
-"""The experiment's results as a picture, drawn by matplotlib without a screen."""
+"""The experiment's results as a plot, drawn by matplotlib without a screen."""
 
 from __future__ import annotations
 
@@ -7,58 +7,59 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from livestep.models.examples.cook.experiment_nets import CONTENDERS, WEEK_COUNT, WEEK_DAYS
-from livestep.models.examples.cook.experiment_report import chosen, middle
+from livestep.models.examples.cook.experiment_nets import CONTENDERS
 from livestep.models.examples.cook.experiment_runs import DEMO_NAME, Plan, Run
+from livestep.models.examples.cook.experiment_tables import chosen, middle
+from livestep.models.examples.cook.experiment_weeks import WEEK_COUNT, WEEK_DAYS
 from livestep.models.model_errors import ModelError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-#: One colour and one marker a line, told apart by everyone.
+#: One color and one marker per line, safe for color-blind readers.
 #: Source: Okabe and Ito 2008, "Color Universal Design".
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+COLORS = ("#000000", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 MARKERS = ("o", "s", "^", "v", "D", "x", "+")
 
-#: Points. Later lines are thinner, so that an earlier one can be seen beneath an equal later one.
+#: Points. Later lines are thinner, so that an equal earlier line remains visible below.
 LINE_WIDTHS = (5.0, 4.4, 3.8, 3.2, 2.6, 2.0, 1.4)
 
 NAMES = (*(contender.name for contender in CONTENDERS), DEMO_NAME)
 
-#: What matplotlib needs to draw the line of a name.
+#: Matplotlib's options for the line of each name.
 LINES: dict[str, dict[str, Any]] = {
-    name: {"color": colour, "marker": marker, "linewidth": width, "label": name}
-    for name, colour, marker, width in zip(NAMES, COLOURS, MARKERS, LINE_WIDTHS, strict=True)
+    name: {"color": color, "marker": marker, "linewidth": width, "label": name}
+    for name, color, marker, width in zip(NAMES, COLORS, MARKERS, LINE_WIDTHS, strict=True)
 }
 
-#: Inches and dots an inch.
+#: Inches, and dots per inch.
 WIDTH, HEIGHT, DPI = 12.0, 8.5, 110
 
 
 def check_plotting() -> None:
-    """Find matplotlib before minutes of training, not after them.
+    """Look for matplotlib before minutes of training, not after.
 
     Raises:
-        ModelError: If it is not installed.
+        ModelError: If matplotlib is missing.
     """
     if find_spec("matplotlib") is None:
-        raise ModelError("the plot needs the package matplotlib, in livestep[experiment]")
+        raise ModelError("the plot needs matplotlib: pip install 'livestep[experiment]'")
 
 
 def draw(runs: Sequence[Run], plan: Plan, file: Path) -> None:
-    """Draw four pictures in one: weeks, days, the days of a week, the days of a year.
+    """Draw four plots in one file: weeks, days, the days of a week, the days of a year.
 
     Args:
-        runs: Of the plan.
-        plan: What was run.
-        file: A PNG; replaced if it is there.
+        runs: The runs of the plan.
+        plan: The plan.
+        file: The PNG to write; replaced if it exists.
 
     Raises:
-        ModelError: If matplotlib is not installed.
+        ModelError: If matplotlib is missing.
     """
     check_plotting()
-    # Imported here: everything else of the experiment works without it.
+    # Imported here: the rest of the experiment works without it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,7 +79,7 @@ def draw(runs: Sequence[Run], plan: Plan, file: Path) -> None:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(name), handle)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
-    # Without the software's version the same results give the same file.
+    # Without the software version, equal results give an equal file.
     figure.savefig(file, format="png", metadata={"Software": None})
 
 
@@ -99,7 +100,7 @@ def _draw_counts(axes: Axes, runs: Sequence[Run], plan: Plan, *, whole: bool) ->
         axes.fill_between(counts, worst, best, color=line["color"], alpha=0.12, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(count) for count in counts])
-    axes.set_xlabel(f"training weeks, of {WEEK_COUNT} that there are")
+    axes.set_xlabel(f"training weeks, of {WEEK_COUNT}")
     what = "Whole unseen weeks" if whole else "Single days of unseen weeks"
     axes.set_title(f"{what} (shaded: worst to best run)")
 
@@ -125,10 +126,10 @@ def _draw_year_days(axes: Axes, runs: Sequence[Run], plan: Plan) -> None:
     ticks = sorted({1, WEEK_DAYS, *plan.lengths})
     axes.set_xticks(ticks, [str(day) for day in ticks])
     axes.minorticks_off()
-    axes.set_xlabel(f"day (dashed: the {WEEK_DAYS} days that were trained)")
+    axes.set_xlabel(f"day (dashed: the {WEEK_DAYS} days of training)")
     axes.set_title(f"Seattle, day by day, after {plan.most_weeks} training weeks")
 
 
 def _means(runs_days: Sequence[tuple[float, ...]]) -> list[float]:
-    """Mean over runs of each day, in percent; nothing if a run has no days."""
+    """Return the mean over runs of each day, in percent; empty if a run has no days."""
     return [100 * sum(day) / len(runs_days) for day in zip(*runs_days, strict=True)]

@@ -1,64 +1,62 @@
 """The experiment's runs: each trains one net and asks it everything.
 
-All contenders learn from weeks only, also those that are asked for a year afterwards. The demo's
-training, which is longer and harder, is asked beside them.
+All contenders learn from weeks only, also those that predict a whole year afterwards. The demo's
+training, which is longer and harder, runs for comparison.
 
-A run depends on its job alone, so the same jobs give the same results on the same machine, in
-whatever order and in however many processes they run.
+A run depends on its job alone, so the same jobs give the same results on the same machine, in any
+order and with any number of processes.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from livestep.models.examples.cook.cook_story import WEATHERS, cook_fields
+from livestep.models.examples.cook.cook_story import DISHES, WEATHERS, cook_fields
 from livestep.models.examples.cook.cook_training import (
     Lessons,
     random_lessons,
     seattle_lessons,
     train_cook,
 )
-from livestep.models.examples.cook.experiment_menu import menu_fields, menu_lessons, unruled_count
 from livestep.models.examples.cook.experiment_nets import (
     CONTENDERS,
-    WEEK_COUNT,
-    WEEK_DAYS,
-    Contender,
-    FullyConnected,
-    choose_weeks,
-    find_contender,
-    weight_count,
-)
-from livestep.models.examples.cook.experiment_training import (
     UPDATES_MAX,
+    Contender,
     predict,
     right_days,
     train,
+    weight_count,
+)
+from livestep.models.examples.cook.experiment_weeks import (
+    WEEK_COUNT,
+    WEEK_DAYS,
+    choose_weeks,
+    menu_fields,
+    menu_lessons,
 )
 from livestep.models.seeding import one_thread
 
-#: Of the long sequences in Seattle, which no net learns from; the same for all.
+#: Seed of the long sequences in Seattle, which no net learns from; the same for all.
 LONG_SEED = 365
 
-#: What the bars and the results call the two jobs that are no contender with three dishes.
+#: Names of the two jobs that are not a contender with three dishes.
 DEMO_NAME, MENU_NAME = "RNN, the demo's training", "all six dishes"
-
-Task = Literal["weeks", "menu", "demo"]
 
 
 class Score(NamedTuple):
-    """How much came out right.
+    """The share of right predictions.
 
     Attributes:
-        days: Share of single days, from 0 to 1.
-        whole: Share of sequences that were right from the first day to the last.
+        days: Share of right days, from 0 to 1.
+        whole: Share of sequences that are right from the first day to the last.
     """
 
     days: float
@@ -69,39 +67,39 @@ class Job(NamedTuple):
     """What one run does.
 
     Attributes:
-        task: Three dishes, six, or the demo's training.
-        contender: The name of one.
-        week_count: Weeks to learn from.
-        seed: Of weights and choice of weeks.
+        task: Three dishes, six dishes, or the demo's training.
+        contender: Name of a contender, or `DEMO_NAME`.
+        week_count: Number of weeks to learn from.
+        seed: Seed of weights and choice of weeks.
     """
 
-    task: Task
+    task: Literal["weeks", "menu", "demo"]
     contender: str
     week_count: int
     seed: int
 
     @property
     def title(self) -> str:
-        """What a progress bar calls it."""
+        """Name of its progress bar."""
         return MENU_NAME if self.task == "menu" else self.contender
 
 
 @dataclass(frozen=True)
 class Run:
-    """What came out of one job.
+    """The result of one job.
 
     Attributes:
         job: The job.
-        weights: How many the net has.
-        updates: Optimiser steps until the weeks were learnt, or the most there may be; 0 for the
-            demo's training.
-        seen: On the weeks that it learnt from; None for the demo's training, which sees no week
+        weights: Number of weights of the net.
+        updates: Optimizer steps until the weeks were learned, or the maximum; 0 for the demo's
+            training.
+        seen: On the weeks that it learned from; None for the demo's training, which sees no week
             twice.
-        unseen: On weeks that it never saw; None if it learnt from all.
-        days: Share right on each day of the unseen weeks, Monday first.
+        unseen: On weeks that it never saw; None if it learned all weeks.
+        days: Share of right predictions on each day of the unseen weeks, Monday first.
         long: By length in days, in Seattle's weather; empty if the net can't take other lengths.
-        long_days: Share right on each day of the longest ones.
-        unruled: Days, out of the longest ones, for which a dish without a rule was named.
+        long_days: Share of right predictions on each day of the longest sequences.
+        unruled: Number of predictions in the longest sequences that name a dish without a rule.
     """
 
     job: Job
@@ -117,16 +115,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run.
+    """All runs of an experiment.
 
     Attributes:
-        week_counts: Numbers of training weeks, rising; the last that leaves weeks unseen is the one
-            whose nets are asked for long sequences.
+        week_counts: Numbers of training weeks, rising. The nets of the largest number that leaves
+            weeks unseen also predict the long sequences.
         seed_count: Runs of each contender with each number of weeks.
         menu_seed_count: Runs of each recurrent contender with six dishes.
-        demo_seed_count: Runs of the demo's training; 0 leaves it out.
+        demo_seed_count: Runs of the demo's training; 0 skips it.
         lengths: Days of the long sequences, rising.
-        flat_count: How many long sequences.
+        flat_count: Number of long sequences.
         updates_max: See `UPDATES_MAX`.
     """
 
@@ -144,15 +142,15 @@ class Plan:
         return max(count for count in self.week_counts if count != WEEK_COUNT)
 
     def jobs(self) -> list[Job]:
-        """List all jobs, those that take longest first."""
-        demo: list[Job] = [Job("demo", DEMO_NAME, 0, seed) for seed in range(self.demo_seed_count)]
-        menu: list[Job] = [
+        """List all jobs, the longest first."""
+        demo = [Job("demo", DEMO_NAME, 0, seed) for seed in range(self.demo_seed_count)]
+        menu = [
             Job("menu", contender.name, self.most_weeks, seed)
             for contender in CONTENDERS
-            if contender.kind is not FullyConnected
+            if contender.is_recurrent
             for seed in range(self.menu_seed_count)
         ]
-        weeks: list[Job] = [
+        weeks = [
             Job("weeks", contender.name, week_count, seed)
             for week_count in sorted(self.week_counts, reverse=True)
             for contender in CONTENDERS
@@ -168,50 +166,31 @@ def run_experiment(
 
     Args:
         plan: What to run.
-        process_count: How many at once; 1 runs them in this process.
-        on_done: Called after each job, in the order in which they end.
+        process_count: Runs at the same time; 1 runs all in this process.
+        on_done: Called after each job, in the order of the jobs.
 
     Returns:
         runs: In the order of `plan.jobs()`.
 
     Raises:
-        ModelError: If the weather's package is not installed, or the demo's training fails.
+        ModelError: If the weather's package is missing, or the demo's training fails.
     """
     report = on_done or (lambda job: None)
-    jobs = plan.jobs()
-    run_by_job: dict[Job, Run] = {}
-    for job, run in each_run(plan, jobs, process_count):
-        run_by_job[job] = run
-        report(job)
-    return [run_by_job[job] for job in jobs]
-
-
-def each_run(plan: Plan, jobs: Sequence[Job], process_count: int) -> Iterator[tuple[Job, Run]]:
-    """Run some jobs of a plan.
-
-    Args:
-        plan: As for `run_job`.
-        jobs: What to do.
-        process_count: As for `run_experiment`.
-
-    Yields:
-        job: One of the jobs, as it ends.
-        run: What came out of it.
-    """
+    run_one = partial(run_job, plan)
+    runs = []
     if process_count == 1:
-        for job in jobs:
-            yield job, run_job(plan, job)
-        return
+        for run in map(run_one, plan.jobs()):
+            runs.append(run)
+            report(run.job)
+        return runs
     # Spawned, not forked: a fork in the middle of torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(process_count, mp_context=context) as pool:
-        try:
-            job_by_future = {pool.submit(run_job, plan, job): job for job in jobs}
-            for future in as_completed(job_by_future):
-                yield job_by_future[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        # After an error or Ctrl-C, map cancels the jobs that have not started.
+        for run in pool.map(run_one, plan.jobs()):
+            runs.append(run)
+            report(run.job)
+    return runs
 
 
 def run_job(plan: Plan, job: Job) -> Run:
@@ -222,12 +201,12 @@ def run_job(plan: Plan, job: Job) -> Run:
         job: What to do.
 
     Returns:
-        run: What came out.
+        run: The result.
     """
     with one_thread():
         if job.task == "demo":
             return _run_demo(plan, job)
-        contender = find_contender(job.contender)
+        (contender,) = (one for one in CONTENDERS if one.name == job.contender)
         return _run_menu(plan, job, contender) if job.task == "menu" else _run(plan, job, contender)
 
 
@@ -236,13 +215,12 @@ def _run(plan: Plan, job: Job, contender: Contender) -> Run:
     weeks = choose_weeks(job.week_count, job.seed)
     net = contender.make_net(job.seed, *cook_fields())
     updates = train(net, contender, weeks.seen, plan.updates_max)
-    is_seen_right = right_days(net, weeks.seen)
-    run = Run(job, weight_count(net), updates, seen=score(is_seen_right))
+    run = Run(job, weight_count(net), updates, seen=score(right_days(net, weeks.seen)))
     if weeks.unseen is None:
         return run
     is_right = right_days(net, weeks.unseen)  # (7, N)
     run = replace(run, unseen=score(is_right), days=_by_day(is_right))
-    if contender.kind is FullyConnected or job.week_count != plan.most_weeks:
+    if not contender.is_recurrent or job.week_count != plan.most_weeks:
         return run
     return _with_long(run, plan, right_days(net, _seattle(plan)))
 
@@ -261,15 +239,15 @@ def _run_menu(plan: Plan, job: Job, contender: Contender) -> Run:
         job,
         weight_count(net),
         updates,
-        score(right_days(net, seen)),
-        score(right_days(net, unseen)),
-        unruled=unruled_count(predict(net, long)),
+        seen=score(right_days(net, seen)),
+        unseen=score(right_days(net, unseen)),
+        unruled=int((predict(net, long) >= len(DISHES)).sum()),
     )
     return _with_long(run, plan, right_days(net, long))
 
 
 def _run_demo(plan: Plan, job: Job) -> Run:
-    """Train as the demo does."""
+    """Train like the demo."""
     net = train_cook(job.seed)
     return _with_long(Run(job, weight_count(net), 0), plan, right_days(net, _seattle(plan)))
 
@@ -285,7 +263,7 @@ def score(is_right: Tensor) -> Score:
 
 
 def _seattle(plan: Plan) -> Lessons:
-    """Give the long sequences: each flat has a first day and a first dish of its own."""
+    """Return the long sequences: each flat has its own first day and first dish."""
     lessons = seattle_lessons(plan.flat_count, torch.Generator().manual_seed(LONG_SEED))
     day_count = max(plan.lengths)
     return Lessons(lessons.sequence[:day_count], lessons.dishes[:day_count])
@@ -300,6 +278,6 @@ def _by_day(is_right: Tensor) -> tuple[float, ...]:
 
 
 def _with_long(run: Run, plan: Plan, is_right: Tensor) -> Run:
-    """Add what came of the long sequences, (L, N); a shorter one is the beginning of a longer."""
+    """Add the results of the long sequences, (L, N); a shorter one is the start of a longer one."""
     long = {length: score(is_right[:length]) for length in plan.lengths}
     return replace(run, long=long, long_days=_by_day(is_right))

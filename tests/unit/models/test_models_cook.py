@@ -1,4 +1,4 @@
-"""The cook's rule, his weather, and the net that learns them."""
+"""The cook's rule, the weather, and the net that learns the rule."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trained() -> tuple[VanillaRNN, Reports]:
 @pytest.mark.parametrize(
     ("weather", "rule"), [("sunny", ("12", "23", "31")), ("rainy", ("13", "21", "32"))]
 )
-def test_the_rule_is_that_of_the_story(weather: str, rule: tuple[str, ...]) -> None:
+def test_the_rule_matches_the_story(weather: str, rule: tuple[str, ...]) -> None:
     assert [yesterday + next_dish(yesterday, weather) for yesterday in DISHES] == list(rule)
 
 
@@ -47,7 +47,7 @@ def test_there_is_no_rule_for_other_dishes_or_weather(yesterday: str, weather: s
         next_dish(yesterday, weather)
 
 
-def test_the_weather_is_every_day_of_four_years_in_seattle() -> None:
+def test_the_weather_has_every_day_of_four_years_in_seattle() -> None:
     days = [day for day, _ in seattle_weather()]
     assert days == [date(2012, 1, 1) + timedelta(days=index) for index in range(1461)]
     kinds = [kind for _, kind in seattle_weather()]
@@ -60,7 +60,7 @@ def test_a_missing_weather_package_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         seattle_weather()
 
 
-def test_only_the_first_event_of_a_flat_tells_yesterdays_dish() -> None:
+def test_only_the_first_event_of_a_flat_has_yesterdays_dish() -> None:
     weather = seattle_weather()
     flat = Flat("flat-000", first_day=100, first_dish="3")
     days = flat_days(flat, 30, weather)
@@ -72,7 +72,7 @@ def test_only_the_first_event_of_a_flat_tells_yesterdays_dish() -> None:
         assert dish == next_dish(yesterday, day.event["weather"])
 
 
-def test_flats_are_seeded_and_have_room_for_their_days() -> None:
+def test_flats_are_seeded_and_start_early_enough_for_their_days() -> None:
     weather = seattle_weather()
     flats = make_flats(300, seed=1, day_count=1460, weather=weather)
     assert flats == make_flats(300, seed=1, day_count=1460, weather=weather)
@@ -85,7 +85,7 @@ def test_flats_are_seeded_and_have_room_for_their_days() -> None:
         make_flats(1, seed=1, day_count=1462, weather=weather)
 
 
-def test_lessons_are_what_the_fields_make_of_the_events() -> None:
+def test_lessons_equal_the_encoded_events() -> None:
     weather = seattle_weather()
     flats = make_flats(5, seed=1, day_count=40, weather=weather)
     days = [flat_days(flat, 40, weather) for flat in flats]
@@ -108,7 +108,7 @@ def test_the_trained_net_is_right_for_thousands_of_days(
     assert exam.least_sure > 0.9
 
 
-def test_the_trained_net_is_right_in_every_flat_after_a_trip_to_the_disk(
+def test_the_trained_net_is_right_in_every_flat_after_saving_and_loading(
     trained: tuple[VanillaRNN, Reports], tmp_path: object
 ) -> None:
     model, _ = trained
@@ -140,10 +140,10 @@ def test_a_net_that_does_not_learn_is_an_error_not_a_model(monkeypatch: pytest.M
         train_cook(seed=0)
 
 
-def test_training_is_seeded_and_leaves_torchs_generator_alone(
+def test_training_is_seeded_and_keeps_torchs_global_generator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Given an examination that anybody passes, so that training is short
+    # Given an exam that every net passes, so that training is short
     monkeypatch.setattr(training, "FIRST_DAYS", training.LAST_DAYS)
     monkeypatch.setattr(training, "EXAMINE_EVERY", 3)
     monkeypatch.setattr(training, "EXAM_FLATS", 1)
@@ -156,7 +156,7 @@ def test_training_is_seeded_and_leaves_torchs_generator_alone(
     torch.manual_seed(7)
     weights = [train_cook(seed=5).state_dict() for _ in range(2)]
 
-    # Then the nets are equal, and the global generator goes on where it was
+    # Then the nets are equal, and the global generator has not moved
     assert torch.equal(torch.rand(1), expected)
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(

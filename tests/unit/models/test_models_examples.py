@@ -1,6 +1,6 @@
-"""The examples: the logs that they give, that their nets learn, and the command.
+"""The examples: their event logs, their training, and the command.
 
-The nets are trained in full by `livestep example` only; here each learns from a small part.
+Only `livestep example` trains the nets in full; here each learns from a small part of its data.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MODULES: dict[str, ModuleType] = {
 }
 each_example = pytest.mark.parametrize("name", EXAMPLES)
 
-#: Of each part of a split, how many are left for the short trainings.
+#: Size of the two parts of a split in the short trainings.
 TRAINING_COUNT, HELD_OUT_COUNT = 600, 40
 
 
@@ -56,9 +56,9 @@ class Short(NamedTuple):
     """A short training.
 
     Attributes:
-        trained: What it gave.
-        reports: What it told on the way.
-        events: The held-out events that its figures are of.
+        trained: The result.
+        reports: All progress reports.
+        events: The held-out events of its scores.
     """
 
     trained: TrainedExample
@@ -78,7 +78,7 @@ def short(request: pytest.FixtureRequest) -> tuple[str, Short]:
 
 
 def make_short(patch: pytest.MonkeyPatch) -> None:
-    """Leave few data and few epochs to each example."""
+    """Reduce the data and the epochs of each example."""
     for module in (digits, names, spelling, purchases):
         training, held_out = module.split()
         few = (head(training, TRAINING_COUNT), head(held_out, HELD_OUT_COUNT))
@@ -124,7 +124,7 @@ def test_each_event_fits_the_inputs(name: str) -> None:
 
 
 @each_example
-def test_each_key_has_as_many_labels_as_it_gets_answers(name: str) -> None:
+def test_each_key_has_one_label_per_answer(name: str) -> None:
     labels = EXAMPLES[name].labels()
     sequences = by_key(EXAMPLES[name].events(0, None))
     if name == "names":
@@ -140,21 +140,21 @@ def test_each_key_has_as_many_labels_as_it_gets_answers(name: str) -> None:
             ]
 
 
-def test_a_word_is_spelt_in_its_order_whatever_else_is_spelt_meanwhile() -> None:
+def test_letters_keep_their_order_while_words_are_mixed() -> None:
     events = list(spelling.events(seed=3, key_count=50))
     for word, of_word in by_key(events).items():
         assert "".join(event["letter"] for event in of_word[:-1]) == word
-    # And words are really mixed
+    # And the words are mixed
     assert len({event.key for event in events[:25]}) > 10
 
 
-def test_purchases_come_by_date() -> None:
+def test_purchases_are_ordered_by_date() -> None:
     moments = [event.timestamp_ms for event in purchases.events()]
     assert moments == sorted(moments)
 
 
 @each_example
-def test_a_seed_mixes_the_keys_and_changes_no_events(name: str) -> None:
+def test_a_seed_mixes_the_keys_but_changes_no_events(name: str) -> None:
     events = EXAMPLES[name].events
     assert list(events(1, 30)) == list(events(1, 30))
     assert by_key(events(1, 30)) == by_key(events(2, 30))
@@ -171,7 +171,7 @@ def test_mixed_keeps_the_order_of_each_key() -> None:
         assert of_key == sequences[key]
 
 
-def test_the_share_of_right_answers_leaves_out_what_nobody_knows() -> None:
+def test_the_share_of_right_answers_skips_unknown_labels() -> None:
     answers = {"a": said("back", "yes", "no", "no"), "b": said("back", "no")}
     labels = {"a": ["yes", "yes", None], "b": [None], "c": ["yes"]}
     assert right_share(answers, labels, "back") == 0.5
@@ -180,7 +180,7 @@ def test_the_share_of_right_answers_leaves_out_what_nobody_knows() -> None:
     assert math.isnan(right_share({"b": answers["b"]}, labels, "back"))
 
 
-def test_a_word_is_right_in_each_way_to_say_it_but_only_if_it_stops() -> None:
+def test_a_word_is_right_in_any_of_its_pronunciations_but_only_if_it_stops() -> None:
     held_out = spelling.split()[1]
     word, ways = next((word, ways) for word, ways in held_out.items() if len(set(ways)) > 1)
     for way in ways:
@@ -192,7 +192,7 @@ def test_a_word_is_right_in_each_way_to_say_it_but_only_if_it_stops() -> None:
     assert figures == {"word_accuracy": 0.0, "phoneme_error_rate": 1.0}
 
 
-def test_generated_names_are_looked_at_by_what_was_asked() -> None:
+def test_generated_names_are_scored_by_the_request() -> None:
     answers = {
         "female-M-0": said("character", *"MELANIE", "end"),
         "male-M-0": said("character", *"MELANIE", "end"),
@@ -207,7 +207,7 @@ def test_generated_names_are_looked_at_by_what_was_asked() -> None:
     }
 
 
-def test_a_short_training_learns_and_tells_how_far_it_is(short: tuple[str, Short]) -> None:
+def test_a_short_training_learns_and_reports_its_progress(short: tuple[str, Short]) -> None:
     _, (trained, reports, _) = short
     fractions = [fraction for fraction, _ in reports]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
@@ -233,7 +233,7 @@ def test_a_short_training_is_better_than_chance(short: tuple[str, Short]) -> Non
         assert report["accuracy"] > chance + 0.1
 
 
-def test_figures_are_those_of_the_answers_of_the_saved_model(
+def test_the_saved_model_gets_the_scores_of_the_training(
     short: tuple[str, Short], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_short(monkeypatch)
@@ -254,7 +254,7 @@ def test_figures_are_those_of_the_answers_of_the_saved_model(
 
 
 @pytest.mark.parametrize("name", ["digits", "digits-rows", "vowels", "purchases"])
-def test_a_net_takes_what_was_measured_though_it_learns_from_scaled_numbers(
+def test_a_net_accepts_raw_inputs_although_it_learns_from_scaled_ones(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given the same short training with and without the scale folded in
@@ -265,7 +265,7 @@ def test_a_net_takes_what_was_measured_though_it_learns_from_scaled_numbers(
     monkeypatch.setattr(MODULES[name], "fold_scale", lambda layer, mean, deviation: None)
     taking_scaled = EXAMPLES[name].train(0, None).net
 
-    # When one gets raw events and the other scaled ones
+    # When one gets raw inputs and the other scaled ones
     frames = torch.tensor([f for one in vowels.read_utterances("TRAIN") for f in one.frames])
     mean, deviation = {
         "vowels": (frames.mean(dim=0), frames.std(dim=0)),
@@ -273,14 +273,14 @@ def test_a_net_takes_what_was_measured_though_it_learns_from_scaled_numbers(
     }.get(name, (torch.zeros(64), torch.full((64,), digits.BLACK)))
     raw = torch.from_numpy(encode(MODULES[name].INPUTS, features_of(name))).unsqueeze(1)
 
-    # Then they say the same
+    # Then their outputs are equal
     with torch.no_grad():
         expected = taking_scaled.unroll((raw - mean) / deviation)
         assert torch.allclose(taking_raw.unroll(raw), expected, atol=1e-3)
 
 
 def features_of(name: str) -> list[dict[str, Any]]:
-    """Give the held-out events of an example, without marks."""
+    """Return the held-out events of an example, without marks."""
     events = [event for _, _, event in EXAMPLES[name].events(0, None)]
     return [
         {member: value for member, value in event.items() if member not in MARKS}
@@ -288,7 +288,7 @@ def features_of(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_layer_that_was_trained_on_scaled_inputs_takes_raw_ones() -> None:
+def test_a_layer_with_folded_scale_accepts_raw_inputs() -> None:
     torch.manual_seed(0)
     mean, deviation = torch.tensor([1.0, -2.0, 100.0]), torch.tensor([2.0, 0.5, 50.0])
     net, x = GRU(3, 8, 2), torch.randn(5, 4, 3) * deviation + mean
@@ -297,7 +297,7 @@ def test_a_layer_that_was_trained_on_scaled_inputs_takes_raw_ones() -> None:
     assert torch.allclose(net.unroll(x), before, atol=1e-5)
 
 
-def test_training_is_seeded_and_leaves_torchs_generator_alone() -> None:
+def test_fit_is_seeded_and_keeps_torchs_global_generator() -> None:
     def weights(seed: int) -> torch.Tensor:
         net = seeded(seed, lambda: torch.nn.Linear(2, 3))
         x, labels = torch.ones(50, 2), torch.zeros(50, dtype=torch.int64)
@@ -320,7 +320,7 @@ def test_training_is_seeded_and_leaves_torchs_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["purchases", "vowels"])
-def test_the_command_writes_a_model_and_the_events_that_publish_reads(
+def test_the_command_writes_a_model_and_events_that_publish_reads(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     make_short(monkeypatch)
@@ -335,7 +335,7 @@ def test_the_command_writes_a_model_and_the_events_that_publish_reads(
     options = {"purchases": " --timestamp time", "vowels": " --marks", "spelling": " --marks"}
     assert f"--key key{options.get(name, '')}\n" in result.output
     assert load_model(model).rules == MODULES[name].RULES
-    # And what is published of the file, for the model, is what the example says
+    # And the file, published for the model, has the events of the example
     columns = EventColumns(
         ("key",),
         timestamp="time" if name == "purchases" else None,
@@ -352,7 +352,7 @@ def test_the_command_writes_a_model_and_the_events_that_publish_reads(
     assert published == [tuple(event) for event in EXAMPLES[name].events(3, None)]
 
 
-def test_a_file_that_cant_be_written_is_told_before_any_training(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error_before_any_training(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     result = CliRunner().invoke(
         cli,
@@ -363,6 +363,6 @@ def test_a_file_that_cant_be_written_is_told_before_any_training(tmp_path: Path)
     assert not Path("m").exists()
 
 
-def test_the_commands_help_names_each_example() -> None:
+def test_the_help_of_the_command_lists_each_example() -> None:
     text = CliRunner().invoke(cli, ["example", "--help"]).output
     assert all(f"\n  {name} " in text for name in EXAMPLES)

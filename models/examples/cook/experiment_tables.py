@@ -1,4 +1,4 @@
-"""The experiment's results as tables, and where they are written: the README beside this file."""
+"""The experiment's results as Markdown tables, and the README that they are written to."""
 
 from __future__ import annotations
 
@@ -6,51 +6,51 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from livestep.models.examples.cook.experiment_menu import GUEST_SHARE, UNRULED
-from livestep.models.examples.cook.experiment_nets import (
-    CONTENDERS,
+from livestep.models.examples.cook.experiment_nets import CONTENDERS, LOSS_ENOUGH
+from livestep.models.examples.cook.experiment_runs import DEMO_NAME, Plan, Run, Score
+from livestep.models.examples.cook.experiment_weeks import (
+    GUEST_SHARE,
+    UNRULED,
     UNSEEN_COUNT,
     WEEK_COUNT,
     WEEK_DAYS,
 )
-from livestep.models.examples.cook.experiment_runs import DEMO_NAME, Plan, Run, Score
-from livestep.models.examples.cook.experiment_training import LOSS_ENOUGH
 from livestep.models.model_errors import ModelError
 
-#: README's tables stand between these.
+#: Markers around the tables in the README.
 TABLES_START, TABLES_END = "<!-- experiment -->", "<!-- /experiment -->"
 
-#: What a README begins with where there is none yet.
+#: The start of a new README.
 TITLE = "# The cook, as an experiment\n\n"
 
-#: In place of what a net can't be asked.
+#: Shown where a net can't predict sequences of that length.
 IMPOSSIBLE = "can't"
 
 
 def tables(runs: Sequence[Run], plan: Plan, footer: str) -> str:
-    """Tell all results.
+    """Write all results as Markdown.
 
     Args:
-        runs: Of the plan.
-        plan: What was run.
-        footer: The last line: how long it took, on what.
+        runs: The runs of the plan.
+        plan: The plan.
+        footer: The last line: how long it took, on which machine.
 
     Returns:
-        text: Markdown: five tables, each with a line that says what it shows.
+        text: Five tables, each with a line that explains it.
     """
     counts = [count for count in plan.week_counts if count != WEEK_COUNT]
     parts = [
         f"**Whole unseen weeks right, %**, against the number of training weeks: mean of "
-        f"{plan.seed_count} runs (worst-best), {UNSEEN_COUNT} weeks kept apart",
+        f"{plan.seed_count} runs (worst-best), {UNSEEN_COUNT} unseen weeks",
         _by_week_count(runs, counts, lambda run: _score(run.unseen).whole),
         "**Single days of unseen weeks right, %**, likewise (a guess is right on 33 %)",
         _by_week_count(runs, counts, lambda run: _score(run.unseen).days),
         f"**Days of unseen weeks right, %, day by day**, after {middle(counts)} training weeks",
         _by_day(runs, middle(counts)),
-        f"**Weeks learnt by heart, and other lengths**: whole weeks right when all {WEEK_COUNT} "
-        f"were learnt; then nets that learnt {plan.most_weeks} weeks of {WEEK_DAYS} days, asked "
-        f"for {plan.flat_count} flats in Seattle's weather: single days right, and flats right "
-        f"from the first day to the last, %",
+        f"**Weeks learned by heart, and other lengths**: whole weeks right after learning all "
+        f"{WEEK_COUNT}; then nets that learned {plan.most_weeks} weeks of {WEEK_DAYS} days predict "
+        f"{plan.flat_count} flats in Seattle's weather: single days right, and flats right from "
+        f"the first day to the last, %",
         _lengths(runs, plan),
         f"**All six dishes**: {plan.most_weeks} weeks in which guests cook dish "
         f"{', '.join(UNRULED)} the day before on {GUEST_SHARE:.0%} of days; then other weeks and "
@@ -62,21 +62,21 @@ def tables(runs: Sequence[Run], plan: Plan, footer: str) -> str:
 
 
 def describe_effort(runs: Iterable[Run], plan: Plan) -> str:
-    """Say how many nets did not reach the loss at which training ends."""
+    """State how many nets did not reach the loss at which training ends."""
     late = sum(run.updates >= plan.updates_max for run in runs)
     reached = "all nets reached it" if late == 0 else f"{late} nets did not reach it"
     return f"Trained to a loss of {LOSS_ENOUGH} in at most {plan.updates_max:,} updates: {reached}."
 
 
 def write_readme(readme: Path, text: str) -> None:
-    """Put the tables between README's markers; make the file if there is none.
+    """Write the tables between the markers of a README; create a missing file.
 
     Args:
         readme: The file.
-        text: As from `tables`.
+        text: From `tables`.
 
     Raises:
-        ModelError: If the file has no markers; it isn't changed then.
+        ModelError: If the file has no markers; then it isn't changed.
     """
     if not readme.exists():
         readme.write_text(f"{TITLE}{TABLES_START}\n{TABLES_END}\n", encoding="utf-8")
@@ -84,12 +84,12 @@ def write_readme(readme: Path, text: str) -> None:
     block = f"{TABLES_START}\n{text}\n{TABLES_END}"
     new_text, found_count = pattern.subn(lambda _: block, readme.read_text(encoding="utf-8"))
     if not found_count:
-        raise ModelError(f"has no place for the tables: {TABLES_START} {TABLES_END}", file=readme)
+        raise ModelError(f"no place for the tables; add {TABLES_START} {TABLES_END}", file=readme)
     readme.write_text(new_text, encoding="utf-8")
 
 
 def middle(counts: Sequence[int]) -> int:
-    """Choose the number of training weeks that is shown day by day.
+    """Return the number of training weeks that is shown day by day.
 
     Example:
         >>> middle([6, 12, 24, 48, 96, 192, 288])
@@ -99,13 +99,13 @@ def middle(counts: Sequence[int]) -> int:
 
 
 def chosen(runs: Iterable[Run], task: str, contender: str, week_count: int) -> list[Run]:
-    """Choose the runs that differ by their seed only."""
+    """Return the runs that differ only in their seed."""
     wanted = (task, contender, week_count)
     return [run for run in runs if (run.job.task, run.job.contender, run.job.week_count) == wanted]
 
 
 def percent(share: float) -> str:
-    """Round to whole percents, but say 100 only of all, and 0 only of nothing.
+    """Round to whole percents; only 1 becomes 100, and only 0 becomes 0.
 
     Example:
         >>> [percent(share) for share in (0, 0.001, 0.5, 0.999, 1)]
@@ -117,7 +117,7 @@ def percent(share: float) -> str:
 
 
 def spread(shares: Sequence[float]) -> str:
-    """Tell the mean, and the worst and the best if they differ.
+    """Format the mean, with the worst and the best if they differ.
 
     Example:
         >>> spread([0.5, 0.75, 1.0]), spread([1.0, 1.0])
@@ -129,7 +129,7 @@ def spread(shares: Sequence[float]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a Markdown table.
+    """Format a Markdown table.
 
     Example:
         >>> print(table(["net", "right"], [["GRU", "100"]]))
@@ -174,10 +174,10 @@ def _lengths(runs: Sequence[Run], plan: Plan) -> str:
         head += [f"{length} days", "whole"]
     rows = []
     for contender in CONTENDERS:
-        learnt_all = chosen(runs, "weeks", contender.name, WEEK_COUNT)
+        learned_all = chosen(runs, "weeks", contender.name, WEEK_COUNT)
         found = chosen(runs, "weeks", contender.name, plan.most_weeks)
         updates = sum(run.updates for run in found) / len(found)
-        by_heart = spread([_score(run.seen).whole for run in learnt_all]) if learnt_all else "-"
+        by_heart = spread([_score(run.seen).whole for run in learned_all]) if learned_all else "-"
         row = [contender.name, f"{found[0].weights:,}", f"{updates:.0f}", by_heart]
         rows.append(row + _long_cells(found, plan))
     if found := chosen(runs, "demo", DEMO_NAME, 0):
@@ -201,7 +201,7 @@ def _menu(runs: Sequence[Run], plan: Plan) -> str:
 
 
 def _long_cells(runs: Sequence[Run], plan: Plan) -> list[str]:
-    """Two cells for each length; the fully connected net has none of them."""
+    """Two cells for each length; the fully connected net has no results there."""
     cells = []
     for length in plan.lengths:
         scores = [run.long[length] for run in runs if run.long]
@@ -211,5 +211,5 @@ def _long_cells(runs: Sequence[Run], plan: Plan) -> list[str]:
 
 
 def _score(score: Score | None) -> Score:
-    assert score is not None, "a table asks for what its runs were not asked"
+    assert score is not None, "a run lacks a result that its table shows"
     return score
