@@ -16,8 +16,8 @@ from torch import Tensor
 from livestep.models.checks.agreement import Agreement
 from livestep.models.checks.contract_checks import (
     check_finite,
-    check_neighbours,
-    check_none_means_zeros,
+    check_keys_dont_mix,
+    check_none_means_initial_state,
     check_packed_equals_unroll,
     check_prev_state_kept,
     check_repeatable,
@@ -112,7 +112,7 @@ CHECKS: Final = (
     ),
     Check(
         "None means initial_state",
-        lambda data: check_none_means_zeros(data.model, data.sequence[0]),
+        lambda data: check_none_means_initial_state(data.model, data.sequence[0]),
         "start step(inputs, None) from initial_state(len(inputs))",
         needs=_SOUND,
     ),
@@ -132,7 +132,7 @@ CHECKS: Final = (
     ),
     Check(
         "keys don't mix",
-        lambda data: check_neighbours(data.model, data.sequence, data.state, data.others),
+        lambda data: check_keys_dont_mix(data.model, data.sequence, data.state, data.others),
         "axis 0 is the key: use no mean, norm or sum over it, and no row index",
         needs=_SOUND,
     ),

@@ -50,7 +50,7 @@ def check_step_equals_unroll(model: StepModel, sequence: Tensor, prev_state: Sta
     return check_close(outputs, unrolled, "step and unroll", tolerance_of(model))
 
 
-def check_none_means_zeros(model: StepModel, inputs: Tensor) -> Agreement:
+def check_none_means_initial_state(model: StepModel, inputs: Tensor) -> Agreement:
     """Check that `prev_state=None` equals `initial_state`, for inputs (N, H_in)."""
     limit = tolerance_of(model)
     zeros = model.initial_state(len(inputs))
@@ -119,7 +119,7 @@ def check_packed_equals_unroll(
     return worst
 
 
-def check_neighbours(
+def check_keys_dont_mix(
     model: StepModel, sequence: Tensor, prev_state: State, others: Tensor
 ) -> Agreement:
     """Check that no row depends on others: try it alone, in another order, with more keys.

@@ -22,7 +22,7 @@ from livestep import (
 from livestep.models.checks.agreement import TOLERANCE, check_close, tolerance_of
 from livestep.models.checks.check_list import CHECKS
 from livestep.models.checks.check_report import SPEED_BATCH_SIZES, measure_step_s, report
-from livestep.models.checks.contract_checks import check_neighbours
+from livestep.models.checks.contract_checks import check_keys_dont_mix
 from livestep.models.checks.random_events import random_rows
 from livestep.models.foreign.user_classes import AdaptedModel
 from tests.support import user_models
@@ -233,7 +233,7 @@ def test_keys_are_tried_in_another_order() -> None:
     with torch.inference_mode():
         start = model.initial_state(2)
         with pytest.raises(AssertionError, match="in another order"):
-            check_neighbours(model, sequence, start, others)
+            check_keys_dont_mix(model, sequence, start, others)
 
 
 def test_no_keys_have_no_state_rows() -> None:

@@ -1,4 +1,4 @@
-"""A net that uses later events can't be stepped live, however it is written."""
+"""A net that uses later events fails the check, however it is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def adapted(module: nn.Module) -> AdaptedModel:
 
 
 class Bidirectional(nn.Module):
-    """A GRU in both directions over (N, L, 3), stepped by carrying both halves."""
+    """A GRU in both directions over (N, L, 3); step carries the state of both halves."""
 
     kind: type[nn.RNNBase] = nn.GRU
 
@@ -60,7 +60,7 @@ class BidirectionalLstm(Bidirectional):
 
 
 class WithUnroll(Bidirectional):
-    """Which says itself what it was trained as."""
+    """Its own unroll shows how it was trained."""
 
     def unroll(self, sequence: Tensor, state: Tensor) -> Tensor:
         turned = state.transpose(0, 1).contiguous()
@@ -69,7 +69,7 @@ class WithUnroll(Bidirectional):
 
 
 class WithForward(Bidirectional):
-    """Which is trained by its forward, and steps by cells of its own."""
+    """Trained by its forward, but steps with a separate cell."""
 
     def __init__(self, bidirectional: bool = True, **changes: Any) -> None:
         super().__init__(bidirectional)
@@ -88,7 +88,7 @@ class WithForward(Bidirectional):
 
 
 class Centred(WithForward):
-    """A convolution that sees a timestep behind and one ahead."""
+    """A convolution that sees one timestep back and one ahead."""
 
     def __init__(self) -> None:
         super().__init__(bidirectional=False)
@@ -125,7 +125,7 @@ def test_an_unroll_that_looks_ahead_is_found_by_its_outputs() -> None:
     assert found.startswith("unroll: outputs before timestep 1, when only later inputs change")
 
 
-def test_no_advice_hides_a_difference_between_unroll_and_step() -> None:
+def test_the_advice_never_hides_a_difference_between_unroll_and_step() -> None:
     rows = {row.name: row for row in report(adapted(WithUnroll()).eval(), speed_s=0.01)}
     for name in ("step equals unroll", "no look-ahead"):
         assert rows[name].verdict != "ok"
@@ -153,7 +153,7 @@ class ReadsAWord(nn.Module):
 
 
 class TimeFirst(WithForward):
-    """Whose forward takes (L, N, 3) and gives its state as well."""
+    """Its forward accepts (L, N, 3) and also returns its state."""
 
     def forward(self, x: Tensor) -> Any:
         outputs, state = self.rnn(x.transpose(0, 1))
@@ -166,7 +166,7 @@ class DrawsInForward(WithForward):
 
 
 class OtherForward(WithForward):
-    """Whose forward takes something else."""
+    """Its forward accepts something else."""
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
         raise AssertionError("is not called with a sequence alone")
@@ -184,11 +184,11 @@ class OtherForward(WithForward):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_net_that_looks_at_the_past_alone_passes(module: nn.Module) -> None:
+def test_a_net_that_sees_only_the_past_passes(module: nn.Module) -> None:
     assert failures(adapted(module)) == {}
 
 
-def test_our_own_cells_look_at_the_past_alone() -> None:
+def test_the_cells_of_livestep_see_only_the_past() -> None:
     for model in (GRU(3, 4, 2), LSTM(3, 4, 2, num_layers=2)):
         assert failures(model) == {}
 

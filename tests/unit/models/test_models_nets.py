@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 from livestep import GRU, StepModel, check_model
 from livestep.models.checks.agreement import TOLERANCE, max_difference
 from livestep.models.checks.contract_checks import (
-    check_none_means_zeros,
+    check_none_means_initial_state,
     check_packed_equals_unroll,
     check_prev_state_kept,
     check_split_anywhere,
@@ -113,7 +113,7 @@ def test_an_encoder_decoder_keeps_the_contract_where_reading_and_writing_keys_ar
     ragged, equal = mixed_sequences(net, [9, 3, 1, 7, 7, 4]), mixed_sequences(net, [6] * 6)
     state = random_state(net, 6, torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        check_none_means_zeros(net, torch.stack(equal, dim=1)[0])
+        check_none_means_initial_state(net, torch.stack(equal, dim=1)[0])
         check_step_equals_unroll(net, torch.stack(equal, dim=1), state)
         check_split_anywhere(net, equal, state)
         check_packed_equals_unroll(net, ragged, state)

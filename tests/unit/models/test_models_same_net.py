@@ -58,7 +58,7 @@ def saved(module: nn.Module, directory: Path, inputs: Any = None, **options: Any
 
 @torch.no_grad()
 def trained(module: nn.Module) -> nn.Module:
-    """Give a module weights that no constructor gives."""
+    """Set weights that no constructor creates."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
@@ -127,17 +127,17 @@ def halve_buffer(net: Act) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_would_be_lost_is_refused_and_named(
+def test_a_model_that_would_change_by_saving_is_refused_with_the_difference(
     change: Callable[[Act], None], message: str, tmp_path: Path
 ) -> None:
-    # Given a model that is stored, until something is done to it that no file holds
+    # Given a model that can be saved, until something changes it that no file stores
     net = Act(6)
     trained(net)
     saved(net, tmp_path / "before")
     files = {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()}
     change(net)
 
-    # Then it is refused with the difference, where it is, and why; nothing is written or replaced
+    # Then it is refused with difference, place and cause; nothing is written or replaced
     found = r"^model: what would be loaded is not the model that was given: the (outputs|state) "
     found += r".*differ by \d.* \(given .*, loaded .*\) with .*, at first in .*; "
     for place in ("new", "before"):
@@ -148,7 +148,7 @@ def test_what_would_be_lost_is_refused_and_named(
     assert [path.name for path in tmp_path.iterdir()] == ["before"]
 
 
-def test_an_argument_that_sizes_leaves_out_is_named(tmp_path: Path) -> None:
+def test_an_argument_that_is_missing_in_sizes_is_named(tmp_path: Path) -> None:
     message = (
         "the outputs of step .* with random numbers.*activation is 'relu' as given, 'tanh' as "
         "loaded; act is a ReLU as given, a Tanh as loaded; sizes.. leaves out the argument "
@@ -165,7 +165,7 @@ def test_an_argument_that_sizes_leaves_out_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "place"), [(Packing, "step_packed"), (Unrolling, "unroll")])
-def test_a_models_own_ways_are_compared_too(
+def test_a_models_own_unroll_and_step_packed_are_also_compared(
     kind: type[Packing | Unrolling], place: str, tmp_path: Path
 ) -> None:
     net = kind(4)
@@ -176,7 +176,7 @@ def test_a_models_own_ways_are_compared_too(
         save_model(net, tmp_path / "new", TWO_IN, ONE_OUT)
 
 
-def test_a_model_of_this_package_is_compared_too(tmp_path: Path) -> None:
+def test_a_model_of_livestep_is_also_compared(tmp_path: Path) -> None:
     net = GRU(2, 4, 1)
     net.head.register_forward_hook(lambda module, arguments, output: output * 2)
     with pytest.raises(ModelError, match="a forward hook of head was registered"):
@@ -188,7 +188,7 @@ def test_a_model_of_this_package_is_compared_too(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_model_that_cannot_step_all_numbers_is_compared_with_those_that_it_can(
+def test_a_model_that_cannot_step_all_numbers_is_compared_with_those_that_it_accepts(
     tmp_path: Path,
 ) -> None:
     assert saved(Indexed(), tmp_path / "good", ONE_IN).net.input_size == 1
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_step_all_numbers_is_compared_with_those_that_it_can
         save_model(Indexed(scale=3.0), tmp_path / "new", ONE_IN, ONE_OUT)
 
 
-def test_a_model_that_raises_only_as_given_or_only_as_loaded_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_raises_only_before_or_only_after_loading_is_refused(tmp_path: Path) -> None:
     net = Indexed()
     net.embed.register_forward_hook(lambda module, arguments, output: 1 / 0)
     message = "given, it raises step raised ZeroDivisionError: .*; loaded, nothing; a forward hook"
@@ -210,10 +210,8 @@ def test_a_model_that_raises_only_as_given_or_only_as_loaded_is_refused(tmp_path
     ids=lambda net: type(net).__name__,
 )
 @pytest.mark.parametrize("mode", [True, False])
-def test_a_good_model_is_stored_as_it_is_and_left_as_it_was(
-    net: nn.Module, mode: bool, tmp_path: Path
-) -> None:
-    # Given a model in either mode, that was trained and stepped with gradients
+def test_a_valid_model_is_saved_and_not_changed(net: nn.Module, mode: bool, tmp_path: Path) -> None:
+    # Given a model in either mode, trained and stepped with gradients
     trained(net).train(mode)
     outputs, _ = net.step(torch.randn(3, 2), net.initial_state(3))  # type: ignore[operator]
     outputs.sum().backward()
@@ -278,7 +276,7 @@ def test_generated_sequences_and_texts_are_compared_with_their_own_inputs(tmp_pa
         ("DrawsInPython", "step: .*a step draws random numbers"),
     ],
 )
-def test_what_a_step_keeps_beside_the_state_is_refused_and_named(
+def test_memory_outside_the_state_is_refused_and_named(
     name: str, message: str, tmp_path: Path
 ) -> None:
     net = getattr(altered_models, name)()
@@ -289,13 +287,13 @@ def test_what_a_step_keeps_beside_the_state_is_refused_and_named(
     assert net.weight.tolist() == [0.5]
 
 
-def test_what_a_step_writes_without_any_effect_is_no_error(tmp_path: Path) -> None:
+def test_an_attribute_without_any_effect_is_not_an_error(tmp_path: Path) -> None:
     net = altered_models.LogsOnly()
     saved(net, tmp_path, ONE_IN)
     assert net.lines == []
 
 
-def test_no_random_numbers_are_used_up_by_saving_and_loading(tmp_path: Path) -> None:
+def test_saving_and_loading_draw_no_random_numbers(tmp_path: Path) -> None:
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
@@ -309,7 +307,7 @@ def test_no_random_numbers_are_used_up_by_saving_and_loading(tmp_path: Path) -> 
         assert random_states() == before
 
 
-def test_a_program_that_draws_is_refused_without_using_up_random_numbers(tmp_path: Path) -> None:
+def test_a_program_that_draws_is_refused_without_drawing_random_numbers(tmp_path: Path) -> None:
     class Draws(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + torch.rand_like(x)
@@ -321,7 +319,7 @@ def test_a_program_that_draws_is_refused_without_using_up_random_numbers(tmp_pat
     assert random_states() == before
 
 
-def test_a_model_that_cannot_be_copied_says_so(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_copied_is_refused(tmp_path: Path) -> None:
     net = altered_models.Locked(threading.Lock)
     with pytest.raises(ModelError, match="model: the model can't be copied.*cannot pickle"):
         save_model(net, tmp_path / "new", ONE_IN, ONE_OUT)
@@ -329,15 +327,13 @@ def test_a_model_that_cannot_be_copied_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_the_dtype_of_the_weights_is_that_of_the_comparison(
-    dtype: torch.dtype, tmp_path: Path
-) -> None:
+def test_the_comparison_uses_the_dtype_of_the_weights(dtype: torch.dtype, tmp_path: Path) -> None:
     net = saved(trained(Changing()).to(dtype), tmp_path, ONE_IN).net
     assert isinstance(net, AdaptedModel)
     assert net.module.weight.dtype == dtype
 
 
-def test_weights_that_are_laid_out_otherwise_are_the_same_weights(tmp_path: Path) -> None:
+def test_weights_with_another_memory_layout_are_the_same_weights(tmp_path: Path) -> None:
     net = trained(Act(64))
     assert isinstance(net, Act)
     net.cell.weight = nn.Parameter(net.cell.weight.detach().t().contiguous().t())
