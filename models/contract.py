@@ -1,8 +1,8 @@
 """The contract between the engine and a recurrent model.
 
-A model is stepped: features of one timestep per key go in, predictions and the next hidden states
-come out. The engine knows models by this file only. Shapes, in torch's letters: N keys in the
-batch, L timesteps, H_in features, H hidden units, H_out outputs, K layers.
+Features of one timestep per key go into a step; predictions and the next hidden states come out.
+The engine depends on nothing else of a model. Shapes, in torch's letters: N keys in the batch, L
+timesteps, H_in features, H hidden units, H_out outputs, K layers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-#: One or several tensors, or `()` of a model that keeps nothing. **Axis 0 of each is the key**: row
-#: i of all of them is one key's state, so stacking states is `torch.cat` and taking one out is
-#: indexing a row.
+#: One or several tensors, or `()` for a model without a state. **Axis 0 of each is the key**: row i
+#: of all of them is one key's state, so stack states with `torch.cat`, and index a row for one.
 State = Tensor | tuple[Tensor, ...]
 
 
 def state_tensors(state: State) -> tuple[Tensor, ...]:
-    """Flatten a state to the tensors that it is made of.
+    """Return the tensors of a state.
 
     Args:
         state: One tensor, or a tuple of them, which may be empty; (N, ...) each.
@@ -41,11 +40,11 @@ def like_state(tensors: Sequence[Tensor], template: State) -> State:
     """Build a state from its tensors: the inverse of `state_tensors`.
 
     Args:
-        tensors: As `state_tensors` gave them, in that order.
-        template: Any state of the same model; only its kind is looked at.
+        tensors: In the order in which `state_tensors` returns them.
+        template: Any state of the same model; only its type matters.
 
     Returns:
-        state: The tensors, not copied, as the template's kind (a tensor, a tuple, a named tuple).
+        state: The tensors, not copied, in the template's type (a tensor, a tuple, a named tuple).
 
     Raises:
         ValueError: If the template has another number of tensors.
@@ -61,7 +60,7 @@ def like_state(tensors: Sequence[Tensor], template: State) -> State:
         raise ValueError(f"a state of {expected_count} tensors can't be built from {len(tensors)}")
     if isinstance(template, Tensor):
         return tensors[0]
-    # A named tuple takes its fields one by one, a plain tuple takes one iterable.
+    # A named tuple is made from its fields one by one, a plain tuple from one iterable.
     make = getattr(type(template), "_make", tuple)
     return cast(State, make(tensors))
 
@@ -70,11 +69,12 @@ class StepModel(nn.Module, ABC):
     """A recurrent model that can be stepped live, for many keys at once.
 
     One row is one key, so rows never mix: a key's output is the same whichever other keys share
-    its batch, up to the rounding that `TOLERANCE` states. No method writes to `prev_state`.
-    A state that is NaN or infinite stays so: the engine looks for it at a batch's end, and leaves
-    out the step that began it.
-    A subclass has to define `initial_state` and `step`; the other two are loops over `step`, which
-    a subclass may replace by something faster with the same result (`check_model` compares).
+    its batch, up to the rounding in `TOLERANCE`. No method writes to `prev_state`. A state that
+    is NaN or infinite must remain so: the engine checks it at the end of a batch, and drops the
+    step at which it began.
+
+    A subclass must define `initial_state` and `step`. The other methods are loops over `step`; a
+    subclass may override them with a faster equivalent (`check_model` compares the results).
 
     Attributes:
         input_size: H_in.
@@ -107,7 +107,7 @@ class StepModel(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """Make the state of keys that have seen nothing yet: zeros.
+        """Make the state of new keys: zeros.
 
         Args:
             batch_size: N >= 0.
@@ -134,7 +134,7 @@ class StepModel(nn.Module, ABC):
         """
 
     def unroll(self, sequence: Tensor, prev_state: State | None = None) -> Tensor:
-        """Step over whole sequences offline: the truth that a stream is compared with.
+        """Step over whole sequences offline: the reference that a stream is compared with.
 
         Args:
             sequence: (L, N, H_in), L >= 1.
@@ -159,8 +159,8 @@ class StepModel(nn.Module, ABC):
     ) -> tuple[Tensor, State]:
         """Advance every key by its own number of timesteps, in each key's order.
 
-        Rows follow the packed order, longest sequence first; `sorted_indices` of the sequence
-        are not looked at, neither for the states that come in nor for those that go out.
+        Rows are in packed order, longest sequence first; `sorted_indices` of the sequence are
+        ignored, both for `prev_state` and for `next_state`.
 
         Args:
             sequence: N sequences of ragged length L_i >= 1, `data` (sum of L_i, H_in).
@@ -179,10 +179,10 @@ class StepModel(nn.Module, ABC):
     def step_packed_by_rank(
         self, sequence: PackedSequence, prev_state: State | None = None
     ) -> tuple[Tensor, State]:
-        """Do what `step_packed` does by one `step` for each rank: the slow twin.
+        """Do what `step_packed` does with one `step` per rank: the slow reference.
 
-        Rank t is the t-th timestep of each key that has one. Sequences are ordered by length, so
-        those keys are the first rows, and a key that has finished drops off the end.
+        Rank t is the t-th timestep of each key that has one. Sequences are sorted by length, so
+        those keys are the first rows, and finished keys are at the end.
 
         Args:
             sequence: As in `step_packed`.
@@ -219,13 +219,13 @@ class StepModel(nn.Module, ABC):
 
 
 class SizedModel(StepModel):
-    """A model that can be built again from some integers: what `save_model` stores as a class.
+    """A model that can be rebuilt from integers: `save_model` stores its class and sizes.
 
-    A subclass keeps each argument of its constructor under its own name.
+    A subclass keeps each argument of its constructor as an attribute of the same name.
     """
 
-    #: Names of the constructor's arguments, in order, each an integer of at least 1: what
-    #: `model.json` lists as sizes.
+    #: Names of the constructor's arguments, in order, each an integer of at least 1: the sizes in
+    #: `model.json`.
     SIZES: ClassVar[tuple[str, ...]]
 
     def sizes(self) -> dict[str, int]:
@@ -237,27 +237,27 @@ def check_sizes(**sizes: int) -> None:
     """Raise ValueError unless each size is an integer of at least 1."""
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} has to be an integer of at least 1, not {value!r}")
+            raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
 
 
 def check_inputs(inputs: Tensor, input_size: int) -> None:
     """Raise ValueError unless inputs are (N, H_in)."""
     if inputs.ndim != 2 or inputs.shape[1] != input_size:
-        raise ValueError(f"inputs have to be (N, {input_size}), not {tuple(inputs.shape)}")
+        raise ValueError(f"inputs must be (N, {input_size}), not {tuple(inputs.shape)}")
 
 
 def check_sequence(sequence: Tensor, input_size: int) -> None:
     """Raise ValueError unless a sequence is (L, N, H_in) with L >= 1."""
     if sequence.ndim != 3 or sequence.shape[2] != input_size or sequence.shape[0] < 1:
         found = tuple(sequence.shape)
-        raise ValueError(f"a sequence has to be (L, N, {input_size}) with L >= 1, not {found}")
+        raise ValueError(f"a sequence must be (L, N, {input_size}) with L >= 1, not {found}")
 
 
 def check_packed(sequence: PackedSequence, input_size: int) -> None:
-    """Raise ValueError unless the data of a packed sequence are (sum of L, H_in)."""
+    """Raise ValueError unless the data of a packed sequence is (sum of L, H_in)."""
     if sequence.data.ndim != 2 or sequence.data.shape[1] != input_size:
         found = tuple(sequence.data.shape)
-        raise ValueError(f"packed data have to be (sum of L, {input_size}), not {found}")
+        raise ValueError(f"packed data must be (sum of L, {input_size}), not {found}")
 
 
 def check_state_rows(state: State, key_count: int) -> None:
@@ -265,4 +265,4 @@ def check_state_rows(state: State, key_count: int) -> None:
     for tensor in state_tensors(state):
         if tensor.ndim < 1 or tensor.shape[0] != key_count:
             found = tuple(tensor.shape)
-            raise ValueError(f"a state of {key_count} keys has that many rows; this one is {found}")
+            raise ValueError(f"a state of {key_count} keys must have {key_count} rows, not {found}")

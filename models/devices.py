@@ -11,20 +11,19 @@ from livestep.models.model_errors import ModelError
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn a setting into a device that exists.
+    """Return the device that a setting names.
 
-    On CUDA, recurrent layers and matrix products are set to full float32 for this process: cuDNN
-    would round to TF32, and a key's prediction would then depend visibly on who shares its batch.
+    On CUDA, this sets recurrent layers and matrix products to full float32 for the process: cuDNN
+    rounds to TF32 by default, and a key's prediction would then depend on the rest of its batch.
 
     Args:
-        name: "cpu", "cuda", or "auto" for CUDA if there is one and else the CPU.
+        name: "cpu", "cuda", or "auto" for CUDA if it is available, else the CPU.
 
     Returns:
         device: The device.
 
     Raises:
-        ModelError: If CUDA is asked for and torch sees no CUDA device, or if the name is none of
-            the three.
+        ModelError: If CUDA is requested and torch finds no CUDA device, or if the name is unknown.
 
     Example:
         >>> choose_device("cpu")
@@ -35,12 +34,12 @@ def choose_device(name: str) -> torch.device:
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ModelError(
-            "no such device", field="device", expected="auto, cpu or cuda", found=repr(name)
+            "unknown device", field="device", expected="auto, cpu or cuda", found=repr(name)
         )
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise ModelError(
-            "torch sees no CUDA device; use --device cpu or --device auto",
+            "torch finds no CUDA device; use --device cpu or --device auto",
             field="device",
             expected="a CUDA device",
             found="none",
@@ -53,7 +52,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """Find where a net is: at its weights; without any, on the CPU.
+    """Return the device of a net: that of its weights, or the CPU if it has none.
 
     Example:
         >>> device_of(torch.nn.Linear(1, 1)), device_of(torch.nn.Tanh())

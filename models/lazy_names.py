@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562)."""
+"""Import the names of a package when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def lazy_names(
 
     Args:
         package: Its `__name__`.
-        names_by_module: For each module, the names that the package takes from it.
+        names_by_module: For each module, the names that the package exports from it.
 
     Returns:
-        getattr: Imports a name's module, and keeps the name in the package. Raises
+        getattr: Imports a name's module and stores the name in the package. Raises
             MissingExtraError if the module needs `livestep[worker]` and that is not installed.
         dir: Lists the package's names, imported or not.
     """

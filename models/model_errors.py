@@ -1,10 +1,10 @@
-"""What can be wrong with a model or with an event, as exceptions that say where.
+"""Errors of models and of events: what is wrong, and where.
 
     ValueError
     ├── ModelError   a model, one of its fields, or the device for it can't be used
     └── FieldError   one event doesn't fit the fields of a model
 
-Both are ValueErrors, so that a caller who doesn't tell them apart needs neither name.
+Both are ValueErrors, so that a caller may catch them without importing either.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-#: Codes for "this event can't be used"; they travel as text in the headers of dead letters.
+#: Codes for an invalid event; dead letters carry them as text in a header.
 FieldReason = Literal[
     "not-an-object",
     "missing-feature",
@@ -27,14 +27,14 @@ FieldReason = Literal[
 
 
 class ModelError(ValueError):
-    """Raised if a model can't be described, saved, loaded or placed; nothing was loaded then.
+    """Raised if a model can't be described, saved, loaded, or moved to its device.
 
     Attributes:
-        problem: What is wrong, as a sentence without its full stop.
-        file: The file that is wrong, if it is one.
-        field: The member of `model.json`, the tensor or the setting that is wrong.
-        expected: What should stand there.
-        found: What stands there.
+        problem: What is wrong, as a sentence without a period.
+        file: The file that is invalid, if any.
+        field: The invalid member of `model.json`, tensor, or setting.
+        expected: What should be there.
+        found: What is there.
 
     Example:
         >>> print(ModelError("wrong shape", field="head.weight", expected=(9, 64), found=(9, 32)))
@@ -50,7 +50,7 @@ class ModelError(ValueError):
         expected: object = None,
         found: object = None,
     ) -> None:
-        """Keep the parts and join them to one line."""
+        """Keep the parts and join them in one line."""
         self.problem = problem
         self.file = file
         self.field = field
@@ -77,8 +77,8 @@ class FieldError(ValueError):
 
     Attributes:
         reason: One of the codes in `FieldReason`.
-        detail: A sentence for people: which field, what was expected, what was found.
-        event_index: Position of the first such event in the call.
+        detail: A sentence for users: the field, what was expected, what was found.
+        event_index: Position of the first invalid event in the call.
 
     Example:
         >>> error = FieldError("missing-feature", "feature 'weather' is missing", event_index=3)

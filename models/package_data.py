@@ -1,4 +1,4 @@
-"""Data that a package carries: the package is found, not imported, which would load many others."""
+"""Data files of installed packages, which are located but not imported, as that takes seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def package_folder(package: str, missing: str) -> Path:
 
     Args:
         package: Its name as a module.
-        missing: What to say if it is not installed.
+        missing: Text of the error if it is not installed.
 
     Raises:
         ModelError: If it is not installed.

@@ -1,4 +1,4 @@
-"""The same numbers again: one thread, nets from a seed, and the state of random generators."""
+"""Reproducible numbers: one thread, nets from a seed, and the state of random number generators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: more only slow down a small net, and round in another order."""
+    """Let torch use one thread: more would slow down a small net, and change the rounding."""
     thread_count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 
 
 def seeded(seed: int, make: Callable[[], Net]) -> Net:
-    """Make a net from a seed of its own and leave torch's global generator as it was."""
+    """Make a net from its own seed, without changing torch's global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -34,7 +34,7 @@ def seeded(seed: int, make: Callable[[], Net]) -> Net:
 
 @contextmanager
 def kept_random_state() -> Iterator[None]:
-    """Leave the generators of torch, on all devices, of NumPy and of Python as they were."""
+    """Restore the generators of torch (on all devices), NumPy, and Python on exit."""
     has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if has_cuda else ()
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - not to draw from it

@@ -1,1 +1,8 @@
-"""What the columns of inputs and outputs mean, and events to arrays and back. Needs no torch."""
+"""Fields: the columns of inputs and outputs.
+
+Does not load torch, so that clients can use it.
+
+field_types.py    Number, Category, Text
+encoding.py       events to arrays, and arrays to predictions
+event_checks.py   the reason why an event is invalid
+"""

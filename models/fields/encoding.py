@@ -1,7 +1,6 @@
-"""Events to arrays and back: what `field_types.py` means by its columns, done.
+"""Events to arrays, and arrays to predictions, by the fields of `field_types.py`.
 
-An event is a JSON object with one member for each field of the inputs; a prediction has one for
-each field of the outputs.
+An event is a JSON object with one member per input field; a prediction has one per output field.
 """
 
 from __future__ import annotations
@@ -48,19 +47,19 @@ def encode(
 ) -> Float32Array:
     """Turn events into rows, checking everything.
 
-    This is the careful road, for offline use and for the exact reason why an event can't be used;
-    `encode_columns` is the fast one and gives the same array.
+    This is the careful path, for offline use and for the exact reason why an event is invalid;
+    `encode_columns` is the fast path and returns the same array.
 
     Args:
         fields: The model's inputs.
-        events: n objects, one member a field, as decoded from JSON.
-        fed: Names of the inputs that are NaN where they are absent: a feedback fills them.
+        events: n objects, one member per field, as decoded from JSON.
+        fed: Names of the inputs that are NaN if absent, so that feedback fills them.
 
     Returns:
-        rows: (n, H_in) float32, all finite but for `fed`.
+        rows: (n, H_in) float32, all finite except for `fed`.
 
     Raises:
-        FieldError: If an event doesn't fit; names the reason, the first such event and the field.
+        FieldError: If an event doesn't fit; with the reason, the first such event, and the field.
 
     Example:
         >>> fields = [Number("degrees"), Category("weather", ("sunny", "rainy"))]
@@ -79,24 +78,24 @@ def encode(
 def encode_columns(
     fields: Sequence[Field], columns: Sequence[Sequence[Any]], fed: Collection[str] = ()
 ) -> Float32Array:
-    """Turn columns of values that are already type-checked into rows: the fast road of `encode`.
+    """Turn columns of type-checked values into rows: the fast path of `encode`.
 
-    Works column by column, without a loop over events in Python. Numbers are not looked at one by
-    one: NaN, infinity, what is too large for float32, and None in place of a number come out as
-    non-finite cells, which `numpy.isfinite` finds for the whole array at once.
+    Works column by column, without a loop over events in Python. Numbers are not checked one by
+    one: NaN, infinity, numbers too large for float32, and None in place of a number become
+    non-finite cells, which the caller can find with one `numpy.isfinite`.
 
     Args:
         fields: The model's inputs.
-        columns: One sequence a field, each with the n values of that field; None means absent.
-        fed: Names of the inputs that are NaN where they are absent: a feedback fills them.
+        columns: One sequence per field, each with the n values of that field; None means absent.
+        fed: Names of the inputs that are NaN if absent, so that feedback fills them.
 
     Returns:
         rows: (n, H_in) float32, C-contiguous.
 
     Raises:
-        ValueError: If there are not as many columns as fields, or they differ in length.
-        FieldError: If a value is no category of its field, a list has the wrong length, or a text
-            is too long or has a character that its alphabet lacks.
+        ValueError: If the number of columns is not that of the fields, or their lengths differ.
+        FieldError: If a value is not a category of its field, a list has the wrong length, or a
+            text is too long or has a character that is not in its alphabet.
 
     Example:
         >>> fields = [Number("x", 2), Category("dish", ("1", "2", "3"), optional=True)]
@@ -106,7 +105,7 @@ def encode_columns(
     """
     if len(columns) != len(fields) or len({len(column) for column in columns}) > 1:
         lengths = [len(column) for column in columns]
-        raise ValueError(f"{len(fields)} columns of one length are needed, not {lengths}")
+        raise ValueError(f"expected {len(fields)} columns of one length, not {lengths}")
     event_count = len(columns[0]) if columns else 0
     rows = np.zeros((event_count, total_width(fields)), np.float32)
     if event_count == 0:
@@ -119,11 +118,11 @@ def encode_columns(
 
 
 def activate(fields: Sequence[Field], outputs: FloatArray) -> FloatArray:
-    """Turn the logits of category fields into probabilities; numbers stay as they are.
+    """Turn the logits of category fields into probabilities; numbers are unchanged.
 
     Args:
         fields: The model's outputs.
-        outputs: (n, H_out). As the model gave them; not written to.
+        outputs: (n, H_out). As the model returned them; not written to.
 
     Returns:
         activated: (n, H_out), the same dtype. `outputs` itself if no field is a category.
@@ -143,15 +142,15 @@ def activate(fields: Sequence[Field], outputs: FloatArray) -> FloatArray:
 
 
 def decode(fields: Sequence[Field], outputs: FloatArray) -> list[dict[str, Any]]:
-    """Turn what the model gave into predictions that can be written as JSON.
+    """Turn the outputs of a model into predictions that can be written as JSON.
 
     Args:
         fields: The model's outputs.
-        outputs: (n, H_out). As the model gave them: logits for a category, not yet activated.
+        outputs: (n, H_out). As the model returned them: logits for a category, not yet activated.
 
     Returns:
-        predictions: n objects, one member a field: a float (number of size 1), a list of floats, or
-            `{"label": ..., "probabilities": {value: float}}` (category; the first of equals wins).
+        predictions: n objects, one member per field: a float (number of size 1), a list of floats,
+            or `{"label": ..., "probabilities": {value: float}}` (category; the first maximum wins).
 
     Example:
         >>> decode([Number("x"), Category("dish", ("1", "2"))], np.array([[7.0, 0.0, 0.0]]))
@@ -189,7 +188,7 @@ def _number_column(field: Number, column: Sequence[Any]) -> Float32Array:
         nothing: Any = 0.0 if field.size == 1 else [0.0] * field.size
         column = [nothing if value is None else value for value in column]
     try:
-        with np.errstate(over="ignore"):  # too large for float32: infinite, as documented
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, as documented
             values = np.array(column, np.float32)
         return values.reshape(len(column), field.size)
     except (ValueError, TypeError, OverflowError):
@@ -217,11 +216,11 @@ def _index_by_value(field: Category) -> dict[Any, int]:
 
 
 def _text_column(field: Text, column: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Turn n texts into (n, length) indices, `NO_INDEX` behind each end."""
+    """Turn n texts into (n, length) indices, `NO_INDEX` after each end."""
     if field.optional:
         column = ["" if text is None else text for text in column]
     try:
-        characters = "".join(column)  # of all texts at once; each one's count says where it lies
+        characters = "".join(column)  # of all texts at once, separated again by their lengths
         indices = map(_index_by_character(field).__getitem__, characters)
         flat = np.fromiter(indices, np.int64, len(characters))
         counts = np.fromiter(map(len, column), np.int64, len(column))
@@ -252,7 +251,7 @@ def _category_predictions(field: Category, logits: FloatArray) -> list[dict[str,
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
-    """Turn logits (n, values) into probabilities, each row by its own largest."""
+    """Turn logits (n, values) into probabilities, each row relative to its maximum."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: FloatArray = powers / powers.sum(axis=1, keepdims=True)
     return probabilities

@@ -1,6 +1,6 @@
-"""Why an event can't be used: each value looked at by itself, slowly and in words.
+"""Why an event is invalid: checks each value on its own, slowly, and returns a sentence.
 
-The fast road, `fields.encode_columns`, comes here only for the name of what it could not take.
+The fast path, `encoding.encode_columns`, calls this only to explain a value that it rejects.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from livestep.models.fields.field_types import Category, Field, Number, Text, is_int_text
 from livestep.models.model_errors import FieldError, FieldReason
 
-#: From here on a number becomes infinite when it is rounded to float32: the largest float32 and
-#: half the step to the next power of two (IEEE 754, round to nearest, ties to even).
+#: From here on, rounding to float32 yields infinity: the largest float32 plus half the step to the
+#: next power of two (IEEE 754, round to nearest, ties to even).
 FLOAT32_LIMIT = 2.0**128 - 2.0**103
 
 #: Characters of a value that an error shows.
@@ -31,7 +31,7 @@ def check_event(fields: Sequence[Field], event: Any, index: int) -> None:
         index: Its position in the call, for the error.
     """
     if not isinstance(event, Mapping):
-        _refuse("not-an-object", f"an event is an object, not {_kind(event)}", index)
+        _refuse("not-an-object", f"an event must be an object, not {_kind(event)}", index)
     names = {field.name for field in fields}
     for name in event:
         if name not in names:
@@ -41,14 +41,14 @@ def check_event(fields: Sequence[Field], event: Any, index: int) -> None:
 
 
 def refuse_first(field: Field, column: Sequence[Any]) -> NoReturn:
-    """Raise FieldError for the first value of a column that its field doesn't take."""
+    """Raise FieldError for the first value of a column that its field rejects."""
     for index, value in enumerate(column):
         _check_value(field, {field.name: value}, index)
-    raise AssertionError(f"encode_columns refused a column of {field.name!r} that encode accepts")
+    raise AssertionError(f"encode_columns rejected a column of {field.name!r} that encode accepts")
 
 
 def _check_value(field: Field, event: Mapping[str, Any], index: int) -> None:
-    """Raise FieldError unless the event has a value that the field takes."""
+    """Raise FieldError unless the event has a valid value for the field."""
     value = event.get(field.name)
     if value is None and field.optional:
         return
@@ -64,7 +64,7 @@ def _check_value(field: Field, event: Mapping[str, Any], index: int) -> None:
 
 def _check_category(field: Category, value: Any, index: int) -> None:
     if not isinstance(value, str | numbers.Integral) or isinstance(value, bool):
-        detail = f"feature {field.name!r} is a string or an integer, not {_kind(value)}"
+        detail = f"feature {field.name!r} must be a string or an integer, not {_kind(value)}"
         _refuse("wrong-kind", detail, index)
     text = str(value)
     if text not in field.values or not (isinstance(value, str) or is_int_text(text)):
@@ -74,9 +74,9 @@ def _check_category(field: Category, value: Any, index: int) -> None:
 
 def _check_text(field: Text, value: Any, index: int) -> None:
     if not isinstance(value, str):
-        _refuse("wrong-kind", f"feature {field.name!r} is a string, not {_kind(value)}", index)
+        _refuse("wrong-kind", f"feature {field.name!r} must be a string, not {_kind(value)}", index)
     if len(value) > field.length:
-        detail = f"feature {field.name!r} has {len(value)} characters, {field.length} at most"
+        detail = f"feature {field.name!r} has {len(value)} characters, the limit is {field.length}"
         _refuse("text-too-long", detail, index)
     for character in value:
         if character not in field.alphabet:
@@ -88,7 +88,9 @@ def _check_numbers(field: Number, value: Any, index: int) -> None:
     if field.size == 1:
         _check_number(field.name, value, index)
     elif not isinstance(value, list | tuple | np.ndarray):
-        detail = f"feature {field.name!r} is a list of {field.size} numbers, not {_kind(value)}"
+        detail = (
+            f"feature {field.name!r} must be a list of {field.size} numbers, not {_kind(value)}"
+        )
         _refuse("wrong-kind", detail, index)
     elif len(value) != field.size:
         detail = f"feature {field.name!r} has {len(value)} numbers instead of {field.size}"
@@ -100,7 +102,7 @@ def _check_numbers(field: Number, value: Any, index: int) -> None:
 
 def _check_number(name: str, value: Any, index: int) -> None:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        _refuse("wrong-kind", f"feature {name!r} needs numbers, not {_kind(value)}", index)
+        _refuse("wrong-kind", f"feature {name!r} requires numbers, not {_kind(value)}", index)
     try:
         is_held = abs(float(value)) < FLOAT32_LIMIT  # False for NaN
     except OverflowError:  # an integer too large even for float64
@@ -110,7 +112,7 @@ def _check_number(name: str, value: Any, index: int) -> None:
 
 
 def _kind(value: Any) -> str:
-    """Name a value's kind in JSON's words."""
+    """Return the JSON type of a value, for an error."""
     for kinds, word in (
         (type(None), "null"),
         (bool, "a boolean"),

@@ -1,7 +1,7 @@
 """The recurrent cells that come with livestep: VanillaRNN, GRU, LSTM.
 
-Each is one of torch's fused recurrent modules and a linear head. What they hide is torch's layout:
-its states are (K, N, H), ours are (N, K, H), and they are turned round in here and nowhere else.
+Each is one of torch's fused recurrent modules with a linear head. torch's states are (K, N, H),
+ours are (N, K, H): they are transposed here and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LSTMState(NamedTuple):
     """State of an LSTM.
 
     Attributes:
-        hidden: (N, K, H). What the layer above and the head see.
-        cell: (N, K, H). What is carried along and seen by nobody else.
+        hidden: (N, K, H). Input of the layer above and of the head.
+        cell: (N, K, H). Internal memory.
     """
 
     hidden: Tensor
@@ -36,7 +36,7 @@ class LSTMState(NamedTuple):
 
 
 class FusedCell(SizedModel):
-    """What the three cells share: one call of a fused torch module, then the head.
+    """Base class of the three cells: one call of a fused torch module, then the head.
 
     Attributes:
         hidden_size: H.
@@ -119,7 +119,7 @@ class FusedCell(SizedModel):
     ) -> tuple[Tensor, State]:
         """Advance every key by its own number of timesteps, in one fused call.
 
-        Compared with `step_packed_by_rank`, its slow twin, in tests.
+        Tests compare it with `step_packed_by_rank`, the slow reference.
 
         Args:
             sequence: N sequences of ragged length L_i >= 1, `data` (sum of L_i, H_in).
@@ -134,50 +134,52 @@ class FusedCell(SizedModel):
             ValueError: If the shapes don't fit the model or each other.
         """
         check_packed(sequence, self.input_size)
-        # torch would reorder states by `sorted_indices`; without them, rows stay where they are.
+        # torch would reorder states by `sorted_indices`; without them, rows keep their order.
         in_order = PackedSequence(sequence.data, sequence.batch_sizes)
-        # `batch_sizes` lives on the CPU, also beside CUDA data: reading it waits for nothing.
+        # `batch_sizes` is on the CPU, even if the data is on CUDA: reading it doesn't synchronize.
         hidden, state = self._run(in_order, prev_state, key_count=int(sequence.batch_sizes[0]))
         return self.head(hidden.data), state
 
     def _run(
         self, inputs: Tensor | PackedSequence, prev_state: State | None, key_count: int
     ) -> tuple[Any, State]:
-        """Call the fused module once, with states turned to torch's layout and back."""
+        """Call the fused module once, with states transposed to torch's layout and back."""
         initial = None if prev_state is None else self._to_torch(prev_state, key_count)
         hidden, final = self.recurrent(inputs, initial)
         return hidden, self._from_torch(final)
 
     def _zeros(self, batch_size: int) -> Tensor:
-        """Make one state tensor, (N, K, H), like the weights in dtype and device."""
+        """Make one state tensor, (N, K, H), with the dtype and device of the weights."""
         return self.head.weight.new_zeros(batch_size, self.num_layers, self.hidden_size)
 
-    def _turned(self, state: State, key_count: int, tensor_count: int) -> tuple[Tensor, ...]:
-        """Check a state and turn it to torch's layout."""
+    def _transposed(self, state: State, key_count: int, tensor_count: int) -> tuple[Tensor, ...]:
+        """Check a state and transpose it to torch's layout."""
         tensors = state_tensors(state)
         expected = (key_count, self.num_layers, self.hidden_size)
         if len(tensors) != tensor_count:
             kind = type(self).__name__
-            raise ValueError(f"the state of {kind} is {tensor_count} tensor(s), not {len(tensors)}")
+            raise ValueError(
+                f"the state of {kind} must have {tensor_count} tensor(s), not {len(tensors)}"
+            )
         for tensor in tensors:
             if tensor.shape != expected:
-                raise ValueError(f"a state has to be {expected}, not {tuple(tensor.shape)}")
+                raise ValueError(f"a state must be {expected}, not {tuple(tensor.shape)}")
         return tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)  # (K, N, H)
 
     @abstractmethod
     def _to_torch(self, state: State, key_count: int) -> Any:
-        """Turn our state to what the fused module takes."""
+        """Convert our state to that of the fused module."""
 
     @abstractmethod
     def _from_torch(self, state: Any) -> State:
-        """Turn what the fused module gave to our state."""
+        """Convert the fused module's state to ours."""
 
 
 class OneTensorCell(FusedCell):
     """A cell whose state is one tensor."""
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Make zeros for keys that have seen nothing yet.
+        """Make zeros for new keys.
 
         Args:
             batch_size: N >= 0.
@@ -192,14 +194,14 @@ class OneTensorCell(FusedCell):
         return self._zeros(batch_size)
 
     def _to_torch(self, state: State, key_count: int) -> Tensor:
-        return self._turned(state, key_count, tensor_count=1)[0]
+        return self._transposed(state, key_count, tensor_count=1)[0]
 
     def _from_torch(self, state: Any) -> Tensor:
         return cast(Tensor, state).transpose(0, 1).contiguous()  # (N, K, H)
 
 
 class VanillaRNN(OneTensorCell):
-    """The recurrent net of the books: three matrices, no biases, one layer.
+    """The textbook recurrent net: three matrices, no biases, one layer.
 
         h[t] = tanh(W_hh h[t-1] + W_xh x[t])
         y[t] = W_hy h[t]
@@ -302,7 +304,7 @@ class LSTM(FusedCell):
         self.head = nn.Linear(hidden_size, output_size)
 
     def initial_state(self, batch_size: int) -> LSTMState:
-        """Make zeros for keys that have seen nothing yet.
+        """Make zeros for new keys.
 
         Args:
             batch_size: N >= 0.
@@ -313,7 +315,7 @@ class LSTM(FusedCell):
         return LSTMState(hidden=self._zeros(batch_size), cell=self._zeros(batch_size))
 
     def _to_torch(self, state: State, key_count: int) -> tuple[Tensor, ...]:
-        return self._turned(state, key_count, tensor_count=2)
+        return self._transposed(state, key_count, tensor_count=2)
 
     def _from_torch(self, state: Any) -> LSTMState:
         hidden, cell = (tensor.transpose(0, 1).contiguous() for tensor in state)  # (N, K, H)

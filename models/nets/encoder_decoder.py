@@ -19,12 +19,12 @@ from livestep.models.contract import (
 
 
 class EncoderDecoder(SizedModel):
-    """Reads a source with one GRU, then writes a target with another that begins where it ended.
+    """Reads a source with one GRU, then writes a target with another that starts from its state.
 
     The inputs are [source | target] side by side. A row whose source columns are all zeros is a
-    step of the decoder, any other row one of the encoder, so no row of a source may be all zeros
-    (one-hot ones never are). A generated sequence begins with the inputs all zeros: the decoder,
-    with no target before.
+    step of the decoder, any other row is a step of the encoder; so no row of a source may be all
+    zeros (one-hot rows never are). A generated sequence starts with all inputs zero: a step of the
+    decoder without a previous target.
 
     Attributes:
         source_size: Columns of the source.
@@ -86,7 +86,7 @@ class EncoderDecoder(SizedModel):
         self.head = nn.Linear(hidden_size, output_size)
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Make zeros, (N, K, H), for keys that have read nothing yet."""
+        """Make zeros, (N, K, H), for new keys."""
         return self.head.weight.new_zeros(batch_size, self.num_layers, self.hidden_size)
 
     def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
@@ -97,7 +97,7 @@ class EncoderDecoder(SizedModel):
             prev_state: (N, K, H). None means zeros.
 
         Returns:
-            outputs: (N, H_out). Of a step of the encoder it has no meaning.
+            outputs: (N, H_out). Meaningless for a step of the encoder.
             next_state: (N, K, H).
 
         Raises:
@@ -114,14 +114,14 @@ class EncoderDecoder(SizedModel):
         ):
             rows = is_own.nonzero().squeeze(1)
             if len(rows):
-                _, final = gru(columns[rows].unsqueeze(0), _turned(state[rows]))
-                next_state = next_state.index_copy(0, rows, _turned(final))  # (N, K, H)
+                _, final = gru(columns[rows].unsqueeze(0), _transposed(state[rows]))
+                next_state = next_state.index_copy(0, rows, _transposed(final))  # (N, K, H)
         return self.head(next_state[:, -1]), next_state
 
     def step_packed(
         self, sequence: PackedSequence, prev_state: State | None = None
     ) -> tuple[Tensor, State]:
-        """Advance every key by its own number of timesteps: in one fused call if all are reading.
+        """Advance every key by its own number of timesteps, in one fused call if all read.
 
         Args:
             sequence: N sequences of ragged length L_i >= 1, `data` (sum of L_i, H_in).
@@ -138,22 +138,22 @@ class EncoderDecoder(SizedModel):
         if bool(self._is_decoding(sequence.data).any()):
             return self.step_packed_by_rank(sequence, prev_state)
         state = self._checked(prev_state, int(sequence.batch_sizes[0]))
-        # torch would reorder states by `sorted_indices`; without them, rows stay where they are.
+        # torch would reorder states by `sorted_indices`; without them, rows keep their order.
         source = PackedSequence(sequence.data[:, : self.source_size], sequence.batch_sizes)
-        hidden, final = self.encoder(source, _turned(state))
-        return self.head(hidden.data), _turned(final)
+        hidden, final = self.encoder(source, _transposed(state))
+        return self.head(hidden.data), _transposed(final)
 
     def unroll_teacher(self, sources: Tensor | PackedSequence, targets: Tensor) -> Tensor:
-        """Read whole sources and write with a teacher beside, in two fused calls: for training.
+        """Unroll with teacher forcing, in two fused calls: for training.
 
-        Teacher forcing: step t of the decoder sees the true target of t-1, whatever it wrote
-        itself; step 0 sees zeros. Its outputs are those of `step` on the same rows.
+        The input of step t of the decoder is the true target of t-1, whatever it wrote itself;
+        that of step 0 is zeros. The outputs are those of `step` on the same rows.
 
         Args:
             sources: (L_source, N, source_size), or packed if they are ragged, in any order
                 (`pack_sequence(..., enforce_sorted=False)`).
-            targets: (L, N, target_size), L >= 1. As they would be fed back; those of shorter
-                sequences are padded with anything, which the loss has to leave out.
+            targets: (L, N, target_size), L >= 1. As they would be fed back; pad shorter sequences
+                with anything, and leave the padding out of the loss.
 
         Returns:
             outputs: (L, N, H_out). Of the decoder only.
@@ -169,21 +169,21 @@ class EncoderDecoder(SizedModel):
         return cast(Tensor, self.head(hidden))
 
     def _is_decoding(self, inputs: Tensor) -> Tensor:
-        """Say of each row (n, H_in) whether it is a step of the decoder."""
+        """Return for each row (n, H_in) whether it is a step of the decoder."""
         return (inputs[:, : self.source_size] == 0).all(dim=1)
 
     def _checked(self, state: State | None, key_count: int) -> Tensor:
-        """Check a state, or make one of zeros."""
+        """Check a state, or make zeros."""
         if state is None:
             return self.initial_state(key_count)
         expected = (key_count, self.num_layers, self.hidden_size)
         tensors = state_tensors(state)
         if len(tensors) != 1 or tensors[0].shape != expected:
             found = [tuple(tensor.shape) for tensor in tensors]
-            raise ValueError(f"a state has to be {expected}, not {found}")
+            raise ValueError(f"a state must be {expected}, not {found}")
         return tensors[0]
 
 
-def _turned(state: Any) -> Tensor:
-    """Turn a state from ours (N, K, H) to torch's (K, N, H), or back."""
+def _transposed(state: Any) -> Tensor:
+    """Transpose a state from ours (N, K, H) to torch's (K, N, H), or back."""
     return cast(Tensor, state).transpose(0, 1).contiguous()

@@ -21,7 +21,7 @@ from livestep.models.contract import (
 
 
 class StatelessModel(SizedModel):
-    """A model whose output depends on this timestep's inputs only: its state is `()`."""
+    """A model whose output depends only on the inputs of the same timestep: its state is `()`."""
 
     @abstractmethod
     def answer(self, inputs: Tensor) -> Tensor:
@@ -35,11 +35,11 @@ class StatelessModel(SizedModel):
         """
 
     def initial_state(self, batch_size: int) -> State:
-        """Return what is kept of keys: nothing."""
+        """Return the empty state `()`."""
         return ()
 
     def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
-        """Answer one timestep of every row.
+        """Compute the outputs of one timestep for every row.
 
         Args:
             inputs: (N, H_in).
@@ -50,14 +50,14 @@ class StatelessModel(SizedModel):
             next_state: `()`.
 
         Raises:
-            ValueError: If the shapes don't fit, or there is a state.
+            ValueError: If the shapes don't fit, or the state is not empty.
         """
         check_inputs(inputs, self.input_size)
         self._check_nothing(prev_state)
         return self.answer(inputs), ()
 
     def unroll(self, sequence: Tensor, prev_state: State | None = None) -> Tensor:
-        """Answer all timesteps of all sequences, in one call.
+        """Compute the outputs of all timesteps of all sequences, in one call.
 
         Args:
             sequence: (L, N, H_in), L >= 1.
@@ -67,7 +67,7 @@ class StatelessModel(SizedModel):
             outputs: (L, N, H_out).
 
         Raises:
-            ValueError: If the shapes don't fit, or there is a state.
+            ValueError: If the shapes don't fit, or the state is not empty.
         """
         check_sequence(sequence, self.input_size)
         self._check_nothing(prev_state)
@@ -78,7 +78,7 @@ class StatelessModel(SizedModel):
     def step_packed(
         self, sequence: PackedSequence, prev_state: State | None = None
     ) -> tuple[Tensor, State]:
-        """Answer all timesteps of ragged sequences, in one call.
+        """Compute the outputs of all timesteps of ragged sequences, in one call.
 
         Args:
             sequence: `data` (sum of L_i, H_in).
@@ -89,7 +89,7 @@ class StatelessModel(SizedModel):
             next_state: `()`.
 
         Raises:
-            ValueError: If the shapes don't fit, or there is a state.
+            ValueError: If the shapes don't fit, or the state is not empty.
         """
         check_packed(sequence, self.input_size)
         self._check_nothing(prev_state)
@@ -98,11 +98,11 @@ class StatelessModel(SizedModel):
     def _check_nothing(self, state: State | None) -> None:
         if state is not None and state_tensors(state):
             kind = type(self).__name__
-            raise ValueError(f"{kind} keeps no state, this one has {len(state_tensors(state))}")
+            raise ValueError(f"{kind} has no state, but got {len(state_tensors(state))} tensor(s)")
 
 
 class FullyConnected(StatelessModel):
-    """Layers of tanh units and a linear head: sees one timestep and remembers none.
+    """Layers of tanh units and a linear head: a baseline without memory.
 
     Example:
         >>> net = FullyConnected(input_size=3, hidden_size=8, output_size=2)
@@ -144,10 +144,10 @@ class FullyConnected(StatelessModel):
 
 
 class Glimpses(StatelessModel):
-    """Works through one input in several glimpses, and answers after the last.
+    """Reads one input in several glimpses, and answers after the last.
 
     The input is a picture, its rows side by side: each row is a glimpse, one step of a GRU that
-    begins at zeros. The sequence lies within the event, so that nothing is kept between events.
+    starts from zeros. The sequence is within one event, so nothing is kept between events.
 
     Example:
         >>> net = Glimpses(rows=8, row_size=8, hidden_size=16, output_size=10)
@@ -166,7 +166,7 @@ class Glimpses(StatelessModel):
         """Make a net with random weights.
 
         Args:
-            rows: How many glimpses >= 1.
+            rows: Number of glimpses >= 1.
             row_size: Columns of each >= 1; H_in is rows * row_size.
             hidden_size: H >= 1.
             output_size: H_out >= 1.

@@ -1,1 +1,12 @@
-"""How events become sequences: shapes, feedback, generation; and all answers computed offline."""
+"""How events form sequences, and what is answered.
+
+Stepping, generating and answering are written here for one key at a time, as the reference.
+
+rules.py          SequenceRules: the shape of sequence, feedback, generation, session gaps
+feedback.py       FedBack: a model whose outputs are part of its next inputs
+forcing.py        train a FedBack: teacher forcing, free running
+generation.py     generate one sequence, step by step
+offline.py        the answers to a log, computed offline: the reference for every stream
+offline_json.py   the same for events as JSON objects
+session_gaps.py   which sequences a session gap ends, and where
+"""

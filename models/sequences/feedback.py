@@ -1,10 +1,10 @@
-"""Feedback: what a model gave at one timestep becomes a part of its next input.
+"""Feedback: the output of a model at one timestep becomes part of its next input.
 
-`FedBack` wraps a model so that the feedback is a part of its state: stepping, splitting, saving and
-replaying it is then the same as for any other model.
+`FedBack` wraps a model so that the feedback is part of its state: it is then stepped, split, saved
+and replayed like any other model.
 
-A label may be drawn instead of chosen. The number that decides is no random one but a hash of key,
-offset and step, so that a replay draws what was drawn before, on any machine.
+A label may be drawn instead of chosen. The number that decides is not random, but a hash of key,
+offset, and step, so that a replay draws the same label, on any machine.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from livestep.models.sequences.rules import Feedback
 
 IntArray = npt.NDArray[np.integer[Any]]
 
-#: Of splitmix64: the odd integer next to 2^64 / golden ratio, and the factors of its finalizer.
+#: splitmix64: the odd integer closest to 2^64 / golden ratio, and the factors of its finalizer.
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 MIX_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
-#: Bits of a draw: as many as the fraction of a float32 holds, so that each draw is exact in it.
+#: Bits of a draw: as many as a float32 represents exactly.
 DRAW_BITS = 24
 
 
@@ -49,9 +49,10 @@ def draws(
 
     Args:
         key: The key's bytes.
-        offsets: (n,). Of the source events; one number stands for n equal ones.
-        steps: (n,). Steps of the generated sequence; 0 in the shapes that generate none.
-        link: Which of the feedbacks that draw, counted from 0.
+        offsets: (n,), or one number for all. Offsets of the source events.
+        steps: (n,), or one number for all. Steps of the generated sequence; 0 in the shapes that
+            don't generate.
+        link: Which of the links that draw, counted from 0.
 
     Returns:
         draws: (n,) float32, in [0, 1).
@@ -87,7 +88,7 @@ def draws_many(
     seeds = np.atleast_1d(np.asarray(key_seeds, np.uint64))
     mixed = _mix(seeds)
     for number in (offsets, steps, link):
-        # Arrays of unsigned integers wrap, which is meant here; numpy warns of it for scalars only.
+        # Arrays of unsigned integers wrap around, on purpose; numpy warns about scalars only.
         mixed = _mix(mixed ^ np.atleast_1d(np.asarray(number)).astype(np.uint64))
     return (mixed >> np.uint64(64 - DRAW_BITS)).astype(np.float32) / np.float32(1 << DRAW_BITS)
 
@@ -98,7 +99,7 @@ def draw_columns(
     steps: IntArray | int,
     sampled_count: int,
 ) -> npt.NDArray[np.float32]:
-    """Draw one number per event and drawn label: the last columns of a `FedBack`'s inputs.
+    """Draw one number per event and drawn label: the last columns of the inputs of a `FedBack`.
 
     Args:
         key_seeds: (n,) uint64. As in `draws_many`.
@@ -107,24 +108,25 @@ def draw_columns(
         sampled_count: S.
 
     Returns:
-        draws: (n, S) float32. Column i is that of `link=i`.
+        draws: (n, S) float32. Column i has the draws of `link=i`.
     """
     columns = [draws_many(key_seeds, offsets, steps, link) for link in range(sampled_count)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(key_seeds), 0), np.float32)
 
 
 class FedBack(StepModel):
-    """A model whose outputs are fed into its next inputs, as one model.
+    """A model and its feedback, as one model.
 
-    A feedback input whose columns are all NaN in a row is absent there, and is filled with what the
-    step before gave; at first with zeros. A row that carries the input keeps it: the truth that
-    arrives later overrules. S is the number of feedbacks that draw, F the width of all feedbacks.
+    A feedback input whose columns are all NaN in a row is absent there, and is filled with the
+    output of the previous step; at first with zeros. A row that carries the input keeps it: a true
+    value that arrives later takes precedence. S is the number of links that draw, F the width of
+    all links.
 
         inputs   (N, H_in + S)   those of the net, then a draw in [0, 1) for each drawn label
         outputs  (N, H_out + S)  those of the net, then the index of each drawn label
-        state    the net's tensors, then `fed`, (N, F): what the next step is filled with
+        state    the net's tensors, then `fed`, (N, F): the values that fill the next step
 
-    Numbers are fed back with their gradient; of a category a label is chosen, which has none.
+    Numbers are fed back with their gradient; the label of a category has none.
 
     Args:
         net: The model.
@@ -141,7 +143,7 @@ class FedBack(StepModel):
         output_columns: One slice of the net's outputs per link.
 
     Raises:
-        ValueError: If a link names a field that is not there.
+        ValueError: If a link names an unknown field.
 
     Example:
         >>> from livestep import GRU, Number
@@ -173,14 +175,14 @@ class FedBack(StepModel):
         output_by_name = {field.name: field for field in outputs}
         self._is_category = [isinstance(output_by_name[link.output], Category) for link in feedback]
         self._template = net.initial_state(0)
-        # Says where the fed-back values live, and moves with the module.
+        # Determines dtype and device of what is fed back, and moves with the module.
         like_inputs = _zeros_like_inputs(net, self._template)
         absent = torch.from_numpy(absent_row(inputs))
         self.register_buffer("_absent", absent.to(like_inputs), persistent=False)
         self.register_buffer("_no_value", like_inputs, persistent=False)
 
     def initial_state(self, batch_size: int) -> State:
-        """Make the state of keys that have seen nothing yet.
+        """Make the state of new keys.
 
         Args:
             batch_size: N >= 0.
@@ -193,7 +195,7 @@ class FedBack(StepModel):
         return (*state_tensors(self.net.initial_state(batch_size)), fed)
 
     def step(self, inputs: Tensor, prev_state: State | None = None) -> tuple[Tensor, State]:
-        """Fill what is absent, advance every row by one timestep, keep what is fed back.
+        """Fill absent inputs, advance every row by one timestep, keep what is fed back.
 
         Args:
             inputs: (N, H_in + S). NaN in all columns of a feedback input: absent.
@@ -219,9 +221,9 @@ class FedBack(StepModel):
         return outputs, (*state_tensors(net_state), next_fed)
 
     def absent_inputs(self, batch_size: int) -> Tensor:
-        """Make the inputs of a generated step: all absent, those of the feedback to be filled.
+        """Make the inputs of a generated step: all absent, with NaN where feedback fills them.
 
-        The first step, with nothing fed back yet, gets zeros there.
+        The first step, before anything was fed back, is filled with zeros.
 
         Args:
             batch_size: N.
@@ -235,7 +237,7 @@ class FedBack(StepModel):
         return inputs
 
     def fill(self, inputs: Tensor, fed: Tensor) -> Tensor:
-        """Put what was fed back where a feedback input is absent.
+        """Fill absent feedback inputs with what was fed back.
 
         Args:
             inputs: (N, H_in). Not written to.
@@ -255,12 +257,12 @@ class FedBack(StepModel):
         """Choose the label of each link's category.
 
         Args:
-            outputs: (N, H_out). As the net gave them: logits.
+            outputs: (N, H_out). As the net returned them: logits.
             draws: (N, S). In [0, 1).
 
         Returns:
-            chosen: (N, links) int64. The first most probable label, or the drawn one if the link
-                has a temperature; 0 for a number.
+            chosen: (N, links) int64. The most probable label (the first of several), or the drawn
+                label if the link has a temperature; 0 for a number.
         """
         chosen = torch.zeros(
             len(outputs), len(self.fed_columns), dtype=torch.int64, device=outputs.device
@@ -274,11 +276,11 @@ class FedBack(StepModel):
         return chosen
 
     def feed(self, outputs: Tensor, chosen: Tensor) -> Tensor:
-        """Make what the next step is filled with.
+        """Make the values that fill the next step.
 
         Args:
-            outputs: (N, H_out). As the net gave them.
-            chosen: (N, links) int64. As `choose` gave it.
+            outputs: (N, H_out). As the net returned them.
+            chosen: (N, links) int64. As `choose` returned it.
 
         Returns:
             fed: (N, F). A one-hot block for each category, the numbers themselves for the others.
@@ -289,7 +291,7 @@ class FedBack(StepModel):
         for link, columns in enumerate(self.output_columns):
             block = outputs[:, columns]
             if self._is_category[link]:
-                # Written, not compared: torch's one_hot would wait for a CUDA device.
+                # torch's one_hot would wait for a CUDA device; scatter doesn't.
                 label = chosen[:, link : link + 1]
                 block = torch.zeros_like(block).scatter_(1, label, 1.0)
             blocks.append(block)
@@ -297,7 +299,7 @@ class FedBack(StepModel):
 
 
 def draw_label(logits: Tensor, temperature: float, draws: Tensor) -> Tensor:
-    """Draw one label a row: the first whose cumulative probability exceeds the draw.
+    """Draw one label per row: the first whose cumulative probability exceeds the draw.
 
     Args:
         logits: (N, values).
@@ -305,15 +307,15 @@ def draw_label(logits: Tensor, temperature: float, draws: Tensor) -> Tensor:
         draws: (N,). In [0, 1).
 
     Returns:
-        labels: (N,) int64. 0 for a row that isn't finite, which nobody may use.
+        labels: (N,) int64. 0 for a row that isn't finite, which the caller must not use.
 
     Example:
         >>> draw_label(torch.zeros(3, 4), 1.0, torch.tensor([0.0, 0.3, 0.99])).tolist()
         [0, 1, 3]
     """
     above = logits.detach() - logits.detach().amax(dim=1, keepdim=True)
-    # Added up in float64, and compared with a part of the sum that they have, whatever rounding
-    # made of it: a draw below 1 always falls within, never to a label without probability.
+    # Summed in float64, and compared with a fraction of the rounded sum: so a draw below 1 is
+    # always within it, and never selects a label of probability zero.
     cumulative = torch.exp(above / temperature).cumsum(dim=1, dtype=torch.float64)  # (N, values)
     is_passed = cumulative <= draws.double().unsqueeze(1) * cumulative[:, -1:]
     return is_passed.sum(dim=1).clamp(max=logits.shape[1] - 1)
@@ -328,7 +330,7 @@ def _mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _side_by_side(columns: Sequence[slice]) -> tuple[slice, ...]:
-    """Lay blocks of these widths beside each other."""
+    """Place blocks of these widths side by side."""
     parts: list[slice] = []
     for block in columns:
         start = parts[-1].stop if parts else 0

@@ -1,16 +1,16 @@
-"""Training of models that are fed with their own outputs: with a teacher beside, or running free.
+"""Train models that are fed with their own outputs: by teacher forcing, or free running.
 
-    teacher_forced   x[t] holds the true y[t-1]. One fused call, steady gradients; but the net never
-                     sees its own mistakes, which it will live on when it is served
-    free_running     x[t] holds what the net itself gave at t-1: as it is served, one step after
-                     another. With a chance of the truth: scheduled sampling, between the two
+    teacher_forced   x[t] has the true y[t-1]. One fused call, stable gradients; but the net never
+                     sees its own mistakes, which are its inputs in production
+    free_running     x[t] has the net's own output at t-1: step by step, as in production. With a
+                     probability of the true value, this is scheduled sampling
 
-In both the feedback columns of a sequence are NaN where the event leaves them out, as
-`fields.encode` with `fed` makes them; a value that an event carries itself stays, as in service.
-Both give outputs to compute a loss of, and gradients flow through all that is differentiable: a
-number that is fed back, the hidden states; not the choice of a label.
+In both, the feedback columns of a sequence are NaN where the event omits them, as `encode` with
+`fed` returns them; a value that an event carries itself is kept, as in production. Both return
+outputs for a loss, and gradients flow through everything differentiable: numbers that are fed back
+and hidden states, but not the choice of a label.
 
-For an `EncoderDecoder`, `unroll_teacher` is the teacher's road.
+For an `EncoderDecoder`, use its method `unroll_teacher` for teacher forcing.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from livestep.models.sequences.feedback import FedBack
 
 
 def teacher_forced(fedback: FedBack, sequence: Tensor, targets: Tensor) -> Tensor:
-    """Unroll with the truth of the timestep before in the feedback inputs that are absent.
+    """Unroll with the true values of the previous timestep in absent feedback inputs.
 
     Args:
         fedback: The wrapped net.
         sequence: (L, N, H_in). Inputs of the net; NaN where a feedback input is absent.
-        targets: (L, N, F). The truth as it would be fed back, each link's block beside the other:
+        targets: (L, N, F). The true values as they would be fed back, the links side by side:
             one-hot for a category, the number for a number. The last timestep is not used.
 
     Returns:
-        outputs: (L, N, H_out). Of the net; to be compared with `targets` at the same t.
+        outputs: (L, N, H_out). Of the net; compare them with `targets` at the same t.
 
     Raises:
         ValueError: If the shapes don't fit.
@@ -59,24 +59,24 @@ def free_running(
     truth_probability: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Unroll with the net's own outputs in absent feedback inputs, but for a truth now and then.
+    """Unroll with the net's own outputs in absent feedback inputs, and sometimes the true values.
 
-    A truth that arrives is put in as it is in service, where it overrules what was fed back: for
-    each key and timestep, with `truth_probability`. Scheduled sampling lowers it while it trains.
+    A true value replaces what was fed back, as in production: for each key and timestep with
+    `truth_probability`. Scheduled sampling lowers it during training.
 
     Args:
         fedback: The wrapped net.
         sequence: (L, N, H_in). Inputs of the net; NaN where a feedback input is absent.
         targets: (L, N, F). As in `teacher_forced`; needed only for a probability above 0.
-        truth_probability: 0 runs free, 1 is teacher forcing, step by step.
-        generator: Decides where the truth is seen and which labels are drawn; by default torch's.
-            It has to live on the sequence's device.
+        truth_probability: 0 is free running, 1 is teacher forcing, step by step.
+        generator: Decides where true values are used and which labels are drawn; by default
+            torch's. Must be on the sequence's device.
 
     Returns:
         outputs: (L, N, H_out). Of the net.
 
     Raises:
-        ValueError: If the shapes don't fit, the probability is none, or targets are missing.
+        ValueError: If the shapes don't fit, the probability is not 0 to 1, or targets are missing.
 
     Example:
         >>> from livestep import GRU, Feedback, Number
@@ -93,14 +93,14 @@ def free_running(
     """
     check_sequence(sequence, fedback.net.input_size)
     if not 0 <= truth_probability <= 1:
-        raise ValueError(f"a probability is 0 to 1, not {truth_probability}")
+        raise ValueError(f"truth_probability must be 0 to 1, not {truth_probability}")
     inputs = sequence
     if truth_probability > 0:
         if targets is None:
-            raise ValueError("without targets no truth can be seen")
+            raise ValueError("a truth_probability above 0 needs targets")
         chance = torch.rand(sequence.shape[:2], generator=generator, device=sequence.device)
-        is_told = (chance < truth_probability).unsqueeze(2)  # (L, N, 1)
-        inputs = torch.where(is_told, _with_truth(fedback, sequence, targets), inputs)
+        is_true_value = (chance < truth_probability).unsqueeze(2)  # (L, N, 1)
+        inputs = torch.where(is_true_value, _with_truth(fedback, sequence, targets), inputs)
     draws = torch.rand(
         (*sequence.shape[:2], fedback.sampled_count),
         generator=generator,
@@ -112,11 +112,11 @@ def free_running(
 
 
 def _with_truth(fedback: FedBack, sequence: Tensor, targets: Tensor) -> Tensor:
-    """Put the truth of t-1 into the feedback inputs that are absent at t, zeros at t=0; a copy."""
+    """Fill absent feedback inputs with the true values of t-1, or zeros at t=0; returns a copy."""
     check_sequence(sequence, fedback.net.input_size)
     expected = (*sequence.shape[:2], fedback.fed_width)
     if targets.shape != expected:
-        raise ValueError(f"targets have to be {expected}, not {tuple(targets.shape)}")
+        raise ValueError(f"targets must be {expected}, not {tuple(targets.shape)}")
     before = torch.cat([torch.zeros_like(targets[:1]), targets[:-1]])  # (L, N, F)
     filled = fedback.fill(sequence.flatten(0, 1), before.flatten(0, 1))
     return filled.reshape(sequence.shape)

@@ -1,6 +1,6 @@
-"""Generation of one sequence, one step after another: the truth that the engine is compared with.
+"""Generate one sequence, step by step: the reference that the engine is compared with.
 
-Written to be read, not to be fast: a batch of one, labels chosen by a loop over probabilities.
+Simple, not fast: a batch of one, and labels chosen by a loop over probabilities.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Generated(NamedTuple):
     """A generated sequence.
 
     Attributes:
-        values: (m, H_out) float32. What the net gave: logits for a category, not yet activated.
-        chosen: (m, S) int64. Index of the label of each feedback that draws, in their order.
-        finish: How it came to its end: the stop label, or the bound.
+        values: (m, H_out) float32. Outputs of the net: logits for a category, not yet activated.
+        chosen: (m, S) int64. Index of the label of each link that draws, in their order.
+        finish: Why it ended: the stop label, or the limit of steps.
     """
 
     values: npt.NDArray[np.float32]
@@ -38,12 +38,12 @@ class Generated(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """What ends a generated sequence before its bound.
+    """What ends a generated sequence before its limit.
 
     Attributes:
         columns: Of the outputs: the logits of the category that can end it.
-        link: Which feedback chooses that category's label; None if none does, and the first most
-            probable label counts.
+        link: Index of the link that chooses that category's label; None if there is none, and the
+            most probable label counts (the first of several).
         label: Index of the label that ends it.
     """
 
@@ -53,7 +53,7 @@ class Stop(NamedTuple):
 
 
 def find_stop(rules: SequenceRules, outputs: Sequence[Field]) -> Stop | None:
-    """Look up what ends a model's generated sequences; None if only the bound does.
+    """Return what ends a model's generated sequences; None if only the limit does.
 
     Args:
         rules: Checked by `rules.check_rules`.
@@ -86,11 +86,11 @@ def generate(
     offset: int = 0,
     labels: Mapping[int, Sequence[int]] | None = None,
 ) -> Generated:
-    """Let a model go on by itself, from a state, until its stop label or the bound.
+    """Generate a sequence from a state, up to the stop label or the limit of steps.
 
-    The first step's inputs are all absent: zeros, and -1 for an index (`field_types.absent_row`).
-    Those of each later one are absent but for the feedback inputs, which hold what the step before
-    gave.
+    The inputs of the first step are all absent: zeros, and -1 for an index
+    (`field_types.absent_row`). In later steps, the feedback inputs have the output of the previous
+    step, and all others are absent.
 
     Args:
         net: The model itself, not wrapped in a `FedBack`.
@@ -98,18 +98,18 @@ def generate(
         inputs: What the H_in columns mean.
         outputs: What the H_out columns mean.
         state: (1, ...) each. After the sequence's last event; None means zeros.
-        steps_max: The bound, if not that of the rules.
-        key: Decides, with the offset, which labels are drawn.
-        offset: Of the event that closes the sequence.
-        labels: By step: labels to go on from, one a feedback, instead of those that the model
-            would choose.
+        steps_max: The limit, if not that of the rules.
+        key: Determines, with the offset, which labels are drawn.
+        offset: Of the event that ends the sequence.
+        labels: By step: labels to feed back, one per link, instead of those that the model would
+            choose.
 
     Returns:
-        generated: 1 to `steps_max` steps; the one that gave the stop label is the last.
+        generated: 1 to `steps_max` steps; a step with the stop label is the last.
 
     Raises:
-        ValueError: If the rules generate nothing, or the bound is not in their range.
-        FloatingPointError: If an output or a state is not finite; then nothing counts.
+        ValueError: If the rules generate nothing, or the limit exceeds theirs.
+        FloatingPointError: If an output or a state is not finite; then the sequence is invalid.
 
     Example:
         >>> from livestep import GRU, Category
@@ -171,18 +171,18 @@ def choose_labels(
     offset: int,
     step: int,
 ) -> list[int]:
-    """Choose the label of each feedback's category, for one row.
+    """Choose the label of each link's category, for one row.
 
     Args:
         feedback: The links.
         outputs: What the H_out columns mean.
-        output: (H_out,). What the net gave.
+        output: (H_out,). Output of the net.
         key: Of the event.
         offset: Of the event.
         step: Of the generated sequence; 0 if it isn't generated.
 
     Returns:
-        labels: One index a link; 0 for a number.
+        labels: One index per link; 0 for a number.
     """
     labels = []
     drawn_count = 0
@@ -202,13 +202,13 @@ def choose_labels(
 def feed_back(
     feedback: Sequence[Feedback], outputs: Sequence[Field], output: FloatRow, labels: Sequence[int]
 ) -> list[FloatRow]:
-    """Make what each link puts into the next input: a one-hot label, or the numbers.
+    """Make the values that each link feeds into the next input: a one-hot label, or the numbers.
 
     Args:
         feedback: The links.
         outputs: What the H_out columns mean.
-        output: (H_out,). What the net gave.
-        labels: As `choose_labels` gave them.
+        output: (H_out,). Output of the net.
+        labels: As `choose_labels` returned them.
     """
     fed = []
     for link, label in zip(feedback, labels, strict=True):
@@ -227,13 +227,13 @@ def drawn_labels(feedback: Sequence[Feedback], labels: Sequence[int]) -> npt.NDA
 
 
 def is_finite(output: FloatRow, state: State) -> bool:
-    """Say whether a step can be used: neither its output nor its state is NaN or infinite."""
+    """Whether a step is valid: neither its output nor its state has NaN or infinity."""
     tensors = state_tensors(state)
     return bool(np.isfinite(output).all()) and all(bool(t.isfinite().all()) for t in tensors)
 
 
 def _draw(logits: FloatRow, temperature: float, u: float) -> int:
-    """Take the first label whose cumulative probability exceeds u; the last one if none does."""
+    """Return the first label whose cumulative probability exceeds u, or the last label."""
     largest = float(max(logits))
     powers = [math.exp((float(logit) - largest) / temperature) for logit in logits]
     total = sum(powers)
@@ -255,5 +255,5 @@ def _bound(rules: SequenceRules, steps_max: int | None) -> int:
     limit = rules.generation.steps_max
     bound = limit if steps_max is None else steps_max
     if not 1 <= bound <= limit:
-        raise ValueError(f"steps_max has to be 1 to {limit}, not {bound}")
+        raise ValueError(f"steps_max must be 1 to {limit}, not {bound}")
     return bound

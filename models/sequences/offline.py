@@ -1,7 +1,7 @@
-"""What is answered to one key's events, offline: the truth that a stream is compared with.
+"""Answer the events of keys offline: the reference that a stream is compared with.
 
-One key, one event after another, a batch of one: the rules of `rules.py` as plainly as they can be
-written. The engine does the same for many keys at once.
+One key, one event after another, a batch of one: the rules of `rules.py`, as simple as possible.
+The engine does the same for many keys at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from livestep.models.sequences.generation import (
 from livestep.models.sequences.rules import SequenceRules
 from livestep.models.sequences.session_gaps import session_gaps
 
-#: `OfflineAnswer.ended_by` of a sequence that the log's clock has ended.
+#: `OfflineAnswer.ended_by` of a sequence that a session gap ended.
 SESSION_GAP = "session-gap"
 
 
@@ -58,16 +58,16 @@ class OfflineEvent:
     """One record of a key.
 
     Attributes:
-        inputs: (H_in,) float32; None for a bare mark and for a tombstone. NaN in all columns of a
-            feedback input: absent.
-        start: Whether its key begins at zeros before it.
+        inputs: (H_in,) float32; None for a mark without an event and for a tombstone. An absent
+            feedback input has NaN in all its columns.
+        start: Whether its key restarts from zeros before it.
         end: Whether its sequence ends with it.
         is_tombstone: Whether its value is null: the key is forgotten.
-        steps_max: Bound of the sequence that it has generated; None for that of the rules.
+        steps_max: Limit of the sequence that it generates; None for that of the rules.
         timestamp_ms: Event time.
-        offset: Decides, with the key, which labels are drawn.
-        ended_by: `SESSION_GAP` of a bare end that a session gap has put before the event of this
-            offset, whosever that is.
+        offset: Determines, with the key, which labels are drawn.
+        ended_by: `SESSION_GAP` if this is an end that a session gap inserted before the event of
+            this offset, which may be of any key.
     """
 
     inputs: FloatRow | None
@@ -86,9 +86,9 @@ class OfflineEvent:
 
 
 class Choice(NamedTuple):
-    """Where labels are chosen: at which event, after what end of its sequence, at which step.
+    """Where labels are chosen: at which event, after which end of its sequence, at which step.
 
-    Of the shapes that generate nothing it is the step of the event itself, (event, None, 0).
+    In the shapes that don't generate, this is the step of the event itself, (event, None, 0).
     """
 
     event: int
@@ -98,17 +98,17 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OfflineAnswer:
-    """One record that is answered.
+    """One answer.
 
     Attributes:
-        event: Position of the event that it is the answer to; of a sequence that a session gap
-            has ended, the one that has moved the clock.
-        timestep: t, of the last event that its sequence has stepped.
+        event: Position of the event that it answers; if a session gap ended the sequence, that of
+            the event that advanced the clock.
+        timestep: t of the last event of its sequence.
         step: Number of a generated record in its sequence, from 0; None if it isn't generated.
         finish: Of a generated sequence's last record: "stop" or "steps-max".
-        ended_by: "session-gap" if that has ended the sequence.
-        values: (H_out,) float32. What the net gave: logits for a category, not yet activated.
-        chosen: (S,) int64. Index of the label of each feedback that draws, in their order.
+        ended_by: "session-gap" if that ended the sequence.
+        values: (H_out,) float32. Outputs of the net: logits for a category, not yet activated.
+        chosen: (S,) int64. Index of the label of each link that draws, in their order.
     """
 
     event: int
@@ -123,11 +123,11 @@ class OfflineAnswer:
 def answers_offline(
     model: NetWithRules, key: bytes, events: Sequence[OfflineEvent]
 ) -> list[OfflineAnswer]:
-    """Answer all events of one key, from its first, as if it had its partition alone.
+    """Answer all events of one key, from its first, as if no other key shared its partition.
 
     Args:
         model: The model.
-        key: The key's bytes; it matters only if labels are drawn.
+        key: The key's bytes; matters only if labels are drawn.
         events: In the log's order.
 
     Returns:
@@ -141,16 +141,15 @@ def answers_to_log(
 ) -> list[tuple[bytes, OfflineAnswer]]:
     """Answer all events of one partition, from its first.
 
-    What the engine refuses as a dead letter is not answered here either: an end with nothing to
-    end, a bound that is not in the rules' range, a step that isn't finite.
+    What goes to the dead-letter topic is not answered: an `end` with no open sequence, a limit
+    that exceeds that of the rules, a step that isn't finite.
 
     Args:
         model: The model.
-        log: Key and event, in order; those of one key alone, unless the model has a session gap,
-            where the others move the clock.
+        log: Key and event, in order; with a session gap, of all keys, as each advances the clock.
 
     Returns:
-        answers: Key and answer, each key's in the order in which they are sent.
+        answers: Key and answer; those of one key are in the order in which they are sent.
     """
     readers: dict[bytes, KeyReader] = {}
     answers: list[tuple[bytes, OfflineAnswer]] = []
@@ -163,15 +162,14 @@ def answers_to_log(
 def with_gaps(
     rules: SequenceRules, log: Sequence[tuple[bytes, OfflineEvent]]
 ) -> list[tuple[int, bytes, OfflineEvent]]:
-    """Put a bare end wherever a session gap ends a sequence.
+    """Insert an end wherever a session gap ends a sequence.
 
     Args:
         rules: Of the model.
         log: Key and event of one partition, in order.
 
     Returns:
-        events: Position in the log, key, event; an end stands before the event whose position it
-            has.
+        events: Position in the log, key, event; an end comes before the event of the same position.
     """
     if rules.session_gap_ms is None:
         return [(index, key, event) for index, (key, event) in enumerate(log)]
@@ -188,14 +186,14 @@ def with_gaps(
 
 @dataclass(slots=True)
 class _OpenSequence:
-    """What is kept of a sequence that goes on.
+    """What is kept of an open sequence.
 
     Attributes:
         state: After the last event that was stepped; None before the first.
-        fed: What each feedback puts into the next event; None before the first.
+        fed: What each link feeds into the next event; None before the first.
         timestep: Of the last event that was stepped; -1 before the first.
-        values: What the net gave then.
-        chosen: The labels that were drawn then.
+        values: Outputs of the net for that event.
+        chosen: The labels that were drawn for that event.
     """
 
     state: State | None = None
@@ -206,16 +204,16 @@ class _OpenSequence:
 
 
 class KeyReader:
-    """Reads one key's events, one after another.
+    """Answers one key's events, one after another.
 
     Args:
         model: The model.
         key: The key's bytes.
-        labels: Labels to go on from, one index a feedback, instead of those that the model would
-            choose: for whoever follows a stream in which two labels are equally probable.
+        labels: Labels to feed back, one index per link, instead of those that the model would
+            choose: to follow a stream on a rounding tie, where it may continue from either label.
 
     Attributes:
-        dead: Events that are put aside, with the reason that the engine gives.
+        dead: Positions of invalid events, with the reason in the dead-letter topic.
     """
 
     def __init__(
@@ -229,7 +227,7 @@ class KeyReader:
         self.dead: list[tuple[int, str]] = []
 
     def take(self, index: int, event: OfflineEvent) -> list[OfflineAnswer]:
-        """Take the next event; give what is answered to it."""
+        """Step the next event and return its answers."""
         if not is_bound_good(self._rules, event.steps_max):
             self.dead.append((index, "bad-steps-max"))
             return []
@@ -237,7 +235,7 @@ class KeyReader:
             return self._take_alone(index, event)
         answers: list[OfflineAnswer] = []
         if event.is_tombstone or event.start:
-            self._open = None  # dropped: nothing is answered for it
+            self._open = None  # dropped without an answer
         if event.is_tombstone:
             return answers
         is_stepped = True
@@ -270,7 +268,7 @@ class KeyReader:
 
     @torch.inference_mode()
     def _step(self, index: int, event: OfflineEvent) -> bool:
-        """Step an event; say whether that was finite. If not, it is as if it weren't there."""
+        """Step an event; return whether that was finite. If not, the event is ignored."""
         assert event.inputs is not None
         rules, model = self._rules, self._model
         if self._open is None:
@@ -297,7 +295,7 @@ class KeyReader:
         return True
 
     def _close(self, index: int, event: OfflineEvent) -> list[OfflineAnswer]:
-        """End the open sequence, if there is one; give what is answered for the whole of it."""
+        """End the open sequence, if any, and return the answers for the whole of it."""
         sequence, rules = self._open, self._rules
         if sequence is None or sequence.values is None or rules.shape == "synchronized":
             self._open = None
@@ -364,7 +362,7 @@ class KeyReader:
 
 
 def is_bound_good(rules: SequenceRules, steps_max: int | None) -> bool:
-    """Whether an event may ask for so many steps; None asks for none."""
+    """Whether an event may request this many steps; None is no request."""
     if steps_max is None:
         return True
     return rules.generation is not None and 1 <= steps_max <= rules.generation.steps_max

@@ -1,4 +1,4 @@
-"""Events as JSON objects, marks among their members, and what is answered to them offline."""
+"""Answer events offline that are JSON objects, with their marks as members."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ def answer_log(
     timestamps_ms: Sequence[int] | None = None,
     offsets: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Answer all events of one partition, as JSON objects that carry their marks as members.
+    """Answer all events of one partition offline, by all rules.
 
     Args:
         model: The model.
-        log: Key and event, in order. None is a tombstone; an object with `start` or `end` whose
-            features are all absent or null is a bare mark.
+        log: Key and event, in order. None is a tombstone. An object with `start` or `end` whose
+            features are all absent or null is a mark without an event.
         timestamps_ms: Event times; needed only for a session gap.
-        offsets: Of the events in their partition, which decide what is drawn; by default 0, 1, ...
+        offsets: Of the events in their partition; by default 0, 1, 2... Matter only if labels are
+            drawn.
 
     Returns:
-        answers: `{"key": key, "event": index, "timestep": t, "value": what fields.decode gives}`,
-            and `step`, `finish` and `ended_by` where there are such.
+        answers: `{"key": key, "event": index, "timestep": t, "value": prediction}` each, with
+            `step`, `finish` and `ended_by` where they apply.
 
     Raises:
-        FieldError: If an event doesn't fit the inputs, or a mark isn't what it has to be.
+        FieldError: If an event doesn't fit the inputs, or a mark is invalid.
     """
     times = timestamps_ms if timestamps_ms is not None else [0] * len(log)
     numbers = offsets if offsets is not None else range(len(log))
@@ -59,7 +60,7 @@ def read_event(
     timestamp_ms: int = 0,
     offset: int = 0,
 ) -> OfflineEvent:
-    """Part an event's marks from its features.
+    """Separate an event's marks from its features.
 
     Args:
         model: The model.
@@ -69,21 +70,23 @@ def read_event(
         offset: In its partition.
 
     Raises:
-        FieldError: If it doesn't fit the inputs, or a mark isn't what it has to be.
+        FieldError: If it doesn't fit the inputs, or a mark is invalid.
     """
     if event is None:
         return OfflineEvent(None, is_tombstone=True, timestamp_ms=timestamp_ms, offset=offset)
     if not isinstance(event, Mapping):
-        raise FieldError("not-an-object", "an event is an object, or null", index)
+        raise FieldError("not-an-object", "an event must be an object, or null", index)
     features = {name: value for name, value in event.items() if name not in MARKS}
     start, end, steps_max = event.get("start", False), event.get("end", False), None
     for name, mark in (("start", start), ("end", end)):
         if not isinstance(mark, bool):
-            raise FieldError("wrong-kind", f"mark {name!r} is true or false, not {mark!r}", index)
+            raise FieldError(
+                "wrong-kind", f"mark {name!r} must be true or false, not {mark!r}", index
+            )
     if event.get("steps_max") is not None:
         steps_max = event["steps_max"]
         if type(steps_max) is not int or not is_bound_good(model.rules, steps_max):
-            detail = f"mark 'steps_max' has to be in the range of the rules, not {steps_max!r}"
+            detail = f"mark 'steps_max' must not exceed the limit of the rules; found {steps_max!r}"
             raise FieldError("wrong-kind", detail, index)
     row: FloatRow | None = None
     optional = {field.name for field in model.inputs if field.optional}
@@ -98,7 +101,7 @@ def read_event(
 
 
 def _encode_one(model: NetWithRules, features: Mapping[str, Any], index: int) -> FloatRow:
-    """Encode one event, with NaN for a feedback input that it leaves out."""
+    """Encode one event, with NaN for a feedback input that it omits."""
     try:
         row: FloatRow = encode(model.inputs, [features], model.rules.fed_inputs)[0]
     except FieldError as error:
@@ -107,7 +110,7 @@ def _encode_one(model: NetWithRules, features: Mapping[str, Any], index: int) ->
 
 
 def _written(model: NetWithRules, answer: OfflineAnswer) -> dict[str, Any]:
-    """Write an answer as an object; a label that was drawn stands in for the most probable one."""
+    """Return an answer as an object; a drawn label replaces the most probable one."""
     value = decode(model.outputs, answer.values[None])[0]
     drawing = [link for link in model.rules.feedback if link.temperature > 0]
     for link, label in zip(drawing, answer.chosen.tolist(), strict=True):

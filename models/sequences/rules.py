@@ -1,4 +1,4 @@
-"""How a key's events become sequences, and what is answered: the rules that `model.json` states.
+"""How a key's events form sequences, and what is answered: the rules in `model.json`.
 
     shape           state is kept             answered
     one-to-one      no                        each event
@@ -7,13 +7,13 @@
     encode-decode   until the sequence ends   its end, with a generated sequence
     synchronized    until the sequence ends   each event
 
-A sequence ends by a mark in the log (`end`), by a tombstone (a null value: the key is forgotten,
-nothing is answered), or by a session gap in event time; what comes after begins at zeros, as it
-does at a mark `start`.  A sequence that nothing ends goes on for good.
+A sequence ends with a mark in the log (`end`), a tombstone (a null value: the key is forgotten,
+nothing is answered), or a session gap in event time; the next event starts from zeros, as it does
+at a mark `start`. Otherwise a sequence never ends.
 
-A generated sequence begins with one step whose inputs are all absent, which is zeros (the go step,
-step 0); from then on what an output gave is fed back into the inputs that its `Feedback` names,
-and all others stay absent.
+A generated sequence starts with one step whose inputs are all absent, that is, zeros (the go step,
+step 0). From then on, each output is fed back into the input that its `Feedback` names, and all
+other inputs remain absent.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from livestep.models.model_errors import ModelError
 
 Shape = Literal["one-to-one", "one-to-many", "many-to-one", "encode-decode", "synchronized"]
 
-#: Members of a JSON event that say how its sequence goes: no input can have such a name.
+#: Members of a JSON event that control its sequence; no input may have such a name.
 MARKS = ("start", "end", "steps_max")
 
-#: Sequences that one record ends by a session gap at most, the longest idle first; the records
-#: after it go on.  More than one, since a record may open one: idle sequences have to become fewer.
+#: The most sequences that one record ends by a session gap, the longest idle first; later records
+#: continue. More than one, since a record may open one: the number of idle sequences must fall.
 GAP_ENDS_MAX = 4
 
-#: The least temperature that draws: below it logits divided by it are no float32 any more, or all
-#: but the largest have no probability, which 0 says better.
+#: The least temperature that draws. Below it, logits divided by it exceed float32, or only the
+#: largest has a probability, for which there is 0.
 TEMPERATURE_MIN = 1e-3
 
-#: Most steps that a model may generate from one event: all of them go in one transaction.
+#: The most steps that a model may generate from one event: all are in one transaction.
 STEPS_LIMIT = 10_000
 
 
 class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An output that becomes a part of the next input of its key.
+    """An output that becomes part of the next input of its key.
 
-    An event that carries the input itself overrules it: the truth that arrives later.
+    An event that carries the input itself takes precedence: the true value that arrives later.
 
     Attributes:
         output: Name of the output.
         input: Name of the input: optional, of the same kind and width. Of a category, the label
             that was chosen is fed back (one-hot); of a number, the number.
         temperature: 0 chooses the most probable label; `TEMPERATURE_MIN` or more draws one from
-            softmax(logits / temperature), by a number that key, offset and step decide.
+            softmax(logits / temperature), by a number that depends on key, offset, and step.
     """
 
     output: str
@@ -65,8 +65,8 @@ class Generation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """How a generated sequence ends.
 
     Attributes:
-        steps_max: The bound, and the default of an event that asks for none.
-        stop_output: Name of the category output that can end it; None if only the bound does.
+        steps_max: The limit, and the default for an event without a limit of its own.
+        stop_output: Name of the category output that can end it; None if only the limit does.
         stop_value: The label of that output that ends it; its record is the last one.
     """
 
@@ -79,13 +79,13 @@ class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All rules of one model.
 
     Attributes:
-        shape: See the table at the head of this file.
+        shape: See the table at the top of this file.
         feedback: Outputs that become inputs.
-        generation: Of the shapes that generate, and of no other.
-        session_gap_ms: A sequence whose last event came more than this before the log's clock is
-            ended as by an `end`, by the record that has moved the clock there. The clock of a
-            partition is the largest event time so far. One record ends `GAP_ENDS_MAX` at most:
-            that of its own key, then those that are idle for the longest time.
+        generation: Required by the shapes that generate, invalid for all others.
+        session_gap_ms: A sequence whose last event is more than this before the log's clock ends
+            as if by an `end`, at the record that advanced the clock. The clock of a partition is
+            the largest event time so far. One record ends at most `GAP_ENDS_MAX` sequences: that
+            of its own key, then those that have been idle longest.
     """
 
     shape: Shape = "synchronized"
@@ -95,7 +95,7 @@ class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def fed_inputs(self) -> tuple[str, ...]:
-        """Names of the inputs that a feedback can fill."""
+        """Names of the inputs that feedback can fill."""
         return tuple(link.input for link in self.feedback)
 
     @property
@@ -105,14 +105,14 @@ class SequenceRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_generating(self) -> bool:
-        """Whether outputs are generated from the model's own ones."""
+        """Whether outputs are generated from the model's own outputs."""
         return self.shape in ("one-to-many", "encode-decode")
 
     @property
     def is_feeding_events(self) -> bool:
-        """Whether an event's absent inputs are filled from the output before.
+        """Whether an event's absent inputs are filled from the previous output.
 
-        The shapes that generate feed back within the generated sequence only.
+        The shapes that generate feed back only within the generated sequence.
         """
         return bool(self.feedback) and not self.is_generating
 
@@ -133,23 +133,25 @@ def check_rules(
         codec: "json" or "float32".
 
     Raises:
-        ModelError: If they don't; names the member of `model.json`.
+        ModelError: If they don't; with the member of `model.json`.
     """
     for field in inputs:
         if codec == "json" and field.name in MARKS:
             raise ModelError(
-                "the name is taken by a mark of the sequence", field="inputs", found=field.name
+                "the name is reserved for a mark of the sequence", field="inputs", found=field.name
             )
     _check_generation(rules, outputs)
     if rules.is_stateless and rules.session_gap_ms is not None:
-        raise ModelError(f"a {rules.shape} model keeps nothing to end", field="session_gap_ms")
+        raise ModelError(
+            f"a {rules.shape} model has no open sequence to end", field="session_gap_ms"
+        )
     if rules.shape == "one-to-one" and rules.feedback:
-        raise ModelError("a one-to-one model keeps nothing to feed back", field="feedback")
+        raise ModelError("a one-to-one model keeps no output to feed back", field="feedback")
     for member in ("input", "output"):
         names = [getattr(link, member) for link in rules.feedback]
         for name in names:
             if names.count(name) > 1:
-                raise ModelError(f"the {member} {name!r} stands there twice", field="feedback")
+                raise ModelError(f"the {member} {name!r} is listed twice", field="feedback")
     for link in rules.feedback:
         _check_link(link, inputs, outputs, codec)
 
@@ -158,7 +160,7 @@ def _check_generation(rules: SequenceRules, outputs: Sequence[Field]) -> None:
     generation = rules.generation
     if rules.is_generating and (generation is None or not rules.feedback):
         missing = "generation" if generation is None else "feedback"
-        raise ModelError(f"a {rules.shape} model needs it", field=missing)
+        raise ModelError(f"required by the shape {rules.shape}", field=missing)
     if generation is None:
         return
     if not rules.is_generating:
@@ -168,7 +170,7 @@ def _check_generation(rules: SequenceRules, outputs: Sequence[Field]) -> None:
     field = _find(outputs, generation.stop_output)
     if not isinstance(field, Category):
         raise ModelError(
-            "no such category output",
+            "not a category output",
             field="generation.stop_output",
             expected=[one.name for one in outputs if isinstance(one, Category)],
             found=repr(generation.stop_output),
@@ -191,11 +193,11 @@ def _check_link(
         ("feedback.input", target, link.input),
     ):
         if found is None:
-            raise ModelError("there is no such field", field=member, found=repr(name))
+            raise ModelError("unknown field", field=member, found=repr(name))
     assert source is not None and target is not None
     if not target.optional:
         raise ModelError(
-            f"input {target.name!r} has to be optional: most events leave it to the feedback",
+            f"input {target.name!r} must be optional: most events leave it to feedback",
             field="feedback.input",
         )
     is_category = isinstance(source, Category)
@@ -208,23 +210,23 @@ def _check_link(
         )
     if is_category and source.values != target.values:  # type: ignore[union-attr]
         raise ModelError(
-            f"{link.output!r} and {link.input!r} have different values, or another order",
+            f"{link.output!r} and {link.input!r} have different values, or in a different order",
             field="feedback",
             expected=list(source.values),  # type: ignore[union-attr]
             found=list(target.values),  # type: ignore[union-attr]
         )
     if link.temperature and not is_category:
-        raise ModelError("only a category is drawn", field="feedback.temperature")
+        raise ModelError("only a category can be drawn", field="feedback.temperature")
     if 0 < link.temperature < TEMPERATURE_MIN:
         raise ModelError(
-            "too close to 0, which chooses the most probable label",
+            "too small; 0 chooses the most probable label",
             field="feedback.temperature",
             expected=f"0, or {TEMPERATURE_MIN} or more",
             found=link.temperature,
         )
     if link.temperature and codec != "json":
         raise ModelError(
-            "a label that was drawn has no place in raw float32; use codec json",
+            "raw float32 can't hold a drawn label; use codec json",
             field="feedback.temperature",
         )
 

@@ -1,4 +1,4 @@
-"""Which sequences the log's clock ends, and where: the plain form, for offline use."""
+"""Which sequences a session gap ends, and where: the simple version, for offline use."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from livestep.models.sequences.rules import GAP_ENDS_MAX
 
 
 def session_gaps(gap_ms: int, records: Iterable[tuple[bytes, int, bool]]) -> Iterator[list[bytes]]:
-    """Say for each record of a partition whose sequences a gap ends before it.
+    """Yield, for each record of a partition, the keys whose sequences a gap ends before it.
 
-    The clock is the largest event time so far. A sequence whose last event came more than the gap
-    before the clock is ended: by a record of its own key at once, else the longest idle first,
-    `rules.GAP_ENDS_MAX` by one record at most.
+    The clock is the largest event time so far. A sequence whose last event is more than the gap
+    before the clock ends: at once if the record is of the same key, else the longest idle first,
+    at most `rules.GAP_ENDS_MAX` per record.
 
     Args:
         gap_ms: `SequenceRules.session_gap_ms`.
-        records: Of one partition, in the log's order, those that can't be used left out: key, event
-            time, and whether the key's sequence is open after it.
+        records: Of one partition, in the log's order, without invalid ones: key, event time, and
+            whether the key's sequence is open after it.
 
     Yields:
-        keys: Those whose sequences end before the record.
+        keys: Keys whose sequences end before the record.
 
     Example:
         >>> records = [(b"a", 0, True), (b"b", 5, True), (b"b", 11, True)]

@@ -91,7 +91,7 @@ def test_the_fields_decide_what_a_cell_is_and_other_columns_are_left_out(model):
         ("1,07,,", "feature 'mode' has no category '07'"),
         ("1,,abd,", "feature 'word' has no character 'd'"),
         ("1,,abcab,", "feature 'word' has 5 characters"),
-        ("1,,,1", "feature 'x' is a list of 2 numbers"),
+        ("1,,,1", "feature 'x' must be a list of 2 numbers"),
         ("1,,,one", "'x' is 'one', not a JSON list of 2 numbers"),
         ("1,,,[1]", "feature 'x' has 1 numbers"),
     ],

@@ -188,11 +188,11 @@ def test_a_finished_key_keeps_its_state_while_others_go_on(model: StepModel) -> 
     [
         (lambda m: m.step(torch.zeros(2, 4)), r"\(N, 3\), not \(2, 4\)"),
         (lambda m: m.step(torch.zeros(3)), r"\(N, 3\), not \(3,\)"),
-        (lambda m: m.step(torch.zeros(2, 3), m.initial_state(3)), "a state has to be"),
+        (lambda m: m.step(torch.zeros(2, 3), m.initial_state(3)), "a state must be"),
         (lambda m: m.step(torch.zeros(2, 3), (torch.zeros(2, 1, 8),) * 3), "3"),
         (lambda m: m.unroll(torch.zeros(5, 3)), "L >= 1"),
         (lambda m: m.unroll(torch.zeros(0, 1, 3)), "L >= 1"),
-        (lambda m: m.unroll(torch.zeros(5, 2, 3), m.initial_state(1)), "a state has to be"),
+        (lambda m: m.unroll(torch.zeros(5, 2, 3), m.initial_state(1)), "a state must be"),
         (lambda m: m.step_packed(pack([torch.zeros(2, 4)])[0]), "packed data"),
         (lambda m: m.step_packed_by_rank(pack([torch.zeros(2, 4)])[0]), "packed data"),
         (lambda m: m.step_packed(pack([torch.zeros(2, 3)])[0], m.initial_state(2)), "a state"),

@@ -9,11 +9,11 @@ from livestep.models.devices import choose_device
 
 def test_a_device_is_the_cpu_cuda_or_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ModelError, match="device: no such device .*'tpu'"):
+    with pytest.raises(ModelError, match="device: unknown device .*'tpu'"):
         choose_device("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
-    with pytest.raises(ModelError, match="device: torch sees no CUDA device"):
+    with pytest.raises(ModelError, match="device: torch finds no CUDA device"):
         choose_device("cuda")
 
 

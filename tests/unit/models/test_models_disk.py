@@ -196,7 +196,7 @@ def test_rules_come_back_and_count_in_the_fingerprint(gru: GRU, tmp_path: Path) 
 
 
 def test_rules_that_do_not_fit_the_fields_are_not_saved(gru: GRU, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="feedback.input: there is no such field .*'yesterday'"):
+    with pytest.raises(ModelError, match="feedback.input: unknown field .*'yesterday'"):
         save_model(gru, tmp_path / "new", INPUTS, OUTPUTS, rules=RULES)
     assert not (tmp_path / "new").exists()
 
@@ -219,14 +219,17 @@ def test_rules_that_do_not_fit_the_fields_are_not_saved(gru: GRU, tmp_path: Path
             lambda m: m.update(shape="one-to-all"),
             "shape: unknown shape .*or synchronized, found 'one-to-all'",
         ),
-        (lambda m: m.update(shape="one-to-many"), "generation: a one-to-many model needs it"),
+        (
+            lambda m: m.update(shape="one-to-many"),
+            "generation: required by the shape one-to-many",
+        ),
         (lambda m: m.update(session_gap_ms=0), r"at `\$.session_gap_ms`"),
         (lambda m: m.update(session_gap_ms=5), "fingerprint: .*don't belong together"),
         (
             lambda m: m.update(feedback=[{"output": "dish", "input": "weather"}]),
-            "feedback.input: input 'weather' has to be optional",
+            "feedback.input: input 'weather' must be optional",
         ),
-        (lambda m: m["inputs"][0].update(name="end"), "inputs: the name is taken by a mark"),
+        (lambda m: m["inputs"][0].update(name="end"), "inputs: the name is reserved for a mark"),
         (lambda m: m.update(autor="me"), "unknown field `autor`"),
         (lambda m: m["sizes"].update(hidden_size="4"), "sizes.hidden_size: invalid size .*'4'"),
         (lambda m: m["sizes"].update(hidden_size=0), "hidden_size: invalid size .*from 1 to"),

@@ -264,5 +264,5 @@ def test_without_a_link_nothing_changes() -> None:
 
 
 def test_a_link_to_no_field_is_named() -> None:
-    with pytest.raises(ValueError, match="no field 'nobody'"):
+    with pytest.raises(ValueError, match="unknown field 'nobody'"):
         columns_of([Number("x")], "nobody")

@@ -206,9 +206,9 @@ def test_activate_gives_the_probabilities_of_decode_and_leaves_numbers_and_its_i
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Number(""), "needs a name"),
+        (lambda: Number(""), "must have a name"),
         (lambda: Number("x", 0), "at least 1"),
-        (lambda: Category("", ("1",)), "needs a name"),
+        (lambda: Category("", ("1",)), "must have a name"),
         (lambda: Category("dish", ()), "no values"),
         (lambda: Category("dish", ("1", "2", "1")), "twice"),
     ],
@@ -254,7 +254,7 @@ def test_an_optional_text_that_is_absent_or_null_is_empty() -> None:
         ({"word": ["a", "b"]}, "wrong-kind", "not a list"),
         ({"word": "abz"}, "unknown-character", "'z'"),
         ({"word": "a\n"}, "unknown-character", r"'\n'"),
-        ({"word": "abcab"}, "text-too-long", "5 characters, 4 at most"),
+        ({"word": "abcab"}, "text-too-long", "5 characters, the limit is 4"),
     ],
 )
 def test_a_text_that_does_not_fit_is_refused_with_its_reason(
@@ -296,7 +296,7 @@ def test_a_fed_input_that_is_absent_is_nan_in_all_its_columns(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("", "ab", 1), "needs a name"),
+        (("", "ab", 1), "must have a name"),
         (("word", "", 1), "no characters"),
         (("word", "aba", 1), "a character twice"),
         (("word", "ab", 0), "at least 1"),
@@ -323,13 +323,13 @@ def test_a_list_of_values_is_taken_as_a_tuple() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Number("x", "1"), "size of number 'x' has to be an integer of at least 1"),
-        (lambda: Number("x", 1.0), "size of number 'x' has to be an integer"),
-        (lambda: Number("x", True), "size of number 'x' has to be an integer"),
-        (lambda: Number(3), "the name of a field is a text, not 3"),
-        (lambda: Text("t", "ab", "2"), "length of text 't' has to be an integer"),
-        (lambda: Category("c", (1, 2)), "values of category 'c' have to be texts in a tuple"),
-        (lambda: Category("c", "ab"), "values of category 'c' have to be texts in a tuple"),
+        (lambda: Number("x", "1"), "size of number 'x' must be an integer of at least 1"),
+        (lambda: Number("x", 1.0), "size of number 'x' must be an integer"),
+        (lambda: Number("x", True), "size of number 'x' must be an integer"),
+        (lambda: Number(3), "the name of a field must be a string, not 3"),
+        (lambda: Text("t", "ab", "2"), "length of text 't' must be an integer"),
+        (lambda: Category("c", (1, 2)), "values of category 'c' must be a tuple of strings"),
+        (lambda: Category("c", "ab"), "values of category 'c' must be a tuple of strings"),
     ],
 )
 def test_a_field_of_the_wrong_kinds_is_none(make: Callable[[], Field], message: str) -> None:

@@ -138,9 +138,9 @@ def test_every_weight_gets_a_finite_gradient_both_ways(temperature: float) -> No
 
 def test_targets_and_probabilities_that_do_not_fit_are_refused() -> None:
     sequence = torch.zeros(3, 1, 2)
-    with pytest.raises(ValueError, match="targets have to be"):
+    with pytest.raises(ValueError, match="targets must be"):
         teacher_forced(summing(), sequence, torch.zeros(3, 1, 2))
     with pytest.raises(ValueError, match="probability"):
         free_running(summing(), sequence, truth_probability=1.5)
-    with pytest.raises(ValueError, match="without targets"):
+    with pytest.raises(ValueError, match="needs targets"):
         free_running(summing(), sequence, truth_probability=0.5)

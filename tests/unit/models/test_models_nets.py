@@ -64,14 +64,14 @@ def test_a_net_without_state_answers_whatever_came_before(name: str) -> None:
     outputs = net.unroll(x)
     assert net.initial_state(5) == ()
     assert max_difference(net.unroll(x[[3]])[0], outputs[3]) < 1e-6
-    with pytest.raises(ValueError, match="keeps no state"):
+    with pytest.raises(ValueError, match="has no state"):
         net.step(x[0], (torch.zeros(5, 1),))
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_inputs_and_sizes_that_do_not_fit_are_refused(name: str) -> None:
     net = NETS[name]()
-    with pytest.raises(ValueError, match="inputs have to be"):
+    with pytest.raises(ValueError, match="inputs must be"):
         net.step(torch.zeros(2, net.input_size + 1))
     for size in net.SIZES:
         with pytest.raises(ValueError, match=size):

@@ -321,12 +321,12 @@ def test_json_answers_of_a_generated_sequence_say_the_step_and_the_drawn_label()
 @pytest.mark.parametrize(
     ("event", "detail"),
     [
-        ({"x": 1, "end": "yes"}, "mark 'end' is true or false"),
+        ({"x": 1, "end": "yes"}, "mark 'end' must be true or false"),
         ({"x": 1, "steps_max": 4}, "mark 'steps_max'"),
         ({"x": 1, "steps_max": True}, "mark 'steps_max'"),
         ({"steps_max": 2}, "feature 'x' is missing"),
         ({}, "feature 'x' is missing"),
-        ([], "an event is an object"),
+        ([], "an event must be an object"),
     ],
 )
 def test_an_event_or_a_mark_that_is_wrong_is_named(event: object, detail: str) -> None:

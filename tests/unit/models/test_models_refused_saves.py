@@ -233,5 +233,5 @@ def test_a_codec_or_fields_that_there_are_not_are_named(
 
 
 def test_a_field_without_a_name_is_an_error_of_the_model() -> None:
-    with pytest.raises(ModelError, match="^a field needs a name$"):
+    with pytest.raises(ModelError, match="^a field must have a name$"):
         Number("")

@@ -53,13 +53,19 @@ def test_rules_that_fit_are_accepted_and_come_back_from_json(rules: SequenceRule
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (SequenceRules("one-to-many"), "^generation: a one-to-many model needs it"),
-        (SequenceRules("encode-decode", (LINK,)), "^generation: a encode-decode model needs it"),
-        (SequenceRules("one-to-many", (), UNTIL_DOT), "^feedback: a one-to-many model needs it"),
+        (SequenceRules("one-to-many"), "^generation: required by the shape one-to-many"),
+        (
+            SequenceRules("encode-decode", (LINK,)),
+            "^generation: required by the shape encode-decode",
+        ),
+        (
+            SequenceRules("one-to-many", (), UNTIL_DOT),
+            "^feedback: required by the shape one-to-many",
+        ),
         (SequenceRules("many-to-one", (LINK,), UNTIL_DOT), "^generation: .* generates nothing"),
         (
             SequenceRules("one-to-many", (LINK,), Generation(9, "y", ".")),
-            "^generation.stop_output: no such category output .*letter.*found 'y'",
+            "^generation.stop_output: not a category output .*letter.*found 'y'",
         ),
         (SequenceRules("one-to-many", (LINK,), Generation(9, stop_value=".")), "stop_output"),
         (SequenceRules("one-to-many", (LINK,), Generation(9, "letter")), "^generation.stop_value"),
@@ -67,27 +73,30 @@ def test_rules_that_fit_are_accepted_and_come_back_from_json(rules: SequenceRule
             SequenceRules("one-to-many", (LINK,), Generation(9, "letter", "z")),
             "^generation.stop_value: output 'letter' has no such value .*found 'z'",
         ),
-        (SequenceRules("one-to-one", (LINK,)), "^feedback: a one-to-one model keeps nothing"),
-        (SequenceRules("one-to-one", session_gap_ms=5), "^session_gap_ms: .* nothing to end"),
-        (SequenceRules(feedback=(LINK, LINK)), "^feedback: the input 'before' stands there twice"),
+        (SequenceRules("one-to-one", (LINK,)), "^feedback: a one-to-one model keeps no output"),
+        (
+            SequenceRules("one-to-one", session_gap_ms=5),
+            "^session_gap_ms: .* no open sequence",
+        ),
+        (SequenceRules(feedback=(LINK, LINK)), "^feedback: the input 'before' is listed twice"),
         (
             SequenceRules(feedback=(LINK, Feedback("letter", "y_before"))),
-            "^feedback: the output 'letter' stands there twice",
+            "^feedback: the output 'letter' is listed twice",
         ),
-        (SequenceRules(feedback=(Feedback("z", "before"),)), "^feedback.output: .*no such field"),
-        (SequenceRules(feedback=(Feedback("letter", "z"),)), "^feedback.input: .*no such field"),
-        (SequenceRules(feedback=(Feedback("y", "x"),)), "^feedback.input: .*has to be optional"),
+        (SequenceRules(feedback=(Feedback("z", "before"),)), "^feedback.output: unknown field"),
+        (SequenceRules(feedback=(Feedback("letter", "z"),)), "^feedback.input: unknown field"),
+        (SequenceRules(feedback=(Feedback("y", "x"),)), "^feedback.input: .*must be optional"),
         (
             SequenceRules(feedback=(Feedback("y", "before"),)),
             "^feedback: 'y' can't be fed into .*a Number of 1 columns, found a Category of 3",
         ),
         (
             SequenceRules(feedback=(Feedback("y", "y_before", 1.0),)),
-            "^feedback.temperature: only a category is drawn",
+            "^feedback.temperature: only a category can be drawn",
         ),
         (
             SequenceRules(feedback=(Feedback("letter", "before", 1e-320),)),
-            "^feedback.temperature: too close to 0.* 0, or 0.001 or more, found 1e-320",
+            "^feedback.temperature: too small; .* 0, or 0.001 or more, found 1e-320",
         ),
     ],
 )
@@ -106,7 +115,7 @@ def test_rules_that_contradict_themselves_or_the_fields_are_refused(
     ],
 )
 def test_labels_are_fed_back_only_into_the_same_labels(target: Category) -> None:
-    with pytest.raises(ModelError, match="^feedback: .*different values, or another order"):
+    with pytest.raises(ModelError, match="^feedback: .*different values, or in a different order"):
         check_rules(SequenceRules(feedback=(LINK,)), [target], OUTPUTS, "json")
 
 
@@ -126,7 +135,7 @@ def test_what_is_drawn_has_no_place_in_raw_float32() -> None:
 @pytest.mark.parametrize("name", ["start", "end", "steps_max"])
 def test_no_json_input_has_the_name_of_a_mark(name: str) -> None:
     inputs: list[Field] = [Number(name)]
-    with pytest.raises(ModelError, match="^inputs: the name is taken by a mark"):
+    with pytest.raises(ModelError, match="^inputs: the name is reserved for a mark"):
         check_rules(SequenceRules(), inputs, OUTPUTS, "json")
     check_rules(SequenceRules(), inputs, OUTPUTS, "float32")
 
