@@ -6,43 +6,22 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable
-from typing import Any
 
-import mode
-import torch
-
-from livestep.models.devices import choose_device, device_of
+from livestep.models.devices import choose_device
 from livestep.models.disk.loading import load_model
 from livestep.models.loaded_model import LoadedModel
 from livestep.models.model_errors import ModelError
-from livestep.models.sequences.rules import GAP_ENDS_MAX
-from livestep.pipeline.batch.codec import codec_for
-from livestep.pipeline.batch.sessions import Sessions
-from livestep.pipeline.batch.stepping import Stepper
-from livestep.pipeline.engine.cycle import Cycle
-from livestep.pipeline.engine.engine import Engine
-from livestep.pipeline.engine.log import Log
+from livestep.pipeline.engine.engine import build_engine
 from livestep.pipeline.engine.retention import compaction_warning
-from livestep.pipeline.engine.saver import Saver
-from livestep.pipeline.engine.status import Meter
-from livestep.pipeline.errors import ConfigError, EngineError, StoppedError
+from livestep.pipeline.errors import EngineError, StoppedError
 from livestep.pipeline.exit_codes import ExitCode
-from livestep.pipeline.kafka.faust_transport import (
-    Delivery,
-    DeliverySchema,
-    EngineApp,
-    EngineThread,
-    Transport,
-)
+from livestep.pipeline.faust_app import make_app
 from livestep.pipeline.kafka.kafka_log import KafkaLog
-from livestep.pipeline.process.deadline import Deadline
+from livestep.pipeline.memory.memory_store import MemoryStore
 from livestep.pipeline.process.defects import reported_defect
 from livestep.pipeline.process.identity import WorkerId
 from livestep.pipeline.process.stopping import Stop
 from livestep.pipeline.settings import Settings
-from livestep.pipeline.state.no_store import NoStore
-from livestep.pipeline.state.pool import Pool
 from livestep.pipeline.state.store import RedisStore, Store
 
 _log = logging.getLogger("livestep.worker")
@@ -50,118 +29,6 @@ _log = logging.getLogger("livestep.worker")
 #: New objects after which Python looks for garbage in cycles.  A batch makes some hundred thousand,
 #: none of them in a cycle; the default of 700 costs 0.8 us an event.
 GC_OBJECTS = 200_000
-
-
-def build_engine(
-    settings: Settings,
-    model: LoadedModel,
-    log: Log,
-    store: Store,
-    *,
-    output_partitions: dict[str, int],
-    is_saving_behind: bool = True,
-    deadline: Deadline | None = None,
-) -> Engine:
-    """Put an engine together over any log and store.
-
-    Args:
-        settings: Limits and topics.
-        model: The model, on its device.
-        log: Kafka, or the one in memory.
-        store: Redis, or the one in memory.
-        output_partitions: Partitions of the output and of the dead-letter topic.
-        is_saving_behind: Save in a thread of its own; else at the end of each cycle.
-        deadline: Of a stop; one of its own if None.
-    """
-    deadline = deadline or Deadline(settings.drain_timeout_s)
-    model.net.eval()
-    stepper = Stepper(model, device_of(model.net))
-    if model.rules.session_gap_ms is not None and settings.pool_slots < 2 * (1 + GAP_ENDS_MAX):
-        raise ConfigError(
-            f"--pool-slots {settings.pool_slots} is too small for a model with a session gap: one "
-            f"event may end {GAP_ENDS_MAX} sequences, and {2 * (1 + GAP_ENDS_MAX)} have to fit"
-        )
-    # A model that keeps nothing needs no slots.
-    pool = Pool(stepper.layout, 0 if model.rules.is_stateless else settings.pool_slots)
-    saver = Saver(store, settings.save_queue_batches_max if is_saving_behind else 0, deadline)
-    gap_ms = model.rules.session_gap_ms
-    sessions = None if gap_ms is None else Sessions(gap_ms)
-    meter = Meter()
-    cycle = Cycle(
-        settings=settings,
-        log=log,
-        store=store,
-        model=model,
-        codec=codec_for(model),
-        stepper=stepper,
-        pool=pool,
-        saver=saver,
-        sessions=sessions,
-        output_partitions=output_partitions,
-        meter=meter,
-    )
-    return Engine(
-        settings=settings,
-        log=log,
-        store=store,
-        cycle=cycle,
-        pool=pool,
-        saver=saver,
-        sessions=sessions,
-        model=model,
-        meter=meter,
-        deadline=deadline,
-    )
-
-
-def make_app(
-    settings: Settings,
-    engine: Engine,
-    *,
-    on_failure: Callable[[BaseException], None],
-    on_end: Callable[[], None],
-) -> EngineApp:
-    """Put a Faust app around an engine: its agent runs the cycle, batch after batch.
-
-    Args:
-        settings: Group, topics, threads.
-        engine: Polled and run on a thread of its own.
-        on_failure: Gets each error for which the app has to end.
-        on_end: Called when a burst has read the log to its end.
-    """
-    app = EngineApp(
-        settings.group,
-        broker=f"kafka://{settings.bootstrap_servers.split(',')[0]}",
-        topic_disable_leader=True,
-        topic_allow_declare=False,
-        web_enabled=False,
-        store="memory://",
-        agent_supervisor=mode.CrashingSupervisor,
-        stream_buffer_maxsize=2,
-    )
-    app.transport = Transport(app.conf.broker_consumer, app)
-    app.producer_transport = Transport(app.conf.broker_producer, app)
-    app.on_failure = on_failure
-    app.on_end = on_end if settings.burst else lambda: None
-    app.thread = EngineThread(engine, lambda: torch.set_num_threads(settings.torch_threads))
-    # acks=False: the cycle's own transaction commits, not Faust.
-    events = app.topic(settings.input_topic, schema=DeliverySchema(), acks=False)
-
-    @app.agent(events)
-    async def predict(deliveries: Any) -> None:
-        """Step one batch after the other."""
-        delivery: Delivery
-        async for delivery in deliveries:
-            try:
-                await app.thread.call(engine.run, delivery.work)
-            except Exception as error:
-                # `done` stays unset: nothing may be polled after a batch that has failed.
-                on_failure(error)
-            else:
-                if not delivery.done.cancelled():  # by a consumer that has stopped meanwhile
-                    delivery.done.set_result(None)
-
-    return app
 
 
 class Worker:
@@ -197,7 +64,6 @@ class Worker:
                 model,
                 log,
                 store,
-                output_partitions=log.partition_counts,
                 deadline=stop.deadline,
             )
             undo.pop_all()
@@ -212,9 +78,9 @@ class Worker:
         )
 
     def _open_store(self, log: KafkaLog, model: LoadedModel) -> Store:
-        """Connect to Redis, if the model has anything to keep."""
+        """Connect to Redis, if the model has anything to keep; else nothing is ever stored."""
         if model.rules.is_stateless:
-            return NoStore()
+            return MemoryStore()
         settings = self._settings
         store = RedisStore(
             settings.redis_url,

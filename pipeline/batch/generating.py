@@ -89,7 +89,7 @@ class Generator:
         count = len(openings.steps_max)
         is_finite = np.ones(count, dtype=bool)
         active = np.arange(count)
-        fed = state_tensors(self._net.initial_state(count))[-1]
+        *_, fed = state_tensors(self._net.initial_state(count))  # nothing is fed back yet
         tensors = (*openings.tensors, fed)
         pieces: list[tuple[IntArray, IntArray, FloatArray, npt.NDArray[np.uint8]]] = []
         step = 0

@@ -23,7 +23,7 @@ from livestep.pipeline.batch.generating import Generator, Openings, finite_rows
 from livestep.pipeline.batch.marks import NOT_STEPPED
 from livestep.pipeline.batch.packing import Batch, rank
 from livestep.pipeline.batch.sequences import Sequences, split
-from livestep.pipeline.state.pool import ENDED, StateLayout, States
+from livestep.pipeline.state.pool import CLOCK, ENDED, LAST_OUTPUT, StateLayout, States
 from livestep.pipeline.types import BoolArray, FloatArray, IntArray
 
 
@@ -70,14 +70,13 @@ class Stepper:
             self._generator = Generator(model, fed_back, device)
         self._is_drawing = fed_back is not None and fed_back.sampled_count > 0
         self._template: State = self._net.initial_state(1)
-        self._net_tensors = len(state_tensors(self._template))
-        extras: list[Tensor] = []
+        extras: dict[str, Tensor] = {}
         if rules.shape == "many-to-one":
-            extras.append(torch.zeros(1, self._net.output_size, device=device))
+            extras[LAST_OUTPUT] = torch.zeros(1, self._net.output_size, device=device)
         if rules.session_gap_ms is not None:
-            extras.append(torch.zeros(1, 1, dtype=torch.int64, device=device))
-        self._zeros = (*state_tensors(self._template), *extras)
-        self.layout = StateLayout(self._zeros, device)
+            extras[CLOCK] = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        self._zeros = (*state_tensors(self._template), *extras.values())
+        self.layout = StateLayout(self._template, device, extras)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -131,7 +130,7 @@ class Stepper:
             self._on_device(self._inputs(batch, packed_events)),
             torch.from_numpy(ranks.batch_sizes),
         )
-        net_tensors = begin[: self._net_tensors]
+        net_tensors = self.layout.net_of(begin)
         previous = tuple(tensor.index_select(0, rows) for tensor in net_tensors)
         packed, following = self._net.step_packed(sequence, like_state(previous, self._template))
         next_rows = state_tensors(following)
@@ -188,21 +187,22 @@ class Stepper:
 
     def _with_extras(self, batch: Batch, begin: tuple[Tensor, ...], outcome: Outcome) -> Outcome:
         """Add the state's tensors that don't belong to the net: last outputs, clocks."""
-        extras = list(begin[self._net_tensors :])
-        if self._rules.shape == "many-to-one":
+        extras = self.layout.extras_of(begin)
+        if LAST_OUTPUT in extras:
             good = np.flatnonzero(outcome.is_finite)
             # A sequence's events are in order, so the last assignment wins.
             last = np.full(len(outcome.sequences), -1, dtype=np.int64)
             last[outcome.sequences.of_event[outcome.events[good]]] = good
             rows = np.flatnonzero(last >= 0)
             outputs = self._on_device(outcome.outputs[last[rows]])
-            extras[0] = extras[0].index_copy(0, self._on_device(rows), outputs)
-            outcome.last_outputs = extras[0].cpu().numpy()
-        if self._rules.session_gap_ms is not None:
-            times = extras[-1][:, 0].cpu().numpy().copy()
-            times[outcome.sequences.of_event] = batch.clocks
-            extras[-1] = self._on_device(times.reshape(-1, 1))
-        outcome.tensors = (*outcome.tensors[: self._net_tensors], *extras)
+            last_outputs = extras[LAST_OUTPUT].index_copy(0, self._on_device(rows), outputs)
+            extras[LAST_OUTPUT] = last_outputs
+            outcome.last_outputs = last_outputs.cpu().numpy()
+        if CLOCK in extras:
+            clocks = extras[CLOCK][:, 0].cpu().numpy().copy()
+            clocks[outcome.sequences.of_event] = batch.clocks
+            extras[CLOCK] = self._on_device(clocks.reshape(-1, 1))
+        outcome.tensors = (*self.layout.net_of(outcome.tensors), *extras.values())
         return outcome
 
     def _next_states(self, batch: Batch, states: States, outcome: Outcome) -> States:
@@ -247,7 +247,7 @@ class Stepper:
         empty = np.zeros(0, dtype=np.uint64)
         return Openings(
             tensors=tuple(
-                tensor.index_select(0, rows) for tensor in outcome.tensors[: self._net_tensors]
+                tensor.index_select(0, rows) for tensor in self.layout.net_of(outcome.tensors)
             ),
             key_seeds=self._key_seeds(batch, answers.event) if self._is_drawing else empty,
             offsets=batch.offsets[answers.event],

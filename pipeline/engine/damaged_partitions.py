@@ -17,7 +17,7 @@ class Damages:
         self._found: dict[int, str] = {}
         self._heals: dict[int, tuple[Offset, int]] = {}
 
-    def find(self, partition: int, detail: str) -> None:
+    def note(self, partition: int, detail: str) -> None:
         """Keep that a state is not what was saved, until its partition has begun anew."""
         self._found[partition] = detail
 
@@ -25,7 +25,7 @@ class Damages:
         """Say what is wrong with a partition's states; None if nothing is known."""
         return self._found.get(partition)
 
-    def heal(self, partition: int, position: Offset, name: str, damage: str) -> None:
+    def count_restart(self, partition: int, position: Offset, name: str, damage: str) -> None:
         """Count that a partition has begun anew.
 
         Args:
@@ -46,7 +46,7 @@ class Damages:
             )
         self._heals[partition] = (position, count)
 
-    def is_healed(self, partition: int) -> None:
+    def clear(self, partition: int) -> None:
         """Forget what was wrong: the partition has begun anew."""
         self._found.pop(partition, None)
 

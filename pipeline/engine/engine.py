@@ -13,17 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from livestep.models.loaded_model import LoadedModel
-from livestep.pipeline.batch.sessions import Sessions
 from livestep.pipeline.engine.cycle import Cycle, StoreBehindError
 from livestep.pipeline.engine.log import Log, StartAt
-from livestep.pipeline.engine.saver import Saver
+from livestep.pipeline.engine.partitions import Partitions
+from livestep.pipeline.engine.running_model import RunningModel
 from livestep.pipeline.engine.status import Meter
 from livestep.pipeline.engine.takeover import Takeover
 from livestep.pipeline.engine.topic_state import partitions_changed
 from livestep.pipeline.errors import StoppedError, UnsavedError
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.settings import Settings
-from livestep.pipeline.state.pool import Pool
 from livestep.pipeline.state.state_records import DamagedStateError
 from livestep.pipeline.state.store import Store
 from livestep.pipeline.types import Record
@@ -51,49 +50,21 @@ class Engine:
     Args:
         settings: Limits, and what the operator has decided.
         log: The seam to Kafka.
-        store: The seam to Redis.
-        cycle: The seven verbs.
-        pool: Slots on the device.
-        saver: Runs saves behind the cycle.
-        sessions: Finds what a session gap ends; None without one.
-        model: The model.
-        meter: For the status line.
+        model: The model at run time.
         deadline: Of a stop.
     """
 
     def __init__(
-        self,
-        *,
-        settings: Settings,
-        log: Log,
-        store: Store,
-        cycle: Cycle,
-        pool: Pool,
-        saver: Saver,
-        sessions: Sessions | None,
-        model: LoadedModel,
-        meter: Meter,
-        deadline: Deadline,
+        self, settings: Settings, log: Log, model: RunningModel, deadline: Deadline
     ) -> None:
         self._settings = settings
         self._log = log
-        self._store = store
-        self._cycle = cycle
-        self._pool = pool
-        self._saver = saver
-        self._is_stateless = model.rules.is_stateless
-        self._meter = meter
+        self._model = model
         self._deadline = deadline
-        self._takeover = Takeover(
-            settings=settings,
-            log=log,
-            store=store,
-            cycle=cycle,
-            pool=pool,
-            saver=saver,
-            sessions=sessions,
-            model=model,
-        )
+        self._meter = Meter()
+        self._partitions = Partitions(log, model.fingerprint)
+        self._cycle = Cycle(settings, log, model, self._partitions, self._meter)
+        self._takeover = Takeover(settings, log, model, self._partitions)
         self._is_draining = False
         #: What has made the worker leave; None if nothing has.
         self.failure: Exception | None = None
@@ -118,16 +89,27 @@ class Engine:
             return self._poll(timeout_s)
 
     def _poll(self, timeout_s: float) -> Work | None:
-        self._saver.check()
-        for partition in self._saver.take_refused():
-            if partition in self._cycle.owned:
+        saver = self._model.saver
+        saver.check()
+        for partition in saver.take_refused():
+            if partition in self._partitions:
                 self._takeover.recover_again(partition)
-        self._takeover.commit_starts()
+        self._commit_starts()
         self._is_replays_turn = bool(self._takeover.replays) and not self._is_replays_turn
         if self._is_replays_turn:
             return self._poll_replay()
         records = self._cycle.poll(0.0 if self._takeover.replays else timeout_s)
         return Work(records, is_replay=False) if records else None
+
+    def _commit_starts(self) -> None:
+        """Commit where partitions begin that no commit of this model names, before any event.
+
+        Without it a partition that stays idle would be known to the store only, and a loss of the
+        store would start it again, at another place or as another model's.
+        """
+        uncommitted = self._takeover.uncommitted
+        if uncommitted and self._cycle.commit_positions(uncommitted):
+            uncommitted.clear()
 
     def run(self, work: Work) -> None:
         """Run the cycle over polled work; a store that has lost writes, or was changed, is healed.
@@ -144,7 +126,7 @@ class Engine:
                 _log.warning("the store is behind, replaying: %s", error)
                 self._takeover.recover_again(error.partition)
             except DamagedStateError as error:
-                self._takeover.damages.find(error.partition, error.detail)
+                self._takeover.damages.note(error.partition, error.detail)
                 self._takeover.recover_again(error.partition)
 
     @contextlib.contextmanager
@@ -167,21 +149,21 @@ class Engine:
     @property
     def is_behind(self) -> bool:
         """Whether anything that is committed is not saved."""
-        return self._saver.is_behind
+        return self._model.saver.is_behind
 
     @property
     def partitions(self) -> list[int]:
         """Partitions that this worker has now."""
-        return sorted(self._cycle.owned)
+        return sorted(self._partitions)
 
     def status_line(self) -> str:
         """Write the status since the last line."""
         return self._meter.line(
             lag=self._log.lag(),
-            pool_keys=len(self._pool),
-            partitions=len(self._cycle.owned),
+            pool_keys=len(self._model.pool),
+            partitions=len(self._partitions),
             replaying=len(self._takeover.replays),
-            waiting=self._saver.waiting,
+            waiting=self._model.saver.waiting,
         )
 
     def drain(self) -> None:
@@ -192,16 +174,17 @@ class Engine:
         """
         self._is_draining = True
         self._deadline.begin()
+        saver, store = self._model.saver, self._model.store
         with contextlib.ExitStack() as leaving:
             leaving.callback(self._meter.dead_letter_log.tell)
             leaving.callback(self._close_store)
             leaving.callback(self._log.close)
             # After a failure the next owner's replay is sooner there than a store that is away.
-            self._saver.flush(FAILED_FLUSH_S if self.failure is not None else math.inf)
-            self._store.give_up_waiting()
-            refused = self._saver.take_refused() & self._cycle.owned.keys()
+            saver.flush(FAILED_FLUSH_S if self.failure is not None else math.inf)
+            store.give_up_waiting()
+            refused = saver.take_refused() & self._partitions.keys()
         try:
-            self._saver.check_saved(refused)
+            saver.check_saved(refused)
         except UnsavedError as error:
             if self.failure is None:
                 raise
@@ -209,19 +192,21 @@ class Engine:
 
     def _close_store(self) -> None:
         """End saving, and let the store go, unless a save that can't be ended still uses it."""
-        if self._saver.close():
-            self._store.close()
+        if self._model.saver.close():
+            self._model.store.close()
 
     def assigned(self, partitions: Sequence[int]) -> dict[int, StartAt]:
         """See `Listener.assigned`: decide for each partition, by the table in `recovery`."""
         self._has_joined = True
-        self._cycle.read_commits()
+        # At least once, a batch whose commit was made, and not answered, is read again.
+        if self._settings.guarantee == "exactly-once":
+            self._partitions.read_commits()
         if partitions:
             _log.info("assigned partitions %s", sorted(partitions))
             self._takeover.recover(partitions)
         return {
             partition: StartAt(
-                self._cycle.owned[partition].position, partition in self._takeover.replays
+                self._partitions[partition].position, partition in self._takeover.replays
             )
             for partition in partitions
         }
@@ -229,7 +214,7 @@ class Engine:
     def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
         """See `Listener.revoked`: no batch is in flight; save what waits, forget the slots."""
         flush_s = FAILED_FLUSH_S if self.failure is not None else REVOKE_FLUSH_S
-        if not is_lost and not self._saver.flush(flush_s):
+        if not is_lost and not self._model.saver.flush(flush_s):
             _log.warning("partitions go with saves undone; their next owner replays them")
         for partition in partitions:
             self._takeover.forget(partition)
@@ -239,7 +224,7 @@ class Engine:
     def partitions_changed(self, partitions: int) -> None:
         """See `Listener.partitions_changed`: keys may have moved, away from their states."""
         topic, before = self._settings.input_topic, self._log.partitions
-        if not self._is_stateless and self._cycle.owned:
+        if not self._model.rules.is_stateless and self._partitions:
             raise partitions_changed(topic, partitions, before)
         _log.info("topic %s has %d partitions now, and had %d", topic, partitions, before)
 
@@ -248,9 +233,33 @@ class Engine:
         partition = next(iter(self._takeover.replays))
         replay = self._takeover.replays.pop(partition)
         self._takeover.replays[partition] = replay  # the next turn is another replay's
-        records = replay.read(self._cycle.replay_events_max, timeout_s=0.05)
+        records = replay.read(self._model.replay_events_max, timeout_s=0.05)
         if records:
             return Work(records, is_replay=True)
         if replay.is_done:
             self._takeover.finish_replay(partition)
         return None
+
+
+def build_engine(
+    settings: Settings,
+    model: LoadedModel,
+    log: Log,
+    store: Store,
+    *,
+    is_saving_behind: bool = True,
+    deadline: Deadline | None = None,
+) -> Engine:
+    """Put an engine together over any log and store.
+
+    Args:
+        settings: Limits and topics.
+        model: The model, on its device.
+        log: Kafka, or the one in memory.
+        store: Redis, or the one in memory.
+        is_saving_behind: Save in a separate thread; else at the end of each cycle.
+        deadline: Of a stop; a new one if None.
+    """
+    deadline = deadline or Deadline(settings.drain_timeout_s)
+    running = RunningModel(model, store, settings, deadline, is_saving_behind=is_saving_behind)
+    return Engine(settings, log, running, deadline)

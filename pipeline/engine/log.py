@@ -67,6 +67,9 @@ class Log(Protocol):
     #: Id of the input topic when this log was made; everything is committed against that one.
     topic_id: str
 
+    #: Partitions of the input, output and dead-letter topic when this log was made.
+    partition_counts: dict[str, int]
+
     def subscribe(self, listener: Listener) -> None:
         """Join the group."""
 
@@ -106,8 +109,15 @@ class Log(Protocol):
     ) -> dict[int, tuple[Offset | None, str]]:
         """Read the group's committed offset and its metadata: of these partitions, or of all.
 
-        Waits for open transactions that could still move them, and looks at how many partitions
-        there are now.
+        Waits for open transactions that could still move them.
+        """
+
+    def check_topic(self) -> None:
+        """Ask the brokers whether the input topic was replaced, and how many partitions it has.
+
+        Raises:
+            TopicReplacedError: If the input topic was deleted, or created again.
+            EngineError: What the listener raises of more partitions.
         """
 
     def topic_setting(self, topic: str, name: str) -> str:

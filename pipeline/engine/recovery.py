@@ -32,11 +32,13 @@ A model that keeps no states has no row in it: it goes on at C.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from livestep.pipeline.engine.topic_state import partitions_changed
+from livestep.pipeline.engine.commit_mark import (
+    CommitMark,
+    check_partitions,
+    is_of_another_topic,
+)
 from livestep.pipeline.errors import (
     HistoryMissingError,
     OffsetsResetError,
@@ -45,48 +47,6 @@ from livestep.pipeline.errors import (
 )
 from livestep.pipeline.state.stored_partition import DamagedPartition, StoredPartition
 from livestep.pipeline.types import Offset
-
-
-@dataclass(frozen=True, slots=True)
-class CommitMark:
-    """What a commit says about the states, in the metadata that Kafka keeps beside the offset.
-
-    Attributes:
-        model: Fingerprint of the model.
-        partitions: Partitions of the topic.
-        start: Offset where the states begin.
-        topic: Id of the topic; None in a mark of before marks had it.
-    """
-
-    model: str
-    partitions: int
-    start: Offset
-    topic: str | None = None
-
-    def to_text(self) -> str:
-        """Write it as commit metadata.
-
-        Example:
-            >>> CommitMark("00ff", 4, Offset(0), "YQ").to_text()
-            'livestep/2 model=00ff partitions=4 start=0 topic=YQ'
-        """
-        text = f"model={self.model} partitions={self.partitions} start={self.start}"
-        if self.topic is None:
-            return f"livestep/1 {text}"
-        return f"livestep/2 {text} topic={self.topic}"
-
-    @classmethod
-    def from_text(cls, text: str | None) -> CommitMark | None:
-        """Read commit metadata; None if this program did not write it."""
-        match = re.fullmatch(
-            # No more digits than an int64 has: somebody else may have written this.
-            r"livestep/([12]) model=([0-9a-f]+) partitions=([0-9]{1,18}) start=([0-9]{1,18})"
-            r"(?: topic=([A-Za-z0-9+/_-]{1,40}))?",
-            text or "",
-        )
-        if match is None or (match[1] == "2") != (match[5] is not None):
-            return None
-        return cls(match[2], int(match[3]), Offset(int(match[4])), match[5])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +93,6 @@ class Situation:
         """The commit's mark, if it is of this worker's model."""
         return self.mark if self.mark is not None and self.mark.model == self.model else None
 
-    def next_mark(self, start: Offset) -> CommitMark:
-        """Give the mark of this worker's commits, for states that begin at `start`."""
-        return CommitMark(self.model, self.partitions, start, self.topic_id)
-
     @property
     def damage(self) -> str | None:
         """What in the store is not what was saved there; None if nothing is known."""
@@ -157,15 +113,15 @@ class Situation:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What to do.
 
     Attributes:
-        position: Where to predict on.
+        position: Where to continue predicting.
         start: Where the states begin.
-        applied: `applied` to go on from; a replay goes from here to `position`.
-        is_begun: False if the store has to begin the partition's states first.
+        applied: `applied` to continue from; a replay goes from here to `position`.
+        is_fresh: Whether the partition's states first have to be started over in the store.
         reason: For the log.
         is_first_run: Whether the group has never been here.
         damage: What is wrong with what the store holds; None if nothing is.
@@ -174,10 +130,31 @@ class Decision:
     position: Offset
     start: Offset
     applied: Offset
-    is_begun: bool
+    is_fresh: bool
     reason: str
     is_first_run: bool = False
     damage: str | None = None
+
+    @classmethod
+    def at(
+        cls,
+        offset: Offset,
+        reason: str,
+        *,
+        is_fresh: bool,
+        is_first_run: bool = False,
+        damage: str | None = None,
+    ) -> Decision:
+        """Begin states at an offset, and continue predicting there: nothing is replayed."""
+        return cls(
+            position=offset,
+            start=offset,
+            applied=offset,
+            is_fresh=is_fresh,
+            reason=reason,
+            is_first_run=is_first_run,
+            damage=damage,
+        )
 
     @property
     def is_replay(self) -> bool:
@@ -207,10 +184,7 @@ def decide(
         gone = f"the commit at {committed} was made against a topic that has been deleted"
         return replace(decision, reason=f"{decision.reason}: {gone}")
     if situation.is_stateless:
-        is_first_run = situation.committed is None
-        at = situation.group_start if situation.committed is None else situation.committed
-        decision = Decision(at, at, at, True, "go on without states", is_first_run)
-        return _check_history(situation, decision, accept_missing_history)
+        return _without_states(situation, accept_missing_history)
     written: list[CommitMark | StoredPartition | None] = [situation.mark]
     if situation.damage is None and not isinstance(situation.stored, DamagedPartition):
         written.append(situation.stored)
@@ -222,11 +196,27 @@ def decide(
     return _check_history(situation, decision, accept_missing_history)
 
 
+def _without_states(situation: Situation, accept_missing_history: bool) -> Decision:
+    """Continue where the log says: a model that keeps nothing has nothing to replay."""
+    committed, first = situation.committed, situation.log_start
+    at = situation.group_start if committed is None else committed
+    _check_log_end(situation, at)
+    reason = "go on without states"
+    if at < first:
+        if not accept_missing_history:
+            missing, remedy = _missing_history(situation, at)
+            raise HistoryMissingError(
+                f"{situation.name}: {missing}, and have no prediction. {remedy} without them"
+            )
+        at, reason = first, f"{reason}, history before {first} accepted as missing"
+    return Decision.at(at, reason, is_fresh=False, is_first_run=committed is None)
+
+
 def _without_commit(situation: Situation) -> Decision:
     stored, damage = situation.stored, situation.damage
     if stored is None or (isinstance(stored, DamagedPartition) and not stored.has_states):
         start = situation.group_start
-        return Decision(start, start, start, False, "first run", is_first_run=True, damage=damage)
+        return Decision.at(start, "first run", is_fresh=True, is_first_run=True, damage=damage)
     if isinstance(stored, DamagedPartition):
         raise OffsetsResetError(
             f"{situation.name}: Redis holds states, and nothing says which events they have seen: "
@@ -236,9 +226,8 @@ def _without_commit(situation: Situation) -> Decision:
     if stored.has_states or stored.applied != stored.start:
         raise OffsetsResetError(_ahead(situation, stored, "the group has no committed offset"))
     # A crash after `begin` and before the first commit: nothing has been stepped.
-    at = stored.applied
-    return Decision(
-        at, at, at, is_begun=damage is None, reason="first run, begun before", damage=damage
+    return Decision.at(
+        stored.applied, "first run, begun before", is_fresh=damage is not None, damage=damage
     )
 
 
@@ -254,14 +243,14 @@ def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> 
     if stored is not None and (stored.applied == committed or ours or mark is None):
         start = ours.start if ours else stored.start
         reason = "go on" if stored.applied == committed else "states are behind"
-        return Decision(committed, start, stored.applied, is_begun=True, reason=reason)
+        return Decision(
+            position=committed, start=start, applied=stored.applied, is_fresh=False, reason=reason
+        )
     if mark is not None and ours is None:
         return _take_over(situation, stored, committed, mark, on_new_model)
     if mark is None:
-        return Decision(
-            committed, committed, committed, is_begun=False, reason="offset set by hand"
-        )
-    return Decision(committed, mark.start, mark.start, is_begun=False, reason="states are lost")
+        return Decision.at(committed, "offset set by hand", is_fresh=True)
+    return _replay_all(committed, mark.start, "states are lost")
 
 
 def _heal(situation: Situation, committed: Offset, damage: str, on_new_model: str) -> Decision:
@@ -280,7 +269,11 @@ def _heal(situation: Situation, committed: Offset, damage: str, on_new_model: st
             f"{committed}, was set by hand and does not say where they begin, so they can't be "
             "replayed. Delete this group's states, and they begin at zeros from there on"
         )
-    return Decision(committed, start, start, is_begun=False, reason="replay all", damage=damage)
+    return replace(_replay_all(committed, start, "replay all"), damage=damage)
+
+
+def _replay_all(committed: Offset, start: Offset, reason: str) -> Decision:
+    return Decision(position=committed, start=start, applied=start, is_fresh=True, reason=reason)
 
 
 def _take_over(
@@ -291,15 +284,18 @@ def _take_over(
     on_new_model: str,
 ) -> Decision:
     if on_new_model == "zeros":
-        return Decision(
-            committed, committed, committed, is_begun=False, reason=f"zeros after {mark.model}"
-        )
+        return Decision.at(committed, f"zeros after {mark.model}", is_fresh=True)
     if on_new_model == "warm":
         reason = f"history of {mark.model}"
         if stored is not None:
-            return Decision(committed, stored.start, stored.applied, is_begun=True, reason=reason)
-        start = min(situation.log_start, committed)
-        return Decision(committed, start, start, is_begun=False, reason=reason)
+            return Decision(
+                position=committed,
+                start=stored.start,
+                applied=stored.applied,
+                is_fresh=False,
+                reason=reason,
+            )
+        return _replay_all(committed, min(situation.log_start, committed), reason)
     raise OtherModelError(
         f"{situation.name}: the last commit, at offset {committed}, was made by model "
         f"{mark.model}, and this worker has model {situation.model}. --on-new-model zeros begins "
@@ -308,68 +304,47 @@ def _take_over(
     )
 
 
-def check_partitions(
-    topic: str,
-    topic_id: str,
-    partitions: int,
-    written: Iterable[CommitMark | StoredPartition | None],
-) -> None:
-    """Check that states and commits were written under the topic's present partitions.
-
-    Commits that were made against another topic of this name say nothing.
-
-    Raises:
-        PartitionsChangedError: If one was not.
-    """
-    for one in written:
-        if isinstance(one, CommitMark) and is_of_another_topic(one, topic_id):
-            continue
-        if one is not None and one.partitions != partitions:
-            raise partitions_changed(topic, partitions, one.partitions)
-
-
-def is_of_another_topic(mark: CommitMark | None, topic_id: str) -> bool:
-    """Whether a commit was made against a topic of the same name that has been deleted since."""
-    return mark is not None and mark.topic not in (None, topic_id)
-
-
 def _check_history(
     situation: Situation, decision: Decision, accept_missing_history: bool
 ) -> Decision:
     """Make sure that the log still has what the decision needs."""
-    if decision.position > situation.log_end:
-        raise OffsetsResetError(
-            f"{situation.name}: the group's position is {decision.position}, and the log ends at "
-            f"{situation.log_end}: the log has lost records. Reset the group's offsets, and start "
-            "with another group or model directory"
-        )
-    needed = decision.applied
-    if needed >= situation.log_start:
+    _check_log_end(situation, decision.position)
+    first, needed = situation.log_start, decision.applied
+    if needed >= first:
         return decision
     if not accept_missing_history:
-        missing = f"offsets {needed} to {situation.log_start - 1} are no longer in the log"
-        remedy = f"--accept-missing-history goes on from offset {situation.log_start}"
-        if situation.is_stateless:
-            raise HistoryMissingError(
-                f"{situation.name}: {missing}, and have no prediction. {remedy} without them"
-            )
         why = decision.reason
         if decision.damage is not None:
             why = f"the states in Redis are damaged: {decision.damage}"
+        missing, remedy = _missing_history(situation, needed)
         raise HistoryMissingError(
             f"{situation.name}: {missing}, and the states need them ({why}). {remedy} "
             "with states that have not seen them"
         )
-    first = situation.log_start
-    reason = f"{decision.reason}, history before {first} accepted as missing"
-    if situation.is_stateless:
-        return Decision(first, first, first, is_begun=True, reason=reason)
     return replace(
         decision,
         position=max(decision.position, first),
-        start=decision.start if decision.is_begun else first,
-        applied=first if not decision.is_begun else decision.applied,
-        reason=reason,
+        start=first if decision.is_fresh else decision.start,
+        applied=first if decision.is_fresh else decision.applied,
+        reason=f"{decision.reason}, history before {first} accepted as missing",
+    )
+
+
+def _check_log_end(situation: Situation, position: Offset) -> None:
+    if position > situation.log_end:
+        raise OffsetsResetError(
+            f"{situation.name}: the group's position is {position}, and the log ends at "
+            f"{situation.log_end}: the log has lost records. Reset the group's offsets, and start "
+            "with another group or model directory"
+        )
+
+
+def _missing_history(situation: Situation, needed: Offset) -> tuple[str, str]:
+    """Describe what the log no longer has, and the setting that accepts it."""
+    first = situation.log_start
+    return (
+        f"offsets {needed} to {first - 1} are no longer in the log",
+        f"--accept-missing-history goes on from offset {first}",
     )
 
 

@@ -32,25 +32,36 @@ HELD_BACK_INTERVAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Save:
-    """The states of one partition after one batch.
+class Move:
+    """A step of a partition's `applied`, which goes with the states that it covers.
 
     Attributes:
         partition: Index.
         epoch: Number of the recovery that this worker's hold of the partition began with.
         expected: `applied` before, as this worker last saw or queued it.
         applied: `applied` after.
-        keys: Keys that were stepped.
-        records: Their records, in the same order.
-        clock: Record of the partition's clock, with a session gap.
     """
 
     partition: int
     epoch: int
     expected: Offset
     applied: Offset
-    keys: Sequence[bytes]
-    records: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """The states of one partition after one batch.
+
+    Attributes:
+        move: Of the partition's `applied`.
+        keys: Keys that were stepped.
+        records: Their records, in the same order.
+        clock: Record of the partition's clock, with a session gap.
+    """
+
+    move: Move
+    keys: Sequence[bytes] = ()
+    records: Sequence[bytes] = ()
     clock: bytes | None = None
 
 
@@ -254,37 +265,38 @@ class Saver:
                 self._lock.notify_all()
 
     def _save_partition(self, save: Save) -> None:
-        if not self._is_next(save):
+        move = save.move
+        if not self._is_next(move):
             return
         try:
             self._store.save(
-                save.partition,
-                expected=save.expected,
-                applied=save.applied,
+                move.partition,
+                expected=move.expected,
+                applied=move.applied,
                 keys=save.keys,
                 records=save.records,
                 clock=save.clock,
             )
         except SaveRefusedError as error:
             _log.warning("save refused, the partition will be recovered: %s", error)
-            self._refuse(save)
+            self._refuse(move)
             return
         with self._lock:
-            if self._epoch[save.partition] == save.epoch:
-                self._applied[save.partition] = save.applied
+            if self._epoch[move.partition] == move.epoch:
+                self._applied[move.partition] = move.applied
 
-    def _is_next(self, save: Save) -> bool:
-        """Tell whether a save goes on where the last one ended; mark the partition if not."""
+    def _is_next(self, move: Move) -> bool:
+        """Whether a save starts where the last one ended; mark the partition if not."""
         with self._lock:
-            if self._epoch[save.partition] != save.epoch:
+            if self._epoch[move.partition] != move.epoch:
                 return False
-            if self._applied.get(save.partition) == save.expected:
+            if self._applied.get(move.partition) == move.expected:
                 return True
-        self._refuse(save)
+        self._refuse(move)
         return False
 
-    def _refuse(self, save: Save) -> None:
+    def _refuse(self, move: Move) -> None:
         with self._lock:
-            if self._epoch[save.partition] == save.epoch:
-                self._applied.pop(save.partition, None)
-                self._refused.add(save.partition)
+            if self._epoch[move.partition] == move.epoch:
+                self._applied.pop(move.partition, None)
+                self._refused.add(move.partition)

@@ -9,27 +9,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from livestep.models.loaded_model import LoadedModel
-from livestep.pipeline.batch.sessions import Sessions
-from livestep.pipeline.engine.cycle import Cycle
+from livestep.pipeline.engine.commit_mark import CommitMark, check_partitions
 from livestep.pipeline.engine.damaged_partitions import Damages
 from livestep.pipeline.engine.log import Log, Replay
-from livestep.pipeline.engine.owned import Owned
-from livestep.pipeline.engine.recovery import (
-    CommitMark,
-    Decision,
-    Situation,
-    check_partitions,
-    decide,
-)
+from livestep.pipeline.engine.partitions import Owned, Partitions
+from livestep.pipeline.engine.recovery import Decision, Situation, decide
 from livestep.pipeline.engine.retention import Beginnings
-from livestep.pipeline.engine.saver import Save, Saver
+from livestep.pipeline.engine.running_model import RunningModel
+from livestep.pipeline.engine.saver import Save
 from livestep.pipeline.errors import StateError
 from livestep.pipeline.settings import Settings
-from livestep.pipeline.state.open_sequences import read_open_sequences
-from livestep.pipeline.state.pool import Pool
 from livestep.pipeline.state.state_records import DamagedStateError
-from livestep.pipeline.state.store import SaveRefusedError, Store
+from livestep.pipeline.state.store import SaveRefusedError
 from livestep.pipeline.state.stored_partition import DamagedPartition, StoredPartition
 from livestep.pipeline.types import Offset
 
@@ -47,12 +38,8 @@ class Takeover:
     Args:
         settings: What the operator has decided.
         log: The seam to Kafka.
-        store: The seam to Redis.
-        cycle: Has the partitions in `owned`.
-        pool: Slots on the device.
-        saver: Runs saves behind the cycle.
-        sessions: Finds what a session gap ends; None without one.
-        model: The model.
+        model: The model at run time.
+        partitions: Those that this worker owns.
 
     Attributes:
         replays: By partition, the next turn's first.
@@ -61,26 +48,12 @@ class Takeover:
     """
 
     def __init__(
-        self,
-        *,
-        settings: Settings,
-        log: Log,
-        store: Store,
-        cycle: Cycle,
-        pool: Pool,
-        saver: Saver,
-        sessions: Sessions | None,
-        model: LoadedModel,
+        self, settings: Settings, log: Log, model: RunningModel, partitions: Partitions
     ) -> None:
         self._settings = settings
         self._log = log
-        self._store = store
-        self._cycle = cycle
-        self._pool = pool
-        self._saver = saver
-        self._sessions = sessions
-        self._fingerprint = model.fingerprint
-        self._is_stateless = model.rules.is_stateless
+        self._model = model
+        self._partitions = partitions
         self._beginnings = Beginnings(settings, log)
         self.replays: dict[int, Replay] = {}
         self.uncommitted: set[int] = set()
@@ -95,10 +68,11 @@ class Takeover:
         for attempt in range(RECOVERIES_MAX):
             # The store first: it follows the log, so what it says can't be ahead of a commit that
             # is read after it, whoever commits in between.
-            stored = self._store.describe(partitions)
+            stored = self._model.store.describe(partitions)
+            self._log.check_topic()
             committed = self._log.committed()
             marks = {p: CommitMark.from_text(metadata) for p, (_, metadata) in committed.items()}
-            if not self._is_stateless:
+            if not self._model.rules.is_stateless:
                 topic, log = self._settings.input_topic, self._log
                 check_partitions(topic, log.topic_id, log.partitions, marks.values())
             try:
@@ -110,7 +84,7 @@ class Takeover:
             except SaveRefusedError as error:
                 _log.info("another worker's late save came in between (%d): %s", attempt, error)
             except StateError:
-                self._log.committed(partitions)  # raises if the topic has been replaced meanwhile
+                self._log.check_topic()  # the cause, if the topic was replaced meanwhile
                 raise
         raise StateError(f"another worker keeps writing the states of partitions {partitions}")
 
@@ -122,18 +96,18 @@ class Takeover:
         mark: CommitMark | None,
     ) -> Situation:
         """Put together what log and store say."""
-        owned = self._cycle.owned.get(partition)
+        owned = self._partitions.get(partition)
         if owned is not None and committed is not None and committed > owned.position:
             # Another worker has gone on: what looked damaged may be a state of its next batch, half
             # saved. What is damaged for all that is found again.
-            self.damages.is_healed(partition)
+            self.damages.clear(partition)
         log_start, log_end = self._log.bounds(partition)
         is_earliest = self._settings.auto_offset_reset == "earliest"
         return Situation(
             topic=self._settings.input_topic,
             partition=partition,
             partitions=self._log.partitions,
-            model=self._fingerprint,
+            model=self._model.fingerprint,
             committed=committed,
             mark=mark,
             stored=stored,
@@ -141,13 +115,13 @@ class Takeover:
             log_end=log_end,
             group_start=log_start if is_earliest else log_end,
             topic_id=self._log.topic_id,
-            is_stateless=self._is_stateless,
+            is_stateless=self._model.rules.is_stateless,
             damaged_state=self.damages.get(partition),
         )
 
     def _settle(self, situation: Situation) -> None:
         """Decide on a partition and take it; again where its open sequences are found damaged."""
-        while True:  # `Damages.heal` ends it
+        while True:  # `Damages.count_restart` ends it
             try:
                 decision = decide(
                     situation,
@@ -156,27 +130,22 @@ class Takeover:
                 )
                 return self._take(situation, decision)
             except DamagedStateError as error:
-                self.damages.find(error.partition, error.detail)
+                self.damages.note(error.partition, error.detail)
                 situation = replace(situation, damaged_state=error.detail)
 
     def _take(self, situation: Situation, decision: Decision) -> None:
         """Own a partition as decided."""
         partition = situation.partition
         self._stop_replay(partition)
-        self._pool.forget(partition)
-        if not decision.is_begun:
+        self._model.forget(partition)
+        if decision.is_fresh:
             self._begin_states(situation, decision)
-        epoch = self._saver.begin(partition, decision.applied)
-        if self._sessions is not None:
-            clock, times = read_open_sequences(
-                self._store, self._cycle.records, partition, decision.applied
-            )
-            self._sessions.begin(partition, clock, times)
-        self._cycle.owned[partition] = Owned(
-            decision.position, decision.start, decision.applied, epoch
+        epoch = self._model.begin(partition, decision.applied)
+        self._partitions.own(
+            Owned(partition, decision.position, decision.start, decision.applied, epoch)
         )
-        mark = situation.next_mark(decision.start)
-        if (situation.committed, situation.mark) != (decision.position, mark):
+        next_commit = (decision.position, self._partitions.mark(partition))
+        if (situation.committed, situation.mark) != next_commit:
             self.uncommitted.add(partition)
         _log.info("%s: %s, position %d", situation.name, decision.reason, decision.position)
         self._beginnings.note(situation, decision)
@@ -197,7 +166,7 @@ class Takeover:
             StateError: If that heals nothing.
         """
         partition = situation.partition
-        self._store.begin(
+        self._model.store.begin(
             partition,
             expected=situation.stored.applied if situation.stored else None,
             applied=decision.applied,
@@ -205,19 +174,21 @@ class Takeover:
             partitions=situation.partitions,
         )
         if decision.damage is not None:  # not counted where a late save has come in between
-            self.damages.heal(partition, decision.position, situation.name, decision.damage)
+            self.damages.count_restart(
+                partition, decision.position, situation.name, decision.damage
+            )
             _log.warning(
                 "%s: damaged in Redis: %s; its states begin anew at %d and are replayed to %d",
                 *(situation.name, decision.damage, decision.applied, decision.position),
             )
-        self.damages.is_healed(partition)
+        self.damages.clear(partition)
 
     def recover_again(self, partition: int) -> None:
         """Bring a partition that this worker has back in line with the store, and read it there."""
         # What waits would only move `applied` on while it is looked at.
-        self._saver.drop(partition)
+        self._model.saver.drop(partition)
         self.recover([partition])
-        self._log.rewind({partition: self._cycle.owned[partition].position})
+        self._log.rewind(self._partitions.positions([partition]))
         if partition in self.replays:
             self._log.pause(partition)
         else:
@@ -226,21 +197,10 @@ class Takeover:
     def forget(self, partition: int) -> None:
         """Let a partition go."""
         self._stop_replay(partition)
-        self._cycle.owned.pop(partition, None)
+        self._partitions.release(partition)
         self.uncommitted.discard(partition)
         self.damages.forget(partition)
-        self._pool.forget(partition)
-        if self._sessions is not None:
-            self._sessions.forget(partition)
-
-    def commit_starts(self) -> None:
-        """Commit where partitions begin that no commit of this model names, before any event.
-
-        Without it a partition that stays idle would be known to the store only, and a loss of the
-        store would begin it anew, at another place or as another model's.
-        """
-        if self.uncommitted and self._cycle.commit_positions(self.uncommitted):
-            self.uncommitted.clear()
+        self._model.forget(partition)
 
     def finish_replay(self, partition: int) -> None:
         """Predict on in a partition whose replay has read all."""
@@ -248,16 +208,15 @@ class Takeover:
         self._save_position(partition)
         self._stop_replay(partition)
         self._log.resume(partition)
-        position = self._cycle.owned[partition].position
+        position = self._partitions[partition].position
         _log.info("partition %d: replay done, at %d", partition, position)
 
     def _save_position(self, partition: int) -> None:
         """Move `applied` up to the position, if no event before it is left to replay."""
-        owned = self._cycle.owned[partition]
+        owned = self._partitions[partition]
         if owned.queued < owned.position:
-            save = Save(partition, owned.epoch, owned.queued, owned.position, [], [])
-            owned.queued = owned.position
-            self._saver.put(lambda: [save])
+            save = Save(owned.move_applied(owned.position))
+            self._model.saver.put(lambda: [save])
 
     def _stop_replay(self, partition: int) -> None:
         replay = self.replays.pop(partition, None)

@@ -181,14 +181,8 @@ class KafkaLog:
         self, partitions: Collection[int] | None = None
     ) -> dict[int, tuple[Offset | None, str]]:
         """See `Log.committed`; with read_committed, the broker waits for open transactions."""
-        self._watch.ask()
-        try:
-            self._note_partitions(self._watch.verify().partitions)
-        except NoAnswerError as error:
-            raise BrokerError(str(error)) from error
-        return self._committed_of(range(self.partitions) if partitions is None else partitions)
-
-    def _committed_of(self, partitions: Iterable[int]) -> dict[int, tuple[Offset | None, str]]:
+        if partitions is None:
+            partitions = range(self.partitions)
         wanted = [TopicPartition(self._topic, partition) for partition in partitions]
         timeout_s = self._settings.session_timeout_ms / 1000 + QUESTION_TIMEOUT_S
         work_s = self._deadline.work_s
@@ -210,6 +204,14 @@ class KafkaLog:
             offset = None if one.offset == OFFSET_INVALID else Offset(one.offset)
             answer[one.partition] = (offset, one.metadata or "")
         return answer
+
+    def check_topic(self) -> None:
+        """See `Log.check_topic`."""
+        self._watch.ask()
+        try:
+            self._note_partitions(self._watch.verify().partitions)
+        except NoAnswerError as error:
+            raise BrokerError(str(error)) from error
 
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """See `Log.bounds`."""
@@ -297,7 +299,7 @@ class KafkaLog:
 
     def _look_for_takers(self) -> None:
         """Find new partitions that other workers own: the owner commits an offset at once."""
-        committed = self._committed_of(sorted(self._untaken))
+        committed = self.committed(sorted(self._untaken))
         self._untaken -= {p for p, (offset, _) in committed.items() if offset is not None}
         # `bounds` may fail here: the consumer may not know these partitions yet.
         try:

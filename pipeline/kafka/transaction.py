@@ -13,7 +13,7 @@ from livestep.pipeline.engine.log import AbortedError
 from livestep.pipeline.errors import BrokerError, FencedError
 from livestep.pipeline.kafka.error_codes import FENCED, UNAUTHORIZED, text_of
 from livestep.pipeline.process.deadline import Deadline
-from livestep.pipeline.types import Headers, Outgoing
+from livestep.pipeline.types import Outgoing
 
 _log = logging.getLogger("livestep.transport")
 
@@ -78,16 +78,17 @@ class Transactions:
             self._call(self._open)
         produce = self._producer.produce
         for key, value, partition, timestamp_ms, headers in records:
-            try:
-                produce(topic, value, key, partition, None, None, timestamp_ms, headers)
-            except BufferError:
-                self._call(
-                    lambda k=key, v=value, p=partition, t=timestamp_ms, h=headers: (
-                        self._send_slowly(topic, k, v, p, t, h)
-                    )
-                )
-            except KafkaException as error:
-                self._raise(error)
+            waits = 0
+            while True:
+                try:
+                    produce(topic, value, key, partition, None, None, timestamp_ms, headers)
+                except BufferError:
+                    waits += 1
+                    self._wait_for_room(topic, waits)
+                    continue
+                except KafkaException as error:
+                    self._raise(error)
+                break
 
     def commit(
         self,
@@ -161,26 +162,18 @@ class Transactions:
             self._producer.begin_transaction()
         self._is_open = True
 
-    def _send_slowly(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int,
-        timestamp_ms: int,
-        headers: Headers,
-    ) -> None:
-        """Send one record into a queue that was full."""
-        for _ in range(_QUEUE_FULL_TRIES):
-            self._producer.poll(self._deadline.work_s(_QUEUE_FULL_WAIT_S))
-            try:
-                self._producer.produce(
-                    topic, value, key, partition, None, None, timestamp_ms, headers
-                )
-                return
-            except BufferError:
-                continue
-        raise BrokerError(f"records for topic {topic} could not be sent: the send queue stays full")
+    def _wait_for_room(self, topic: str, waits: int) -> None:
+        """Give a full send queue time.
+
+        Args:
+            topic: Of the record that waits.
+            waits: How often it has waited, this time included.
+        """
+        if waits > _QUEUE_FULL_TRIES:
+            raise BrokerError(
+                f"records for topic {topic} could not be sent: the send queue stays full"
+            )
+        self._producer.poll(self._deadline.work_s(_QUEUE_FULL_WAIT_S))
 
     def _commit_at_least_once(self, consumer: Any, offsets: Sequence[TopicPartition]) -> None:
         waiting = self._producer.flush(self._deadline.work_s(COMMIT_TIMEOUT_S))

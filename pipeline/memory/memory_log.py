@@ -39,6 +39,7 @@ class MemoryLog:
         self.worker_id = worker_id
         topics = broker.topics()
         self.topic_id, self.partitions = topics[self._topic]
+        self.partition_counts = {topic: state.partitions for topic, state in topics.items()}
         outputs = (settings.output_topic, settings.dead_letter_topic)
         self._outputs = OutputTopics({topic: topics[topic] for topic in outputs})
         self._group.topic = self._topic
@@ -62,7 +63,7 @@ class MemoryLog:
             self._positions[partition] = position
         if not records:
             # On Kafka a timer looks, busy or not; here a busy worker looks when it commits.
-            self._look_at_topics()
+            self.check_topic()
             self._outputs.look(self._broker.topics())
         return records
 
@@ -72,7 +73,7 @@ class MemoryLog:
         if self._is_transactional:
             self._producer.send(topic, records)
         else:
-            self._look_at_topics()  # what is sent is seen at once
+            self.check_topic()  # what is sent is seen at once
             for record in records:
                 self._broker.append(topic, record)
 
@@ -80,7 +81,7 @@ class MemoryLog:
         """See `Log.commit`."""
         assert self._producer is not None
         self._producer.check()
-        self._look_at_topics()
+        self.check_topic()
         try:
             self._group.commit(self._generation, offsets)
         except AbortedError:
@@ -96,10 +97,22 @@ class MemoryLog:
         self, partitions: Collection[int] | None = None
     ) -> dict[int, tuple[Offset | None, str]]:
         """See `Log.committed`."""
-        self._look_at_topics()
         wanted = range(self.partitions) if partitions is None else partitions
         nothing: tuple[Offset | None, str] = (None, "")
         return {p: self._group.offsets.get(p, nothing) for p in wanted}
+
+    def check_topic(self) -> None:
+        """See `Log.check_topic`."""
+        now = self._broker.topics()[self._topic]
+        if now.id != self.topic_id:
+            raise topic_replaced(self._topic, self.topic_id, now, self._auto_offset_reset)
+        if now.partitions != self.partitions:
+            if self._listener is not None:
+                self._listener.partitions_changed(now.partitions)
+            self._added |= set(range(self.partitions, now.partitions))
+            self.partitions = now.partitions
+            if self in self._members():  # as the group's leader does
+                self._deal(self._members())
 
     def topic_setting(self, topic: str, name: str) -> str:
         """See `Log.topic_setting`."""
@@ -148,19 +161,6 @@ class MemoryLog:
     def _read(self, partition: int, records_max: int | None) -> tuple[list[MemoryRecord], Offset]:
         start = self._positions[partition]
         return self._broker.read(self._topic, partition, start, records_max)
-
-    def _look_at_topics(self) -> None:
-        """Find out whether the input topic still is what it was."""
-        now = self._broker.topics()[self._topic]
-        if now.id != self.topic_id:
-            raise topic_replaced(self._topic, self.topic_id, now, self._auto_offset_reset)
-        if now.partitions != self.partitions:
-            if self._listener is not None:
-                self._listener.partitions_changed(now.partitions)
-            self._added |= set(range(self.partitions, now.partitions))
-            self.partitions = now.partitions
-            if self in self._members():  # as the group's leader does
-                self._deal(self._members())
 
     def _members(self) -> list[Any]:
         return self._group.members

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from livestep.models.loaded_model import LoadedModel
-from livestep.pipeline.app import build_engine
-from livestep.pipeline.engine.engine import Engine
+from livestep.pipeline.engine.engine import Engine, build_engine
 from livestep.pipeline.memory.memory_broker import MemoryBroker
 from livestep.pipeline.memory.memory_log import MemoryLog
 from livestep.pipeline.memory.memory_store import MemoryStore
@@ -50,7 +49,6 @@ def start_worker(
         model,
         MemoryLog(broker, made, worker_id),
         store,
-        output_partitions=broker.partition_counts,
         is_saving_behind=False,
     )
     engine.join()

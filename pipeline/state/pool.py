@@ -7,7 +7,7 @@ dropping it loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,16 +66,33 @@ class States:
         self.timesteps[rows] = other.timesteps
 
 
+#: Tensors that a state may hold after those of the net: a many-to-one model's last output; with a
+#: session gap, the partition's clock at the last event.
+LAST_OUTPUT, CLOCK = "last_output", "clock"
+
+
 class StateLayout:
     """Layout of one key's state: one row in each of several tensors.
 
+    The net's tensors come first, the others after them, in the order of their names here.
+
     Args:
-        template: The model's first state with one key: `initial_state(1)`.
+        template: The net's first state with one key: `initial_state(1)`.
         device: Where states are to be.
+        extras: By name, the first rows, (1, ...) each, of what a state holds in addition.
     """
 
-    def __init__(self, template: State, device: torch.device | None = None) -> None:
-        rows = state_tensors(template)
+    def __init__(
+        self,
+        template: State,
+        device: torch.device | None = None,
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        extras = extras or {}
+        net_rows = state_tensors(template)
+        rows = (*net_rows, *extras.values())
+        self._net_count = len(net_rows)
+        self._names = tuple(extras)
         self.device = device or (rows[0].device if rows else torch.device("cpu"))
         #: Of each tensor: shape of a row, kind of number, bytes of a row, and the first row.
         self.shapes = [tuple(row.shape[1:]) for row in rows]
@@ -84,6 +101,20 @@ class StateLayout:
         self.zeros = tuple(row.cpu() for row in rows)
         #: Bytes of one key's state.
         self.state_bytes = sum(self.widths)
+
+    def net_of(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the net's tensors of a state."""
+        return tensors[: self._net_count]
+
+    def extras_of(self, tensors: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Return a state's other tensors by their names."""
+        return dict(zip(self._names, tensors[self._net_count :], strict=True))
+
+    def bytes_of(self, name: str) -> slice:
+        """Return where an extra tensor's bytes are within the `state_bytes` of a key."""
+        index = self._net_count + self._names.index(name)
+        start = sum(self.widths[:index])
+        return slice(start, start + self.widths[index])
 
     def fresh(self, count: int) -> States:
         """Return the initial states of new keys."""

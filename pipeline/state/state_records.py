@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
-from livestep.pipeline.state.pool import ENDED, StateLayout, States
+from livestep.pipeline.state.pool import CLOCK, ENDED, StateLayout, States
 from livestep.pipeline.state.store import CLOCK_KEY
 from livestep.pipeline.types import NO_TIME, BoolArray, IntArray, Offset
 
@@ -143,7 +143,8 @@ class StateRecords:
         keys, records = list(found), list(found.values())
         table = self._verified(partition, keys, records)
         offsets, _ = _headers(table)
-        clocks = np.ascontiguousarray(table[:, -CHECKSUM_BYTES - 8 : -CHECKSUM_BYTES]).view("<i8")
+        states = table[:, HEADER_BYTES:-CHECKSUM_BYTES]
+        clocks = np.ascontiguousarray(states[:, self._layout.bytes_of(CLOCK)]).view("<i8")
         yield from zip(offsets.tolist(), clocks[:, 0].tolist(), keys, strict=True)
 
     def write_clock(self, partition: int, applied: Offset, clock: int) -> bytes:

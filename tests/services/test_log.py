@@ -343,13 +343,18 @@ def test_lag_counts_what_is_not_done(place: Place) -> None:
     assert log.lag() == 0
 
 
-def test_new_partitions_are_seen_when_committed_is_asked(place: Place) -> None:
+def test_new_partitions_are_seen_when_the_topic_is_checked(place: Place) -> None:
     log = place.log()
     joined(log)
     assert (log.partitions, sorted(log.committed())) == (2, [0, 1])
     place.add_partitions(3)
-    wait_until(lambda: sorted(log.committed()) == [0, 1, 2], 60, "the new partition")
-    assert log.partitions == 3
+
+    def has_grown() -> bool:
+        log.check_topic()
+        return log.partitions == 3
+
+    wait_until(has_grown, 60, "the new partition")
+    assert sorted(log.committed()) == [0, 1, 2]
 
 
 def test_committed_waits_for_a_transaction_that_could_still_move_the_offsets(

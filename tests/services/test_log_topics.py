@@ -107,11 +107,11 @@ def test_an_idle_log_notices_that_its_topic_was_created_again(place: Place) -> N
         wait_until(poll_on(log), 60, "the cause")
 
 
-def test_offsets_of_a_topic_created_again_are_not_given_for_the_old_one(place: Place) -> None:
+def test_a_topic_created_again_is_seen_before_its_offsets_are_read(place: Place) -> None:
     log = at_five(place)
     place.recreate(place.input)
     with pytest.raises(TopicReplacedError):
-        log.committed()
+        log.check_topic()
 
 
 def test_a_deleted_topic_is_named_as_the_cause(kafka: KafkaPlace) -> None:

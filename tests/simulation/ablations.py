@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import livestep.pipeline.engine.cycle
-from livestep import MemoryStore
+from livestep import LoadedModel, MemoryStore
 from livestep.models.contract import state_tensors
 from livestep.pipeline.batch.packing import Batch
 from livestep.pipeline.engine.cycle import Cycle
 from livestep.pipeline.engine.recovery import Decision, Situation
+from livestep.pipeline.engine.running_model import RunningModel
 from livestep.pipeline.engine.takeover import Takeover
 from livestep.pipeline.memory.memory_broker import MemoryGroup, MemoryProducer
 from livestep.pipeline.memory.memory_log import MemoryLog
@@ -107,12 +108,11 @@ def _offset_plus_one(patch: Patch) -> None:
 
 
 def _feedback_not_saved(patch: Patch) -> None:
-    init, write = Cycle.__init__, StateRecords.write
+    init, write = RunningModel.__init__, StateRecords.write
     places: dict[int, int] = {}
 
-    def init_and_note(self: Cycle, **parts: Any) -> None:
-        init(self, **parts)
-        model = parts["model"]
+    def init_and_note(self: RunningModel, model: LoadedModel, *parts: Any, **options: Any) -> None:
+        init(self, model, *parts, **options)
         if model.rules.feedback and model.rules.is_feeding_events:
             places[id(self.records)] = len(state_tensors(model.net.initial_state(1)))
 
@@ -125,7 +125,7 @@ def _feedback_not_saved(patch: Patch) -> None:
             states.tensors = tuple(tensors)
         return write(self, partition, keys, states)
 
-    patch.setattr(Cycle, "__init__", init_and_note)
+    patch.setattr(RunningModel, "__init__", init_and_note)
     patch.setattr(StateRecords, "write", write_without)
 
 
@@ -237,7 +237,7 @@ def _no_checksum(patch: Patch) -> None:
 
 
 def _topic_by_name(patch: Patch) -> None:
-    patch.setattr(MemoryLog, "_look_at_topics", lambda _: None)
+    patch.setattr(MemoryLog, "check_topic", lambda _: None)
 
 
 def _model_not_asked(patch: Patch) -> None:

@@ -10,7 +10,7 @@ from livestep import LoadedModel
 from livestep.pipeline.audit.audited_events import READ_ALL_THE_SAME
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
-from livestep.pipeline.engine.recovery import CommitMark
+from livestep.pipeline.engine.commit_mark import CommitMark
 from livestep.pipeline.records import Source, read_dead_letter_headers
 from tests.simulation.check_error import CheckError
 from tests.simulation.simulated_services import SimulatedStore

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from livestep.pipeline.app import build_engine
-from livestep.pipeline.engine.engine import Engine
+from livestep.pipeline.engine.engine import Engine, build_engine
 from livestep.pipeline.errors import EngineError
 from livestep.pipeline.settings import Settings
 from tests.simulation.plan import Sizes
@@ -114,7 +113,6 @@ class Process:
             self._side.model,
             self.log,
             self._side.store,
-            output_partitions=simulation.broker.partition_counts,
             is_saving_behind=self.is_saving_behind,
         )
         try:

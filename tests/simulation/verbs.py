@@ -115,7 +115,8 @@ def _committed(args: tuple[Any, ...], _: Any) -> str:
 
 def _committed_positions(args: tuple[Any, ...], is_done: Any) -> str:
     cycle, partitions = args
-    texts = [f"{p} -> {cycle.owned[p].position}" for p in sorted(partitions)]
+    owned = cycle._partitions  # noqa: SLF001
+    texts = [f"{p} -> {owned[p].position}" for p in sorted(partitions)]
     return f"{'; '.join(texts)}, without an event{'' if is_done else ', aborted'}"
 
 

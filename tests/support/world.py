@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from livestep import GRU, LoadedModel, MemoryStore, Number, StepModel, memory_broker, run_to_end
-from livestep.pipeline.app import build_engine
 from livestep.pipeline.audit.judge import AuditReport, Judge
 from livestep.pipeline.audit.unrolled import unroll_log
-from livestep.pipeline.engine.engine import Engine
+from livestep.pipeline.engine.engine import Engine, build_engine
 from livestep.pipeline.memory.memory_log import MemoryLog
 from livestep.pipeline.memory.memory_workers import DEAD_LETTER_TOPIC, INPUT_TOPIC, OUTPUT_TOPIC
 from livestep.pipeline.settings import Settings
@@ -76,7 +75,6 @@ class World:
             self.model,
             log or MemoryLog(self.broker, settings),
             self.store,
-            output_partitions=self.broker.partition_counts,
             is_saving_behind=is_saving_behind,
         )
         engine.join()

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from livestep import MemoryStore
-from livestep.pipeline.engine.saver import Save, Saver
+from livestep.pipeline.engine.saver import Move, Save, Saver
 from livestep.pipeline.errors import StoppedError, StoreError, UnsavedError
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.state.redis_connection import RedisConnection
@@ -59,7 +59,7 @@ class HeldStore(MemoryStore):
 
 def save(at):
     record = at.to_bytes(8, "little") + (1).to_bytes(8, "little")
-    return lambda: [Save(0, 1, Offset(at), Offset(at + 1), [b"k"], [record])]
+    return lambda: [Save(Move(0, 1, Offset(at), Offset(at + 1)), [b"k"], [record])]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livestep.pipeline.engine.recovery import CommitMark
+from livestep.pipeline.engine.commit_mark import CommitMark
 from livestep.pipeline.state.pool import StateLayout, States
 from livestep.pipeline.state.state_records import DamagedStateError, StateRecords
 from livestep.pipeline.types import Offset

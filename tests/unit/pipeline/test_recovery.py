@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from livestep.pipeline.engine.recovery import CommitMark, Situation, decide
+from livestep.pipeline.engine.commit_mark import CommitMark
+from livestep.pipeline.engine.recovery import Situation, decide
 from livestep.pipeline.errors import (
     HistoryMissingError,
     OffsetsResetError,
@@ -46,7 +47,7 @@ def decided(*, on_new_model="refuse", accept_missing_history=False, **changes):
         on_new_model=on_new_model,
         accept_missing_history=accept_missing_history,
     )
-    return decision.position, decision.start, decision.applied, decision.is_begun
+    return decision.position, decision.start, decision.applied, decision.is_fresh
 
 
 def refused(error, *texts, **changes):
@@ -58,13 +59,13 @@ def refused(error, *texts, **changes):
 
 @pytest.mark.parametrize("at", [0, 40])
 def test_the_first_run_begins_where_the_group_begins(at):
-    assert decided(group_start=at) == (at, at, at, False)
+    assert decided(group_start=at) == (at, at, at, True)
 
 
 def test_a_first_run_that_died_before_its_first_commit_goes_on_where_it_began():
     # Also when the log has grown, and a group without commits would begin elsewhere now.
     begun = stored(7, start=7, has_states=False)
-    assert decided(stored=begun, group_start=90) == (7, 7, 7, True)
+    assert decided(stored=begun, group_start=90) == (7, 7, 7, False)
 
 
 def test_a_group_deleted_under_sequences_that_have_all_ended_is_refused():
@@ -87,16 +88,16 @@ def test_a_group_deleted_under_its_states_is_refused():
 @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
 def test_states_as_far_as_the_commit_go_on_whoever_committed(mark):
     # Another model's mark with our states: this model has taken over, and not committed yet.
-    assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, True)
+    assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, False)
 
 
 @pytest.mark.parametrize("mark", [OURS, None])
 def test_states_behind_the_commit_are_replayed(mark):
-    assert decided(committed=50, mark=mark, stored=stored(20)) == (50, 3, 20, True)
+    assert decided(committed=50, mark=mark, stored=stored(20)) == (50, 3, 20, False)
 
 
 def test_lost_states_are_replayed_from_where_they_began():
-    assert decided(committed=50, mark=OURS) == (50, 3, 3, False)
+    assert decided(committed=50, mark=OURS) == (50, 3, 3, True)
 
 
 @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
@@ -132,23 +133,23 @@ def test_another_models_commit_is_refused_and_both_ways_out_are_named(states):
 @pytest.mark.parametrize("states", [None, stored(20)])
 def test_a_new_model_may_begin_at_zeros_at_the_commit(states):
     found = decided(committed=50, mark=THEIRS, stored=states, on_new_model="zeros")
-    assert found == (50, 50, 50, False)
+    assert found == (50, 50, 50, True)
 
 
 def test_a_new_model_may_replay_the_history_that_the_log_holds():
     begun = dict(committed=50, mark=THEIRS, log_start=10, on_new_model="warm")
-    assert decided(**begun) == (50, 10, 10, False)
+    assert decided(**begun) == (50, 10, 10, True)
     # After a crash in it, it goes on from where it was.
-    assert decided(**begun, stored=stored(20, start=10)) == (50, 10, 20, True)
+    assert decided(**begun, stored=stored(20, start=10)) == (50, 10, 20, False)
 
 
 def test_a_new_model_warms_up_with_nothing_when_the_log_holds_nothing():
     found = decided(committed=50, mark=THEIRS, log_start=50, on_new_model="warm")
-    assert found == (50, 50, 50, False)
+    assert found == (50, 50, 50, True)
 
 
 def test_a_commit_without_a_mark_and_without_states_was_set_by_hand():
-    assert decided(committed=50) == (50, 50, 50, False)
+    assert decided(committed=50) == (50, 50, 50, True)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +179,11 @@ def test_missing_history_says_which_offsets():
 
 def test_accepted_missing_history_begins_lost_states_with_what_is_there():
     found = decided(committed=50, mark=OURS, log_start=10, accept_missing_history=True)
-    assert found == (50, 10, 10, False)
+    assert found == (50, 10, 10, True)
     kept = decided(
         committed=50, mark=OURS, stored=stored(20), log_start=30, accept_missing_history=True
     )
-    assert kept == (50, 3, 20, True)
+    assert kept == (50, 3, 20, False)
 
 
 def test_an_event_of_a_history_that_only_just_is_there_is_enough():
@@ -223,7 +224,7 @@ def test_a_mark_comes_back_from_the_commits_metadata(mark):
 def test_a_mark_of_before_marks_had_the_topics_id_is_read():
     mark = CommitMark.from_text("livestep/1 model=aa partitions=4 start=3")
     assert mark == replace(OURS, topic=None)
-    assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, True)
+    assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, False)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +255,10 @@ def test_a_commit_against_a_deleted_topic_is_none_and_the_new_one_begins_at_its_
     found = decided(
         committed=committed, mark=mark, log_start=2, group_start=100, on_new_model=on_new_model
     )
-    assert found == (2, 2, 2, False)
+    assert found == (2, 2, 2, True)
     # And a crash before the first commit against the new topic goes on where it began.
     begun = stored(2, start=2, has_states=False)
-    assert decided(committed=committed, mark=mark, stored=begun) == (2, 2, 2, True)
+    assert decided(committed=committed, mark=mark, stored=begun) == (2, 2, 2, False)
 
 
 def test_a_commit_against_a_deleted_topic_is_told_of():
@@ -288,17 +289,17 @@ class TestDamagedStates:
     """They begin anew where the commit says that they begin, if the log reaches back."""
 
     def test_they_begin_anew_where_the_commit_says(self, damage):
-        assert decided(committed=50, mark=OURS, **damage) == (50, 3, 3, False)
+        assert decided(committed=50, mark=OURS, **damage) == (50, 3, 3, True)
         assert decide(situation(committed=50, mark=OURS, **damage)).damage
 
     def test_without_a_history_it_is_refused_unless_accepted(self, damage):
         if damage["stored"] in (stored(50, 4), stored(50, 2)):
             # The states themselves are right: the commit counts, and nothing has to be replayed.
-            assert decided(committed=50, mark=OURS, log_start=10, **damage) == (50, 3, 50, True)
+            assert decided(committed=50, mark=OURS, log_start=10, **damage) == (50, 3, 50, False)
             return
         gone = dict(committed=50, mark=OURS, log_start=10, **damage)
         refused(HistoryMissingError, "events/2", "offsets 3 to 9", "damaged: ", **gone)
-        assert decided(**gone, accept_missing_history=True) == (50, 10, 10, False)
+        assert decided(**gone, accept_missing_history=True) == (50, 10, 10, True)
 
 
 def test_the_message_says_which_state_is_damaged_when_the_history_is_gone():
@@ -316,27 +317,27 @@ def test_the_message_says_which_state_is_damaged_when_the_history_is_gone():
 def test_damaged_states_under_another_models_commit_are_as_none_there():
     theirs = dict(committed=50, mark=THEIRS, stored=UNREADABLE)
     refused(OtherModelError, **theirs)
-    assert decided(**theirs, on_new_model="zeros") == (50, 50, 50, False)
-    assert decided(**theirs, on_new_model="warm", log_start=10) == (50, 10, 10, False)
+    assert decided(**theirs, on_new_model="zeros") == (50, 50, 50, True)
+    assert decided(**theirs, on_new_model="warm", log_start=10) == (50, 10, 10, True)
 
 
 def test_damaged_states_that_have_already_taken_over_begin_anew_where_they_began():
     damage = dict(stored=stored(50, start=30), damaged_state="the state of key b'a'")
-    assert decided(committed=50, mark=THEIRS, **damage) == (50, 30, 30, False)
+    assert decided(committed=50, mark=THEIRS, **damage) == (50, 30, 30, True)
 
 
 def test_damaged_states_under_a_commit_set_by_hand_begin_anew_if_their_start_is_known():
     damage = dict(stored=stored(20), damaged_state="the state of key b'a'")
-    assert decided(committed=50, **damage) == (50, 3, 3, False)
+    assert decided(committed=50, **damage) == (50, 3, 3, True)
     refused(StateError, "field `applied`", "set by hand", "Delete", committed=50, stored=UNREADABLE)
 
 
 def test_damaged_states_without_a_commit_are_refused_unless_there_are_none():
     refused(OffsetsResetError, "nothing says which events", "no committed", stored=UNREADABLE)
     empty = replace(UNREADABLE, has_states=False)
-    assert decided(stored=empty, group_start=7) == (7, 7, 7, False)
+    assert decided(stored=empty, group_start=7) == (7, 7, 7, True)
     begun = stored(7, start=7, has_states=False)
-    assert decided(stored=begun, damaged_state="a state") == (7, 7, 7, False)
+    assert decided(stored=begun, damaged_state="a state") == (7, 7, 7, True)
 
 
 def test_damaged_states_ahead_of_the_commit_are_refused_as_any():
@@ -348,21 +349,21 @@ class TestAModelWithoutStates:
     """It has nothing to heal: it goes on where the log says."""
 
     def test_the_first_run_begins_where_the_group_begins(self):
-        assert decided(is_stateless=True, group_start=40) == (40, 40, 40, True)
+        assert decided(is_stateless=True, group_start=40) == (40, 40, 40, False)
 
     @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
     def test_it_goes_on_at_the_commit_whoever_made_it(self, mark):
-        assert decided(is_stateless=True, committed=50, mark=mark) == (50, 50, 50, True)
+        assert decided(is_stateless=True, committed=50, mark=mark) == (50, 50, 50, False)
 
     def test_its_topic_may_get_more_partitions(self):
         grown = replace(OURS, partitions=2)
-        assert decided(is_stateless=True, committed=50, mark=grown) == (50, 50, 50, True)
+        assert decided(is_stateless=True, committed=50, mark=grown) == (50, 50, 50, False)
 
     def test_a_commit_against_a_deleted_topic_is_none(self):
         found = decided(is_stateless=True, committed=50, mark=GONE, group_start=100)
-        assert found == (0, 0, 0, True)
+        assert found == (0, 0, 0, False)
 
     def test_events_that_were_deleted_before_their_prediction_are_not_passed_over(self):
         refused(HistoryMissingError, is_stateless=True, committed=50, log_start=60)
         gone = decided(is_stateless=True, committed=50, log_start=60, accept_missing_history=True)
-        assert gone == (60, 60, 60, True)
+        assert gone == (60, 60, 60, False)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from livestep import MemoryStore
-from livestep.pipeline.engine.saver import Save, Saver
+from livestep.pipeline.engine.saver import Move, Save, Saver
 from livestep.pipeline.errors import StoreError
 from livestep.pipeline.types import Offset
 
@@ -39,7 +39,7 @@ def store():
 
 def saves(expected, applied, epoch=1, partition=0):
     record = applied.to_bytes(8, "little") + (1).to_bytes(8, "little")
-    return lambda: [Save(partition, epoch, expected, applied, [b"k"], [record])]
+    return lambda: [Save(Move(partition, epoch, expected, applied), [b"k"], [record])]
 
 
 def open_saver(store, batches_max):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from livestep import GRU, LSTM
-from livestep.pipeline.state.pool import ENDED, StateLayout
+from livestep.pipeline.state.pool import CLOCK, ENDED, StateLayout
 from livestep.pipeline.state.state_records import DamagedStateError, StateRecords
 from livestep.pipeline.types import NO_TIME
 from tests.support.states import LAYOUT, states
@@ -122,8 +122,8 @@ def test_a_first_state_that_is_infinite_itself_is_none_the_worse_for_it():
     assert torch.equal(read.tensors[0], first.tensors[0])
 
 
-def test_times_are_the_offset_and_the_last_number_of_a_state_and_checked():
-    layout = StateLayout((torch.zeros(1, 2), torch.zeros(1, 1, dtype=torch.int64)))
+def test_times_are_the_offset_and_the_clock_of_a_state_and_checked():
+    layout = StateLayout(torch.zeros(1, 2), extras={CLOCK: torch.zeros(1, 1, dtype=torch.int64)})
     records = StateRecords(layout, "events/group/aa")
     found = layout.fresh(2)
     found.offsets[:] = [4, 5]
