@@ -22,6 +22,17 @@ PAGES_OFFLINE = [
     page for page in PAGES if code_blocks(page) and f"docs/{page.name}" not in LIVE_PAGES
 ]
 
+#: All documents: the pages, and those next to what they describe.
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *(
+        document
+        for folder in ("deploy", "docs", "models", "pipeline", "tests")
+        for document in sorted((ROOT / folder).rglob("*.md"))
+    ),
+]
+
 #: A link of Markdown to a file of the project, and the part of the page after `#`.
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
@@ -42,8 +53,8 @@ def test_the_readme_is_short_and_links_to_every_page() -> None:
     assert [page.name for page in PAGES if f"docs/{page.name}" not in readme] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
-def test_every_link_and_path_of_a_page_leads_to_a_file_of_the_project(page: Path) -> None:
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_path_of_a_document_leads_to_a_file_of_the_project(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     missing = [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
     for path, heading in _LINK.findall(text):
