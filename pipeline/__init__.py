@@ -1,9 +1,10 @@
 """The worker, the clients, and the commands: events in, predictions out, for every key of a topic.
 
-Each room imports from the rooms below it only:
+Each package imports only from packages below it:
 
     commands/     the command line: one module per command
     app.py        puts a worker together from its settings
+    faust_app.py  the Faust app around an engine
     memory/       Kafka and Redis replaced by objects in this process, for tests
     audit/        an independent check of an output topic against the offline unroll
     publishing/   events from CSV and JSON Lines files
@@ -13,4 +14,6 @@ Each room imports from the rooms below it only:
     batch/        from records to arrays, through the model, to answers
     state/        hidden states: in memory, as bytes, in Redis
     process/      what a worker does as a process: signals, deadline, identity, streams
+
+Settings, records, shared types and errors are the modules at the bottom.
 """
