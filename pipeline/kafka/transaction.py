@@ -163,15 +163,18 @@ class Transactions:
         self._is_open = True
 
     def _wait_for_room(self, topic: str, waits: int) -> None:
-        """Give a full send queue time.
+        """Wait a moment for room in the full send queue.
 
         Args:
-            topic: Of the record that waits.
-            waits: How often it has waited, this time included.
+            topic: Topic of the record to send.
+            waits: Number of waits for this record, including this one.
+
+        Raises:
+            BrokerError: If there have been too many waits.
         """
         if waits > _QUEUE_FULL_TRIES:
             raise BrokerError(
-                f"records for topic {topic} could not be sent: the send queue stays full"
+                f"records for topic {topic} could not be sent: the send queue remains full"
             )
         self._producer.poll(self._deadline.work_s(_QUEUE_FULL_WAIT_S))
 

@@ -66,20 +66,20 @@ class States:
         self.timesteps[rows] = other.timesteps
 
 
-#: Tensors that a state may hold after those of the net: a many-to-one model's last output; with a
-#: session gap, the partition's clock at the last event.
+#: Names of the tensors that a state may have after those of the net: the last output (many to one),
+#: and the partition's clock at the last event (session gap).
 LAST_OUTPUT, CLOCK = "last_output", "clock"
 
 
 class StateLayout:
     """Layout of one key's state: one row in each of several tensors.
 
-    The net's tensors come first, the others after them, in the order of their names here.
+    The net's tensors come first, then the extras in the given order.
 
     Args:
-        template: The net's first state with one key: `initial_state(1)`.
-        device: Where states are to be.
-        extras: By name, the first rows, (1, ...) each, of what a state holds in addition.
+        template: The net's initial state for one key: `initial_state(1)`.
+        device: Device of the states.
+        extras: Initial rows of the tensors that a state has in addition, (1, ...) each, by name.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class StateLayout:
         self._net_count = len(net_rows)
         self._names = tuple(extras)
         self.device = device or (rows[0].device if rows else torch.device("cpu"))
-        #: Of each tensor: shape of a row, kind of number, bytes of a row, and the first row.
+        #: For each tensor: shape of a row, dtype, bytes of a row, and the initial row.
         self.shapes = [tuple(row.shape[1:]) for row in rows]
         self.dtypes = [row.dtype for row in rows]
         self.widths = [row[0].numel() * row.element_size() for row in rows]
