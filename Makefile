@@ -1,13 +1,13 @@
-# Everything that a developer or CI runs. `make` alone lists it.
+# Everything that developers and CI run; `make` lists it.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Newer than pyproject.toml and constraints.txt exactly if they are what is installed.
+# Newer than pyproject.toml and constraints.txt if the installation is up to date.
 INSTALLED := $(VENV)/.installed
-# What writes the bill of materials and asks for weaknesses, apart: what it needs must not move ours.
+# Separate tools for the bill of materials and vulnerabilities: their dependencies must not change ours.
 TOOLS := .livestep/tools
-# One process a core, each with a Kafka and a Redis of its own. A file's tests stay together: they share models and brokers.
+# One process per core, each with its own Kafka and Redis. The tests of a file share models and brokers, so they run in one process.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -17,36 +17,36 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: jars ## Watch a model predict live on real Kafka and Redis, and lose a worker
+demo: jars ## Watch a model predict live on real Kafka and Redis, and survive kill -9
 	@$(BIN)/python -m livestep.deploy.demo
 
-test: lint jars ## Run everything that CI runs
+test: lint jars ## Run all checks and tests, as CI does
 	@$(BIN)/pytest -q $(PARALLEL)
 
-test-fast: lint ## Lint, types, doctests and unit tests: no services, some minutes
+test-fast: lint ## Run lint, types, doctests and unit tests, without services (some minutes)
 	@$(BIN)/pytest -q $(PARALLEL) -m "not services"
 
-simulate: $(INSTALLED) ## The engine under faults from a seed: SEED=7 tells its story, SEEDS=10000 runs many
+simulate: $(INSTALLED) ## Run the engine under random faults: SEED=7 prints the story of one seed, SEEDS=10000 runs many
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) \
 		--from $(or $(FROM),0)) $(if $(EDITION),--edition $(EDITION)) $(if $(ABLATION),--ablation $(ABLATION)) $(if $(COVERAGE),--coverage)
 
-chaos: jars ## Kill workers, Kafka and Redis under load, and judge: MINUTES=5 SEED=1, CLUSTER=1
+chaos: jars ## Kill workers, Kafka and Redis under load, and check the output: MINUTES=5 SEED=1 CLUSTER=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) --seed $(or $(SEED),1) \
 		$(if $(CLUSTER),--cluster)
 
 load: jars ## Measure overload and recovery: backlog, one key, a million keys, slow Redis, kill, replay
 	@$(BIN)/python -m tests.load overload one-key million-keys slow-redis restarts sigkill replay
 
-endurance: jars ## Half load for MINUTES=30: the slopes of memory, open files and threads
+endurance: jars ## Run at half load for MINUTES=30: growth of memory, open files and threads
 	@$(BIN)/python -m tests.load endurance --minutes $(or $(MINUTES),30)
 
-services: jars ## Start Kafka and Redis, print their addresses, run until Ctrl-C
+services: jars ## Start Kafka and Redis, print their addresses, and run until Ctrl-C
 	@$(BIN)/python -m livestep.deploy.local.services
 
-bench: jars ## Measure speed, latency and memory, beside other systems (20 minutes)
+bench: jars ## Measure speed, latency and memory, and compare with other systems (20 minutes)
 	@$(BIN)/python -m tests.bench
 
-experiment: $(INSTALLED) ## Compare six nets on the cook's weeks: tables and a plot (3 minutes)
+experiment: $(INSTALLED) ## Compare six nets on the cook example: tables and a plot (3 minutes)
 	@$(BIN)/python -m livestep.models.examples.cook.experiment
 
 docs: $(INSTALLED) ## Write the API reference from the docstrings: .livestep/docs/livestep.html
@@ -54,23 +54,23 @@ docs: $(INSTALLED) ## Write the API reference from the docstrings: .livestep/doc
 		livestep '!livestep.pipeline' '!livestep.models' '!livestep.deploy'
 	@echo "wrote .livestep/docs/livestep.html"
 
-sbom: $(INSTALLED) $(TOOLS)/.installed ## Write the bill of materials (CycloneDX): .livestep/sbom.json
+sbom: $(INSTALLED) $(TOOLS)/.installed ## Write the software bill of materials (CycloneDX) to .livestep/sbom.json
 	@$(TOOLS)/bin/python -m livestep.deploy.sbom $(BIN)/python .livestep/sbom.json
 
-audit: $(TOOLS)/.installed ## Ask pypi.org whether a pinned package has a known weakness (needs the network)
+audit: $(TOOLS)/.installed ## Check pinned packages for known vulnerabilities (asks pypi.org)
 	@$(TOOLS)/bin/pip-audit -r constraints.txt --no-deps --disable-pip --strict || { \
-		echo "error: a package has a known weakness, or pypi.org could not be asked about all of them"; exit 1; } >&2
+		echo "error: a package has a known vulnerability, or pypi.org could not be reached"; exit 1; } >&2
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-format: $(INSTALLED) ## Format the code and mend what ruff can mend
+format: $(INSTALLED) ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-clean: ## Remove all that make has made: environment, Kafka, caches
+clean: ## Remove everything that make has created: environment, Kafka, caches
 	rm -rf $(VENV) .livestep .hypothesis .mypy_cache .pytest_cache .ruff_cache livestep.egg-info
 	find deploy models docs pipeline tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -83,7 +83,7 @@ prerequisites:
 jars: $(INSTALLED)
 	@$(BIN)/python -m livestep.deploy.local.jars >/dev/null
 
-# Order-only: the prerequisites are checked every time, but never make the installation out of date.
+# Order-only: prerequisites are checked every time, but never make the installation out of date.
 $(INSTALLED): pyproject.toml constraints.txt | prerequisites
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once. The largest part is torch with CUDA: 5 GB on disk, 1-3 minutes."

@@ -1,1 +1,1 @@
-"""Kafka and Redis on this machine, the demo, and what an operator needs beside the worker."""
+"""Kafka and Redis on this machine, the demo, and files for operators."""

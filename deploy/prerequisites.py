@@ -1,9 +1,9 @@
-"""Check that this machine has what `make` needs; name the command that installs what is missing.
+"""Checks that this machine has what `make` needs, and names the commands that install the rest.
 
     python3 deploy/prerequisites.py
 
-Runs before anything is installed: standard library only, and in a syntax that Python 3.7 reads, so
-that an old Python can say that it is too old.
+Runs before anything is installed: it needs only the standard library and the syntax of Python 3.7,
+so that an old Python can report that it is too old.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-#: The oldest Python that the project runs on.
+#: The oldest supported Python.
 PYTHON_VERSION_MIN = (3, 11)
 
-#: The oldest Java that Kafka 4 brokers run on.
+#: The oldest Java that Kafka 4 supports.
 JAVA_VERSION_MIN = 17
 
-#: `java -version` answers in a tenth of a second; a stand-in for a missing Java may open a window.
+#: `java -version` takes a tenth of a second; a placeholder for a missing Java may open a window.
 JAVA_TIMEOUT_S = 20
 
-#: From this release on Debian has no Java 17, but 21.
+#: From this release on, Debian has Java 21 instead of 17.
 DEBIAN_WITH_JAVA_21 = 13
 
 
 class Missing(NamedTuple):
-    """Something that has to be installed: what, why, and its packages for apt-get and brew."""
+    """A missing program: what, why, and its packages for apt-get and brew."""
 
     what: str
     apt: str
@@ -38,7 +38,7 @@ class Missing(NamedTuple):
 
 
 def main() -> int:
-    """Print what is missing, each with the command that installs it; return the exit status."""
+    """Print what is missing, with the commands that install it; return the exit status."""
     missing = [found for found in (python(), java(), maven(), make()) if found is not None]
     for found in missing:
         print(f"error: {found.what}", file=sys.stderr)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def python() -> Missing | None:
-    """Look at the Python that runs this: new enough, and able to make a virtual environment."""
+    """Check that this Python is new enough, and can create a virtual environment."""
     needed = ".".join(map(str, PYTHON_VERSION_MIN))
     found = ".".join(map(str, sys.version_info[:2]))
     if sys.version_info[:2] < PYTHON_VERSION_MIN:
@@ -59,7 +59,7 @@ def python() -> Missing | None:
         )
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         return Missing(
-            f"{sys.executable} can't make a virtual environment: it has no venv or no ensurepip",
+            f"{sys.executable} can't create a virtual environment: venv or ensurepip is missing",
             apt=f"python{found}-venv",
             brew=f"python@{found}",
         )
@@ -67,9 +67,9 @@ def python() -> Missing | None:
 
 
 def java() -> Missing | None:
-    """Run the `java` on the PATH, since that file may be a stand-in, and read its version."""
+    """Run the `java` on the PATH, since that file may be a placeholder, and read its version."""
     if shutil.which("java") is None:
-        return _no_java("there is no java on the PATH")
+        return _no_java("java is not on the PATH")
     try:
         answer = subprocess.run(
             ["java", "-version"],
@@ -82,7 +82,7 @@ def java() -> Missing | None:
         return _no_java(f"the one on the PATH does not answer: {error}")
     version = java_version(answer)
     if version is None:
-        return _no_java(f"java -version says: {' '.join(answer.split())}")
+        return _no_java(f"java -version prints: {' '.join(answer.split())}")
     if version < JAVA_VERSION_MIN:
         return _no_java(f"the one on the PATH is Java {version}")
     return None
@@ -110,7 +110,7 @@ def java_version(answer: str) -> int | None:
 
 
 def _java_packaged() -> int:
-    """Return the version of Java that this system has a package of."""
+    """Return the version of Java that this system packages."""
     if not os.path.exists("/etc/os-release"):
         return JAVA_VERSION_MIN
     with open("/etc/os-release", encoding="utf-8") as release:
@@ -123,22 +123,22 @@ def _java_packaged() -> int:
 
 
 def maven() -> Missing | None:
-    """Look for `mvn`."""
+    """Check for `mvn`."""
     if shutil.which("mvn") is None:
-        what = "Maven is needed to fetch Kafka, and there is no mvn on the PATH"
+        what = "Maven is needed to fetch Kafka, and mvn is not on the PATH"
         return Missing(what, apt="maven", brew="maven")
     return None
 
 
 def make() -> Missing | None:
-    """Look for `make`: this program may be run by hand."""
+    """Check for `make`, since this program may be run by hand."""
     if shutil.which("make") is None:
-        return Missing("make is needed, and there is none on the PATH", apt="make", brew="make")
+        return Missing("make is needed, and is not on the PATH", apt="make", brew="make")
     return None
 
 
 def install_command(missing: Missing) -> str:
-    """Return the command for this system, or both if it has neither apt-get nor brew."""
+    """Return the install command for this system, or both if it has neither apt-get nor brew."""
     apt = f"sudo apt-get install -y {missing.apt}"
     brew = f"brew install {missing.brew}"
     if shutil.which("apt-get") is not None:

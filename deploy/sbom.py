@@ -1,9 +1,9 @@
-"""The bill of materials: every package of the environment, in CycloneDX, by `cyclonedx-py`.
+"""The software bill of materials: every package of the environment, in CycloneDX format.
 
     .livestep/tools/bin/python -m livestep.deploy.sbom .venv/bin/python .livestep/sbom.json
 
-Works offline.  The tool checks its own output against the schema; here it is compared with
-`constraints.txt`, so that no package gets into the environment unpinned.
+Works offline. `cyclonedx-py` writes it and checks it against the schema; this program compares it
+with `constraints.txt`, so that every package in the environment is pinned.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: What the environment has beside the packages that are pinned: ourselves, and what installs.
+#: Packages of the environment that are not pinned: this project, and the installers.
 UNPINNED = frozenset({"livestep", "pip", "setuptools", "wheel"})
 
 
 def pinned(constraints: Path = ROOT / "constraints.txt") -> dict[str, str]:
-    """Read which version of each package is pinned, by its normalised name."""
+    """Return the pinned version of each package, by its normalized name."""
     pins = {}
     for line in constraints.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, _, version = line.partition("==")
-            pins[normalised(name)] = version
+            pins[normalized(name)] = version
     return pins
 
 
-def normalised(name: str) -> str:
-    """Write a package's name the one way of PEP 503.
+def normalized(name: str) -> str:
+    """Normalize a package's name as in PEP 503.
 
     Example:
-        >>> normalised("Jinja2"), normalised("ast_serialize")
+        >>> normalized("Jinja2"), normalized("ast_serialize")
         ('jinja2', 'ast-serialize')
     """
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def unlike_pins(found: Iterable[tuple[str, str]], pins: dict[str, str]) -> list[str]:
-    """Name the packages that are not pinned to the version that was found.
+    """List the packages that are not pinned to the version that was found.
 
     Example:
         >>> unlike_pins([("numpy", "2.0"), ("six", "1.0"), ("pip", "9")], {"numpy": "2.1"})
         ['numpy 2.0 (pinned: 2.1)', 'six 1.0 (pinned: no version)']
     """
     return [
-        f"{name} {version} (pinned: {pins.get(normalised(name), 'no version')})"
+        f"{name} {version} (pinned: {pins.get(normalized(name), 'no version')})"
         for name, version in sorted(found)
-        if normalised(name) not in UNPINNED
-        # torch and the like add the kind of their build: 2.15.0+cu132.
-        and version.partition("+")[0] != pins.get(normalised(name))
+        if normalized(name) not in UNPINNED
+        # Some packages, such as torch, add the kind of build: 2.15.0+cu132.
+        and version.partition("+")[0] != pins.get(normalized(name))
     ]
 
 
 def main(python: str, output: Path) -> None:
-    """Write the bill of an environment.
+    """Write the bill of materials of an environment.
 
     Args:
         python: Its interpreter.
@@ -72,7 +72,7 @@ def main(python: str, output: Path) -> None:
     bill = json.loads(output.read_text(encoding="utf-8"))
     found = [(one["name"], one["version"]) for one in bill["components"]]
     if wrong := unlike_pins(found, pinned()):
-        sys.exit(f"error: not as in constraints.txt: {', '.join(wrong)}")
+        sys.exit(f"error: differs from constraints.txt: {', '.join(wrong)}")
     print(f"{output}: {len(found)} packages, CycloneDX {bill['specVersion']}")
 
 

@@ -21,6 +21,7 @@ from livestep.pipeline.settings import Settings
 
 #: Where each command is, but for the worker's: the module within `pipeline.commands`, and its name.
 _COMMANDS = {
+    "audit": ("audit", "audit"),
     "check": ("check", "check"),
     "dead-letters": ("predictions", "dead_letters"),
     "example": ("example", "example"),

@@ -1,10 +1,10 @@
-"""What the environment gives: variables, files that hold their values, and the secrets among them.
+"""Variables of the environment, files that hold their values, and secrets among them.
 
     LIVESTEP_<NAME>=value
     LIVESTEP_<NAME>_FILE=/run/secrets/name     the content of the file is the value
 
-The second form is that of Docker and Kubernetes: a secret that is mounted as a file stands neither
-in the environment, which a child process inherits, nor in the process list.
+Docker and Kubernetes use the second form: a secret in a mounted file is neither in the environment,
+which child processes inherit, nor in the process list.
 """
 
 from __future__ import annotations
@@ -24,33 +24,31 @@ KAFKA_PREFIX = "LIVESTEP_KAFKA_"
 
 FILE_SUFFIX = "_FILE"
 
-#: Options of librdkafka whose own names end as if they named the file of a value.
+#: Options of librdkafka whose own names end in `_FILE`.
 _NAMED_SO_BY_LIBRDKAFKA = frozenset(
     KAFKA_PREFIX + "SASL_OAUTHBEARER_ASSERTION_" + name
     for name in ("FILE", "PRIVATE_KEY_FILE", "JWT_TEMPLATE_FILE")
 )
 
-#: The one option of librdkafka that has an underscore.
+#: The only option of librdkafka with an underscore.
 _UNDERSCORED = {"log.level": "log_level"}
 
-#: Longest content of a file that is taken for a value; a chain of certificates has some thousand.
+#: Longest file that is read as a value; a chain of certificates has some thousand bytes.
 _FILE_BYTES_MAX = 1 << 20
 
-#: Options of librdkafka whose value is nobody's business.
+#: Options of librdkafka whose values are secret.
 _SECRET_OPTION = re.compile(r"password|passphrase|secret|\.pem\b|oauthbearer\.config|private\.key")
 
-#: What is wrong is not shown: it may be a part of the password.
+#: The invalid part is not shown: it may belong to the password.
 _UNREADABLE_URL = (
-    "--redis-url or LIVESTEP_REDIS_URL can't be read: redis[s]://[user:password@]host:port/db is "
-    "needed, with '/', '?', '#' and '@' within the password as %2F, %3F, %23 and %40; "
-    "LIVESTEP_REDIS_PASSWORD takes it as it is"
+    "--redis-url or LIVESTEP_REDIS_URL is invalid: write redis[s]://[user:password@]host:port/db, "
+    "with '/', '?', '#' and '@' in the password written as %2F, %3F, %23 and %40; "
+    "LIVESTEP_REDIS_PASSWORD needs no escapes"
 )
 
 
 class Secret(str):
-    """A text that is itself for whom it is passed to, and `'***'` in every `repr`.
-
-    So what holds one (settings, a dictionary of options) can be logged.
+    """A string whose `repr` is `'***'`, so that settings and options that hold one can be logged.
 
     Example:
         >>> Secret("open sesame"), Secret("open sesame") == "open sesame", Secret("")
@@ -65,7 +63,7 @@ class Secret(str):
 
 @dataclass(frozen=True, kw_only=True)
 class RedisCredentials:
-    """Who we are to Redis, and to its Sentinels, which have users of their own; '' is nobody."""
+    """Credentials for Redis and for its Sentinels, which have their own users; '' means none."""
 
     username: str = ""
     password: str = Secret()
@@ -76,22 +74,22 @@ class RedisCredentials:
         if (self.username and not self.password) or (
             self.sentinel_username and not self.sentinel_password
         ):
-            raise ConfigError("a user of Redis is given, and no password")
+            raise ConfigError("a user for Redis is set, but no password")
 
 
 def read_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Give our variables with their values, each `..._FILE` among them replaced by its content.
+    """Return our variables with their values; for each `..._FILE`, the file's content.
 
-    Newlines at the end of a file don't count, since most editors write one.
+    Newlines at the end of a file are dropped, since most editors write one.
 
     Args:
-        environment: Variables of a process.
+        environment: A process's variables.
 
     Returns:
-        variables: Those that begin with `LIVESTEP_`.
+        variables: Those whose names start with `LIVESTEP_`.
 
     Raises:
-        ConfigError: If a file can't be read or is no text, or a value is given both ways.
+        ConfigError: If a file can't be read or is not text, or a value is set both ways.
     """
     variables = {
         name: value for name, value in environment.items() if name.startswith(ENVIRONMENT_PREFIX)
@@ -103,13 +101,13 @@ def read_variables(environment: Mapping[str, str]) -> dict[str, str]:
         if not path:
             continue
         if variables.get(target):
-            raise ConfigError(f"{target} and {name} are both given: one of them has to go")
+            raise ConfigError(f"{target} and {name} are both set: remove one of them")
         variables[target] = _content(name, path)
     return variables
 
 
 def _content(variable: str, path: str) -> str:
-    where = f"the file that {variable} names, {path!r},"
+    where = f"the file {path!r} of {variable}"
     try:
         with Path(path).open("rb") as file:
             content = file.read(_FILE_BYTES_MAX + 1)
@@ -117,16 +115,18 @@ def _content(variable: str, path: str) -> str:
     except OSError as error:
         raise ConfigError(f"{where} can't be read: {error.strerror}") from None
     except ValueError:
-        raise ConfigError(f"{where} is no text in UTF-8") from None
-    if len(content) > _FILE_BYTES_MAX or "\0" in text:
-        raise ConfigError(f"{where} is longer than {_FILE_BYTES_MAX} bytes, or no text")
+        raise ConfigError(f"{where} is not text in UTF-8") from None
+    if len(content) > _FILE_BYTES_MAX:
+        raise ConfigError(f"{where} is longer than {_FILE_BYTES_MAX} bytes")
+    if "\0" in text:
+        raise ConfigError(f"{where} is not text: it contains a null byte")
     if not text:
         raise ConfigError(f"{where} is empty")
     return text
 
 
 def kafka_options(variables: Mapping[str, str]) -> dict[str, str]:
-    """Take librdkafka's options out of variables: `LIVESTEP_KAFKA_LINGER_MS=5` is `linger.ms`.
+    """Return librdkafka's options among variables: `LIVESTEP_KAFKA_LINGER_MS=5` is `linger.ms`.
 
     Example:
         >>> kafka_options({"LIVESTEP_KAFKA_LINGER_MS": "5", "LIVESTEP_KAFKA_SASL_PASSWORD": "s"})
@@ -144,11 +144,11 @@ def kafka_options(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def split_credentials(url: str) -> tuple[str, str, Secret]:
-    """Take user and password out of the URL of a Redis.
+    """Separate user and password from a Redis URL.
 
     Args:
-        url: `redis[s]://[user:password@]host:port/db`, or with both as `?username=` and
-            `?password=`, as redis-py takes them, too.
+        url: `redis[s]://[user:password@]host:port/db`, or with `?username=` and `?password=`, which
+            redis-py accepts, too.
 
     Returns:
         url: Without them.
@@ -156,7 +156,7 @@ def split_credentials(url: str) -> tuple[str, str, Secret]:
         password: Likewise.
 
     Raises:
-        ConfigError: If it can't be read; shows nothing of it.
+        ConfigError: If it is invalid; the message shows no part of it.
 
     Example:
         >>> split_credentials("rediss://worker:a%2Fb@example.org:6380/1")
@@ -164,12 +164,12 @@ def split_credentials(url: str) -> tuple[str, str, Secret]:
     """
     try:
         parts = urlsplit(url)
-        # A Redis Cluster and Sentinels have several addresses.
+        # The URL of a Redis Cluster or of Sentinels has several addresses.
         for address in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{address}").port  # raises if it is no number
+            _ = urlsplit(f"//{address}").port  # raises if it is not a number
     except ValueError:
         raise ConfigError(_UNREADABLE_URL) from None
-    # What stands in the wrong place there is the rest of a password with '/', '?' or '#' in it.
+    # An '@' or a fragment here is the rest of a password with '/', '?' or '#' in it.
     if "@" in parts.path + parts.query or parts.fragment:
         raise ConfigError(_UNREADABLE_URL)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))

@@ -1,25 +1,25 @@
-"""What can go wrong, by cause: each error says what the worker does then.
+"""Errors by cause; each one states how the worker reacts.
 
     EngineError
-    ├── ConfigError            a setting, a flag or a topic that can't be right
-    │   └── MissingTopicError      a topic isn't there
+    ├── ConfigError            a setting, flag or topic is wrong
+    │   └── MissingTopicError      a topic doesn't exist
     ├── BrokerError            Kafka can't be reached or refuses
     ├── StoreError             Redis can't be reached or refuses
-    ├── StateError             log and store disagree in a way that replay can't heal
+    ├── StateError             log and store disagree, and replay can't repair it
     │   ├── OffsetsResetError      the store is ahead of the group's committed offset
     │   ├── HistoryMissingError    a replay needs events that the log no longer has
     │   ├── OtherModelError        the last commit was made by another model
-    │   ├── PartitionsChangedError the topic has another number of partitions now
-    │   └── TopicReplacedError     the topic was deleted, or created again, under the worker
-    ├── FencedError            another worker has taken this one's place
-    ├── UnsavedError           the worker has left, and states are not in Redis yet
-    ├── StoppedError           the worker was told to stop while it waited
-    ├── DefectError            an exception that nothing foresaw: a defect of ours
-    ├── OutputError            a command can't write what it prints
-    ├── ReaderGoneError        the reader of what a command prints has closed the pipe
-    └── DecodeError            one record can't be used: it goes to the dead-letter topic
+    │   ├── PartitionsChangedError the topic's number of partitions has changed
+    │   └── TopicReplacedError     the topic was deleted or recreated while the worker ran
+    ├── FencedError            another worker has taken over
+    ├── UnsavedError           the worker has stopped before all states were saved
+    ├── StoppedError           the worker was asked to stop while it waited
+    ├── DefectError            an unexpected exception: a bug
+    ├── OutputError            a command can't write its output
+    ├── ReaderGoneError        the reader of a command's output has closed the pipe
+    └── DecodeError            a record is invalid: it goes to the dead-letter topic
 
-Errors of the client libraries are translated where they are called, and nowhere else.
+Errors of client libraries are translated where the library is called, and nowhere else.
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ from livestep.pipeline.exit_codes import ExitCode
 
 
 class EngineError(Exception):
-    """Base of all; the command line prints it as one line and exits with `exit_code`."""
+    """Base class; the command line prints one line and exits with `exit_code`."""
 
     exit_code = ExitCode.FOUND
 
 
 class ConfigError(EngineError):
-    """Raised at start, before anything is read: the worker does not start."""
+    """Raised before anything is read: the worker does not start."""
 
     exit_code = ExitCode.SETTING
 
 
 class MissingTopicError(ConfigError):
-    """Raised if a topic isn't there."""
+    """Raised if a topic doesn't exist."""
 
 
 class BrokerError(EngineError):
-    """Raised if Kafka can't be reached, or refuses, beyond what its client retries.
+    """Raised if Kafka can't be reached, or refuses, and its client has given up retrying.
 
-    The open transaction is aborted by the broker; the worker leaves.
+    The broker aborts the open transaction; the worker stops.
     """
 
     exit_code = ExitCode.KAFKA
 
 
 class StoreError(EngineError):
-    """Raised if Redis can't be reached, or refuses, for longer than the wait that is set.
+    """Raised if Redis can't be reached, or refuses, for longer than `redis_wait_s`.
 
-    Nothing is lost: what was committed and not saved is replayed at the next start.
+    Nothing is lost: the next start replays what was committed but not saved.
     """
 
     exit_code = ExitCode.REDIS
 
 
 class StateError(EngineError):
-    """Raised if log and store disagree and no replay can heal it: the worker refuses to go on."""
+    """Raised if log and store disagree and replay can't repair it: the worker refuses to start."""
 
     exit_code = ExitCode.STATES
 
 
 class OffsetsResetError(StateError):
-    """Raised if states have seen more than is committed (offsets reset, group deleted)."""
+    """Raised if states are ahead of the committed offset (offsets reset, group deleted)."""
 
 
 class HistoryMissingError(StateError):
@@ -76,65 +76,65 @@ class HistoryMissingError(StateError):
 
 
 class OtherModelError(StateError):
-    """Raised if another model made the last commit and no setting says how to take over."""
+    """Raised if another model made the last commit and `on_new_model` is `refuse`."""
 
 
 class PartitionsChangedError(StateError):
-    """Raised if the input topic has another number of partitions than when states were written."""
+    """Raised if the input topic's number of partitions has changed since states were written."""
 
 
 class TopicReplacedError(StateError):
-    """Raised if the input topic was deleted under the worker, also where it was created again."""
+    """Raised if the input topic was deleted while the worker ran, even if it was recreated."""
 
 
 class FencedError(EngineError):
-    """Raised if the broker has given this worker's place to another: leave, never retry."""
+    """Raised if another worker has taken over this one's transactions: stop, never retry."""
 
     exit_code = ExitCode.FENCED
 
 
 class UnsavedError(EngineError):
-    """Raised if a worker has left with states unsaved: nothing is lost, their next owner replays.
+    """Raised if a worker has stopped with unsaved states: nothing is lost, the next owner replays.
 
-    A burst that ends so is done with its predictions; Redis was away, or full.
+    All predictions of a burst are published nevertheless; Redis was unreachable or full.
     """
 
     exit_code = ExitCode.UNSAVED
 
 
 class StoppedError(EngineError):
-    """Raised if a worker was told to stop while it waited: it leaves, and nothing has failed."""
+    """Raised if a worker was asked to stop while it waited: it stops, and nothing has failed."""
 
     exit_code = ExitCode.DONE
 
 
 class DefectError(EngineError):
-    """Raised in place of an exception that nothing foresaw, which is its cause.
+    """Raised instead of an unexpected exception, which is its cause.
 
-    Its traceback has been written where the message says.
+    The message names the place of its traceback.
     """
 
     exit_code = ExitCode.DEFECT
 
 
 class OutputError(EngineError):
-    """Raised if what a command prints can't be written: disk full, or standard output closed."""
+    """Raised if a command can't write its output: disk full, or standard output closed."""
 
     exit_code = ExitCode.OUTPUT
 
 
 class ReaderGoneError(EngineError):
-    """Raised if the reader of what a command prints has closed the pipe: it ends quietly."""
+    """Raised if the reader of a command's output has closed the pipe: it exits quietly."""
 
     exit_code = ExitCode.PIPE
 
 
 class DecodeError(EngineError):
-    """Raised for one record that can't be used; its batch goes on without it.
+    """Raised for one invalid record; its batch continues without it.
 
     Args:
-        reason: A code such as `not-json`, the same for all records of a kind.
-        detail: One sentence that names what was found.
+        reason: A code such as `not-json`, the same for all records with the same fault.
+        detail: One sentence that names the fault.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

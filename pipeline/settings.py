@@ -1,10 +1,10 @@
-"""Every setting of a worker, with its unit, its limits and its default.
+"""Every setting of a worker, with its unit, limits and default.
 
-There is one flat set, given by a flag (`--batch-events-max 5000`) or by the environment
+The set is flat. A setting comes from a flag (`--batch-events-max 5000`) or from the environment
 (`LIVESTEP_BATCH_EVENTS_MAX=5000`, or a file whose content is the value:
-`LIVESTEP_REDIS_PASSWORD_FILE=/run/secrets/redis`); a flag wins, and a secret has none.  What
-belongs to the model (sizes, codec, shape of sequence) travels in its directory, and a librdkafka
-option that is not named here passes through as `LIVESTEP_KAFKA_<OPTION>`, for example
+`LIVESTEP_REDIS_PASSWORD_FILE=/run/secrets/redis`). A flag wins; secrets have no flag. What belongs
+to the model (sizes, codec, shape of sequence) is stored in its directory, and a librdkafka option
+that is not named here passes through as `LIVESTEP_KAFKA_<OPTION>`, for example
 `LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4`.
 """
 
@@ -28,6 +28,9 @@ from livestep.pipeline.errors import ConfigError
 from livestep.pipeline.records import dead_letter_topic
 from livestep.pipeline.topic_names import check_topic_name
 
+#: Names of the types of settings, for messages.
+_KINDS = {bool: "true or false", float: "a number", int: "an integer", str: "a string"}
+
 
 def _setting(
     default: Any,
@@ -50,13 +53,13 @@ def _setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of one worker; checked when made.
+    """The settings of one worker, checked on creation.
 
-    User and password that the URL of Redis has are taken out of it: `redis_url` can be shown, and
-    so can the `repr` of all of it.
+    User and password are removed from the Redis URL, so `redis_url` and the `repr` of all settings
+    can be logged.
 
     Raises:
-        ConfigError: If a value is missing, of the wrong kind, or outside of its limits.
+        ConfigError: If a value is missing, has the wrong type, or is out of range.
 
     Example:
         >>> settings = Settings(model="cook", input_topic="weather", output_topic="dishes")
@@ -67,23 +70,18 @@ class Settings:
     model: str = _setting("", "Directory with model.json, and its weights or program.")
     model_packages: str = _setting(
         "",
-        "Packages whose model classes may be imported, and torchscript or exported for programs, "
-        "name[,...]: their code runs in the worker.",
+        "Packages, torchscript or exported, whose code models may run, name[,...].",
     )
     input_topic: str = _setting("", "Topic of events.")
     output_topic: str = _setting("", "Topic of predictions.")
     dead_letter_topic: str = _setting(
-        "", "Topic of records that can't be used. [default: <input-topic>.dead-letter]"
+        "", "Topic of invalid events. [default: <input-topic>.dead-letter]"
     )
 
     bootstrap_servers: str = _setting("127.0.0.1:9092", "Kafka brokers, host:port[,...].")
     redis_url: str = _setting(
         "redis://127.0.0.1:6379/0",
-        "Redis, redis://[user:password@]host:port/db; a Redis Cluster, by some of its nodes, "
-        "redis+cluster://host:port[,...]; a master known to Sentinels, "
-        "redis+sentinel://host:port[,...]/service[/db]; with TLS, rediss. Everybody on the machine "
-        "sees a password that stands here: LIVESTEP_REDIS_USERNAME and LIVESTEP_REDIS_PASSWORD, or "
-        "LIVESTEP_REDIS_PASSWORD_FILE, give it unseen.",
+        "Redis. A password here shows in the process list.",
     )
     redis_username: str = _setting("", "User of Redis.", has_flag=False)
     redis_password: str = _setting("", "Password of Redis.", has_flag=False)
@@ -93,86 +91,83 @@ class Settings:
     group: str = _setting("", "Consumer group. [default: livestep.<output-topic>]")
     worker_id: str = _setting(
         "",
-        "Name of this worker, the same after a restart (a StatefulSet's pod name); part of its "
-        "transactional id. [default: host and the lowest number free on it]",
+        "Stable name of this worker, such as its pod's. [default: host and a free number]",
     )
     group_instance_id: str = _setting(
-        "", "Static membership: a restart within the session time-out moves no partition."
+        "", "Static membership: a restart within the session timeout moves no partitions."
     )
     guarantee: str = _setting(
         "exactly-once",
-        "at-least-once is for brokers without transactions: states stay exact, outputs may repeat.",
+        "With at-least-once, outputs may repeat.",
         choices=("exactly-once", "at-least-once"),
     )
     session_timeout_ms: int = _setting(
         10_000,
-        "Silence after which the broker gives a worker's partitions to others; also the time-out "
-        "of an open transaction.",
+        "Silence after which a worker counts as dead.",
         at_least=1_000,
         at_most=300_000,
     )
 
     on_new_model: str = _setting(
         "refuse",
-        "When another model made the last commit. zeros: states begin here, at zeros. "
-        "warm: replay the history that the log holds through the new model, without outputs.",
+        "After a model change: stop, zero all states, or replay the log.",
         choices=("refuse", "zeros", "warm"),
     )
     accept_missing_history: bool = _setting(
-        False, "Go on from what the log still has when events that the states need are gone."
+        False, "Continue from what is left in the log if events that the states need are gone."
     )
     auto_offset_reset: str = _setting(
-        "earliest", "Where a group without commits begins.", choices=("earliest", "latest")
+        "earliest", "Where a group without commits starts.", choices=("earliest", "latest")
     )
 
     device: str = _setting(
         "auto",
-        "Where the model runs; auto is CUDA if there is one.",
+        "Where the model runs; auto means CUDA if available.",
         choices=("auto", "cpu", "cuda"),
     )
     torch_threads: int = _setting(
         1,
-        "Threads of torch on the CPU; more than 1 pays for large nets only.",
+        "Threads of torch on the CPU; more than 1 helps large nets only.",
         at_least=1,
         at_most=512,
     )
     pool_slots: int = _setting(
         100_000,
-        "States kept on the device; at least twice the batch.",
+        "States kept on the device; at least 2 x batch-events-max.",
         at_least=2,
         at_most=100_000_000,
     )
     batch_events_max: int = _setting(
-        20_000, "Events of one batch, one model call, one transaction.", at_least=1, at_most=200_000
+        20_000, "Events per batch, model call and transaction.", at_least=1, at_most=200_000
     )
     save_queue_batches_max: int = _setting(
         4,
-        "Committed batches that may wait for Redis before polling is held back.",
+        "Committed batches that may wait for Redis before polling pauses.",
         at_least=1,
         at_most=1_000,
     )
 
-    key_bytes_max: int = _setting(1_000, "Longest key.", at_least=1, at_most=65_536)
-    value_bytes_max: int = _setting(1_000_000, "Longest value.", at_least=1, at_most=100_000_000)
+    key_bytes_max: int = _setting(1_000, "Longest key, in bytes.", at_least=1, at_most=65_536)
+    value_bytes_max: int = _setting(
+        1_000_000, "Longest value, in bytes.", at_least=1, at_most=100_000_000
+    )
 
     redis_wait_s: float = _setting(
         60.0,
-        "How long to wait for a Redis that is away before leaving.",
+        "Seconds to wait for Redis to come back before the worker stops.",
         at_least=0.0,
         at_most=280.0,
     )
     drain_timeout_s: float = _setting(
         20.0,
-        "How long leaving may take, whatever Redis and Kafka do: what is not saved by then the "
-        "next worker replays. Keep it some seconds below the time after which the process is "
-        "killed (Kubernetes: terminationGracePeriodSeconds).",
+        "Longest shutdown, in seconds; less than until SIGKILL.",
         at_least=1.0,
         at_most=3_600.0,
     )
     status_interval_s: float = _setting(
-        5.0, "Seconds between status lines; 0 for none.", at_least=0.0, at_most=86_400.0
+        5.0, "Seconds between status log lines; 0 for none.", at_least=0.0, at_most=86_400.0
     )
-    burst: bool = _setting(False, "Stop when the log is read to its end.")
+    burst: bool = _setting(False, "Stop at the end of the log.")
 
     kafka_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -182,7 +177,7 @@ class Settings:
             _check_limits(item, getattr(self, item.name))
         for name in ("model", "input_topic", "output_topic"):
             if not getattr(self, name):
-                raise ConfigError(f"{_flag(name)} is missing; {_variable(name)} can give it, too")
+                raise ConfigError(f"{_flag(name)} is missing; you can also set {_variable(name)}")
         derived = {
             "dead_letter_topic": dead_letter_topic(self.input_topic),
             "group": f"livestep.{self.output_topic}",
@@ -193,22 +188,22 @@ class Settings:
         for name in ("input_topic", "output_topic", "dead_letter_topic"):
             check_topic_name(getattr(self, name), _flag(name))
         if len({self.input_topic, self.output_topic, self.dead_letter_topic}) < 3:
-            raise ConfigError("input, output and dead-letter topic have to be three topics")
+            raise ConfigError("input, output and dead-letter topic must be three different topics")
         if self.pool_slots < 2 * self.batch_events_max:
             raise ConfigError(
                 f"--pool-slots {self.pool_slots} is less than twice --batch-events-max "
-                f"{self.batch_events_max}: a batch and the one that waits to be saved must fit"
+                f"{self.batch_events_max}: it must hold one batch and another that is being saved"
             )
 
     def _take_credentials(self) -> None:
-        """Move user and password of the URL to where they are not shown."""
+        """Move user and password from the URL to fields that are not shown."""
         if not (isinstance(self.redis_url, str) and isinstance(self.redis_password, str)):
             return
         url, username, password = split_credentials(self.redis_url)
         if (username and self.redis_username) or (password and self.redis_password):
             raise ConfigError(
-                "user or password of Redis are given twice: in --redis-url or LIVESTEP_REDIS_URL, "
-                "and by LIVESTEP_REDIS_USERNAME or LIVESTEP_REDIS_PASSWORD"
+                "the user or password for Redis is set twice: by --redis-url or "
+                "LIVESTEP_REDIS_URL, and by LIVESTEP_REDIS_USERNAME or LIVESTEP_REDIS_PASSWORD"
             )
         object.__setattr__(self, "redis_url", url)
         object.__setattr__(self, "redis_username", username or self.redis_username)
@@ -217,7 +212,7 @@ class Settings:
 
     @property
     def redis_credentials(self) -> RedisCredentials:
-        """Who we are to Redis and to its Sentinels."""
+        """Credentials for Redis and its Sentinels."""
         return RedisCredentials(
             username=self.redis_username,
             password=self.redis_password,
@@ -234,14 +229,14 @@ class Settings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, **flags: Any
     ) -> Settings:
-        """Make settings from `LIVESTEP_...` variables; a flag that is not None wins.
+        """Create settings from `LIVESTEP_...` variables; a flag that is not None wins.
 
         Args:
-            environment: Variables; those of the process if None.
+            environment: Variables; the process's own if None.
             flags: Settings by name.
 
         Raises:
-            ConfigError: If a value can't be read, or is outside of its limits.
+            ConfigError: If a value is invalid or out of range.
         """
         variables = read_variables(os.environ if environment is None else environment)
         values: dict[str, Any] = {"kafka_options": kafka_options(variables)}
@@ -256,7 +251,7 @@ class Settings:
 
 
 def split_names(text: str) -> list[str]:
-    """Split names at their commas.
+    """Split a list of names at its commas.
 
     Example:
         >>> split_names("my_model, exported")
@@ -282,7 +277,7 @@ def _parse(item: dataclasses.Field[Any], text: str) -> Any:
             ]
         return kind(text)
     except (KeyError, ValueError):
-        raise ConfigError(f"{_variable(item.name)}={text!r} is no {kind.__name__}") from None
+        raise ConfigError(f"{_variable(item.name)}={text!r} is not {_KINDS[kind]}") from None
 
 
 def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
@@ -294,10 +289,10 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         shown = f" {value!r}" if limits["has_flag"] else ""
-        raise ConfigError(f"{name}{shown} is no {kind.__name__}")
+        raise ConfigError(f"{name}{shown} is not {_KINDS[kind]}")
     if limits["choices"] and value not in limits["choices"]:
-        raise ConfigError(f"{name} {value!r} is none of {', '.join(limits['choices'])}")
+        raise ConfigError(f"{name} {value!r} is not one of {', '.join(limits['choices'])}")
     if limits["at_least"] is not None and not limits["at_least"] <= value <= limits["at_most"]:
         raise ConfigError(
-            f"{name} {value} is outside of {limits['at_least']:g} to {limits['at_most']:g}"
+            f"{name} {value} is out of range: {limits['at_least']:g} to {limits['at_most']:g}"
         )

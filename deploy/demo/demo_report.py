@@ -118,7 +118,7 @@ def make_report(
     """
     judged = audit(bootstrap_servers, *topics, model, on_progress=on_progress)
     wrong_dishes = 0
-    examples = list(judged.examples[:EXAMPLES_MAX])
+    examples = list(map(str, judged.examples[:EXAMPLES_MAX]))
     if judged.dead_letters:
         examples.append(
             f"lost: {judged.dead_letters:,} events are in {dead_letter_topic(topics[0])}"

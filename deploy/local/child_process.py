@@ -1,7 +1,7 @@
-"""Child processes that never outlive us, whatever ends us.
+"""Child processes that never outlive this process, however it ends.
 
-Hides: the tether to this process (`deploy/local/tether.py`), the session of its own that keeps the
-terminal's Ctrl-C away from a child, log files, signals with bounded waits.
+Hides: the tether to this process (`deploy/local/tether.py`), the separate session that keeps the
+terminal's Ctrl-C away from a child, log files, and signals with bounded waits.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
-#: How long an orderly end may take before the child is killed. A Kafka broker needs one to two
+#: How long a clean shutdown may take before the child is killed. A Kafka broker needs one to two
 #: seconds.
 STOP_TIMEOUT_S = 15.0
 
-#: A child that was sent SIGKILL is gone in milliseconds, unless the kernel holds it in a disk call.
+#: SIGKILL ends a child within milliseconds, unless it is blocked in a disk call.
 KILL_TIMEOUT_S = 10.0
 
-#: Lines of its log that an error about a child shows.
+#: Lines of a child's log that an error shows.
 LOG_TAIL_LINES = 20
 
-# PR_SET_PDEATHSIG fires when the starting *thread* ends, and a test may well restart a service from
-# a thread of its own. So one thread starts all children; it ends with the interpreter.
+# PR_SET_PDEATHSIG fires when the starting *thread* ends, and a test may restart a service from a
+# short-lived thread. So one thread, which ends with the interpreter, starts all children.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
 
 
 class ServiceError(RuntimeError):
-    """A program that we depend on can't be fetched or started: which, why and what to do."""
+    """A required program can't be fetched or started; names it, the reason and the remedy."""
 
 
 def tethered(command: Sequence[str]) -> list[str]:
-    """Return the command line that runs `command` and dies with the process that calls this.
+    """Return a command line that runs `command` and dies with the calling process.
 
-    The process id stays the command's own. Valid only for a child of this process, started from a
+    The process id is the command's own. Valid only for a child of this process, started from a
     thread that lives as long as the child should (see `deploy/local/tether.py`).
     """
     tether = str(Path(__file__).with_name("tether.py"))
@@ -49,15 +49,15 @@ def tethered(command: Sequence[str]) -> list[str]:
 
 
 class ChildProcess:
-    """A program that we start, stop, kill, pause and start again, and that never outlives us.
+    """A program to start, stop, kill, pause and restart; it never outlives this process.
 
-    Not for use from several threads at once. Its output is appended to `log_path`, over all starts.
+    Not thread-safe. The output of all starts is appended to `log_path`.
 
     Args:
         name: For messages.
         command: Program and arguments.
         log_path: File for standard output and standard error; its folder must exist.
-        environment: Variables beside those of this process.
+        environment: Variables in addition to those of this process.
 
     Example:
         >>> import tempfile
@@ -105,11 +105,11 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How the latest start ended: the exit status, or minus the signal; None while it runs."""
+        """Exit status of the latest start, or minus the signal; None while it runs."""
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Start the program; do nothing if it runs already."""
+        """Start the program; do nothing if it is already running."""
         if not self.is_running:
             _starter.submit(self._start).result()
 
@@ -122,16 +122,16 @@ class ChildProcess:
                 stderr=subprocess.STDOUT,
                 cwd=self.log_path.parent,
                 env={**os.environ, **self.environment},
-                # A session of its own: Ctrl-C in the terminal reaches us, and we decide what stops
-                # when.
+                # A separate session: Ctrl-C in the terminal reaches only this process, and it
+                # decides what stops when.
                 start_new_session=True,
             )
 
     def wait(self, timeout_s: float) -> int:
-        """Wait until the program has ended and return its exit status.
+        """Wait until the program ends, and return its exit status.
 
         Raises:
-            TimeoutError: If it still runs after `timeout_s`; it is left running.
+            TimeoutError: If it still runs after `timeout_s`; it keeps running.
         """
         if self._process is None:
             raise ServiceError(f"{self.name} was never started")
@@ -141,9 +141,9 @@ class ChildProcess:
             raise TimeoutError(f"{self.name} still runs after {timeout_s:g} s") from None
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Ask the program to end (SIGTERM); kill it if it has not after `timeout_s`.
+        """Ask the program to exit (SIGTERM); kill it if it is still running after `timeout_s`.
 
-        A paused one is resumed, else it could not end.
+        A paused program is resumed, otherwise it could not exit.
         """
         if self.is_running:
             self.signal(signal.SIGTERM)
@@ -154,21 +154,21 @@ class ChildProcess:
                 self.kill()
 
     def kill(self) -> None:
-        """End the program at once (SIGKILL), as the out-of-memory killer would."""
+        """Kill the program (SIGKILL), as the out-of-memory killer would."""
         if self.is_running:
             self.signal(signal.SIGKILL)
             self.wait(KILL_TIMEOUT_S)
 
     def pause(self) -> None:
-        """Freeze the program (SIGSTOP): it keeps its connections and answers nothing."""
+        """Pause the program (SIGSTOP): it keeps its connections but answers nothing."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused program go on (SIGCONT)."""
+        """Resume a paused program (SIGCONT)."""
         self.signal(signal.SIGCONT)
 
     def signal(self, signal_number: signal.Signals) -> None:
-        """Send a signal; a program that has ended gets none."""
+        """Send a signal, unless the program has ended."""
         if self._process is not None:
             self._process.send_signal(signal_number)
 
@@ -181,24 +181,23 @@ class ChildProcess:
 
 
 class Service(ChildProcess, ABC):
-    """A server on this machine: started means that it answers.
+    """A server on this machine; it counts as started once it answers.
 
-    Start it again after `stop` or `kill`: same address, same data.
+    It can be restarted after `stop` or `kill` with the same address and data.
     """
 
-    #: How long a start may take; a broker that recovers its log on a busy machine is the slow case.
+    #: How long a start may take; the slow case is a broker that recovers its log on a busy machine.
     start_timeout_s: float = 60.0
 
-    #: Between two looks at a server that starts.
+    #: Between two checks of a server that is starting.
     poll_interval_s: float = 0.05
 
     def start(self) -> None:
-        """Start the server and wait until it answers; do nothing but wait if it runs already.
+        """Start the server, unless it is running, and wait until it answers.
 
         Raises:
-            ServiceError: If it ends or does not answer in `start_timeout_s`; has the tail of its
-            log. It is
-                not left running.
+            ServiceError: If it exits, or does not answer within `start_timeout_s`; has the end of
+                its log. It is not left running.
         """
         super().start()
         deadline = time.monotonic() + self.start_timeout_s
@@ -207,7 +206,7 @@ class Service(ChildProcess, ABC):
                 raise self._start_error(f"ended with exit status {self.exit_code}")
             if time.monotonic() > deadline:
                 self.kill()
-                raise self._start_error(f"gave no answer in {self.start_timeout_s:g} s")
+                raise self._start_error(f"did not answer within {self.start_timeout_s:g} s")
             time.sleep(self.poll_interval_s)
 
     @abstractmethod
@@ -216,15 +215,15 @@ class Service(ChildProcess, ABC):
 
     def _start_error(self, what: str) -> ServiceError:
         tail = self.log_tail() or "(it wrote nothing)"
-        return ServiceError(f"{self.name} {what} when started. End of {self.log_path}:\n{tail}")
+        return ServiceError(f"{self.name} {what} during its start. End of {self.log_path}:\n{tail}")
 
 
 @contextlib.contextmanager
 def orderly_termination() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into KeyboardInterrupt inside the block.
 
-    So `with` and `finally` clean up as they do after Ctrl-C. Only the main thread may
-    receive signals; in any other this does nothing.
+    So `with` and `finally` clean up as after Ctrl-C. Only the main thread receives signals; in any
+    other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

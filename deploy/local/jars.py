@@ -2,8 +2,8 @@
 
     python -m livestep.deploy.local.jars
 
-Hides: the version (it stands in `kafka/pom.xml` and nowhere else), the cache, and what happens when
-two programs fetch at the same time.
+Hides: the version (only `kafka/pom.xml` has it), the cache, and two programs that fetch at the same
+time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rich.console import Console
 
 from livestep.deploy.local.child_process import ServiceError, tethered
 
-#: Everything that a run leaves on the disk is in here; git ignores it.
+#: Folder for everything that a run leaves on disk; git ignores it.
 DATA_ROOT = Path(__file__).resolve().parents[2] / ".livestep"
 
-#: What the broker is made of.
+#: The broker's dependencies.
 POM = Path(__file__).with_name("kafka") / "pom.xml"
 
-#: Size of the download, for the message (Kafka 4.1.0 and what it needs).
+#: Size of the download, for the message (Kafka 4.1.0 and its dependencies).
 DOWNLOAD_MB = 43
 
 #: Lines of Maven's output that an error shows.
@@ -46,16 +46,15 @@ def kafka_version() -> str:
 
 
 def kafka_jars(cache: Path = DATA_ROOT) -> Path:
-    """Return the folder that holds Kafka's jars; fetch them first if need be.
+    """Return the folder that holds Kafka's jars; fetch them if it is missing or has another pom.
 
-    That is, if the folder is missing or was made from another pom. Whole or not at all: an
-    interrupted or failed run leaves no folder that looks finished.
+    An interrupted or failed run never leaves a folder that looks complete.
 
     Args:
-        cache: Folder in which `kafka-<version>/` is kept.
+        cache: Folder that holds `kafka-<version>/`.
 
     Raises:
-        ServiceError: If Maven is missing or can't fetch them; says what Maven said.
+        ServiceError: If Maven is missing or fails; has Maven's errors.
     """
     jars = cache.resolve() / f"kafka-{kafka_version()}"
     if not _is_complete(jars):
@@ -70,13 +69,13 @@ def kafka_jars(cache: Path = DATA_ROOT) -> Path:
 
 
 def _is_complete(jars: Path) -> bool:
-    """Whether the folder was made from the pom as it is now: the copy in it says so."""
+    """Whether the folder has a copy of the current pom."""
     copy = jars / POM.name
     return copy.is_file() and copy.read_bytes() == POM.read_bytes()
 
 
 def _publish(fetched: Path, jars: Path) -> None:
-    """Give the finished folder its name, unless somebody else was faster."""
+    """Give the complete folder its name, unless another program was faster."""
     shutil.copyfile(POM, fetched / POM.name)
     if jars.exists() and not _is_complete(jars):
         shutil.rmtree(jars)
@@ -128,7 +127,7 @@ def _run_maven(folder: Path, on_download: Callable[[int], None]) -> None:
         raise ServiceError(
             f"Maven could not fetch Apache Kafka (exit status {maven.returncode}). "
             "Check the network, or the proxy and mirrors in ~/.m2/settings.xml. "
-            f"It said:\n{said}"
+            f"Its errors:\n{said}"
         )
 
 

@@ -1,4 +1,4 @@
-"""One real Kafka broker: KRaft, no container; alone, or one of a cluster (`kafka_cluster.py`).
+"""A real Kafka broker: KRaft, no container; alone, or in a cluster (`kafka_cluster.py`).
 
 Hides: the command lines of Java, the settings (`kafka/server.properties`) and the formatting of a
 new log.
@@ -21,13 +21,11 @@ from livestep.deploy.local.ports import ReservedPort
 #: Settings and log configuration.
 CONFIGURATION = Path(__file__).with_name("kafka")
 
-#: Heap of the broker: enough for tests and a benchmark of one worker, small enough to run beside
-#: them.
+#: Heap of the broker: enough for tests and a benchmark of one worker, on the same machine.
 HEAP = "-Xmx768m"
 
-#: A program that runs for a second, or a broker that is killed again and again, is faster without
-#: the second compiler and with the simplest garbage collector (formatting a log: 0.9 instead of
-#: 1.5 s).
+#: Without the second compiler, and with the simplest garbage collector, Java starts faster
+#: (formatting a log takes 0.9 instead of 1.5 s): for short programs and brokers that are killed.
 SHORT_RUN = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 #: How long the first metadata answer may take.
@@ -36,7 +34,7 @@ METADATA_TIMEOUT_S = 1.0
 #: Formatting a log takes one to two seconds, most of it the start of Java.
 FORMAT_TIMEOUT_S = 60.0
 
-#: Any id of 16 bytes in base 64 does: the log is not shared with another cluster.
+#: Any 16 bytes in base64: the log is not shared with another cluster.
 CLUSTER_ID = "bGl2ZXN0ZXAtbG9jYWwtMQ"
 
 
@@ -45,16 +43,16 @@ class KafkaBroker(Service):
 
     Args:
         jars: Folder with Kafka's jars, see `deploy.local.jars.kafka_jars`.
-        directory: An existing folder of its own; takes settings, log and data.
-        settings: Broker settings beside and over those of `server.properties`. They may name
-            $client_port and $controller_port, too.
+        directory: An existing, separate folder for settings, log and data.
+        settings: Broker settings that add to or override `server.properties`. They may use
+            $client_port and $controller_port.
         name: For messages.
-        java_options: Such as the size of the heap.
-        client_options: Of librdkafka, for a client that looks whether the broker answers.
+        java_options: Such as the heap size.
+        client_options: Of librdkafka, for the client that checks whether the broker answers.
         format_arguments: Of the tool that formats the log, such as --add-scram.
 
     Attributes:
-        settings: As given; changes count until the first start.
+        settings: As passed; may be changed until the first start.
 
     Source:
         https://kafka.apache.org/documentation/#kraft
@@ -88,7 +86,7 @@ class KafkaBroker(Service):
 
     @property
     def bootstrap_servers(self) -> str:
-        """Address for clients, as Kafka's setting of that name."""
+        """Address for clients, in the form of Kafka's setting."""
         return f"127.0.0.1:{self._client_port.number}"
 
     @property
@@ -97,14 +95,14 @@ class KafkaBroker(Service):
         return f"127.0.0.1:{self._controller_port.number}"
 
     def start(self) -> None:
-        """Start the broker, with a new log at the first start, and wait until it answers."""
+        """Start the broker and wait until it answers; the first start formats a new log."""
         if not self._data.exists():
             self._prepare()
         super().start()
 
     def is_ready(self) -> bool:
-        """Whether the broker answers a metadata request of a real client."""
-        # A client for each look: one that was refused waits longer and longer.
+        """Whether the broker answers a real client's metadata request."""
+        # A new client each time, since one that was refused backs off longer and longer.
         settings: dict[str, str | int | float | bool] = {
             **self._client_options,
             "bootstrap.servers": self.bootstrap_servers,
@@ -117,14 +115,14 @@ class KafkaBroker(Service):
             return False
 
     def release(self) -> None:
-        """Give the ports back; it can't be started again."""
+        """Release the ports; it can't be restarted."""
         self._client_port.release()
         self._controller_port.release()
 
     def _prepare(self) -> None:
         """Write the settings and format the log."""
         lines = [(CONFIGURATION / "server.properties").read_text(encoding="utf-8")]
-        # The last line of a name counts.
+        # The last line with a name wins.
         lines += [f"{name}={value}" for name, value in self.settings.items()]
         settings = Template("\n".join(lines) + "\n").substitute(
             client_port=self._client_port.number,
@@ -147,10 +145,10 @@ class KafkaBroker(Service):
 
 
 def java_command(directory: Path) -> list[str]:
-    """Return Java's command line so far: nothing that it writes leaves `directory`.
+    """Return the start of Java's command line; Java writes only below `directory`.
 
     Raises:
-        ServiceError: If there is no Java on the PATH.
+        ServiceError: If java is not on the PATH.
     """
     java = shutil.which("java")
     if java is None:
@@ -161,8 +159,8 @@ def java_command(directory: Path) -> list[str]:
     return [
         java,
         f"-Dlog4j2.configurationFile={CONFIGURATION / 'log4j2.properties'}",
-        # The codecs unpack their native libraries into a temporary folder, and a JVM that is killed
-        # leaves its performance counters in another.
+        # Codecs unpack native libraries into the temporary folder, and a killed JVM leaves its
+        # performance counters in another one.
         f"-Djava.io.tmpdir={directory}",
         "-XX:+PerfDisableSharedMem",
         f"-XX:ErrorFile={directory}/java-error.log",

@@ -1,4 +1,4 @@
-"""Three real Kafka brokers on this machine, as users run them: each record is on all of them."""
+"""Three real Kafka brokers on this machine; each record is replicated to all of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from livestep.deploy.local.kafka_broker import SHORT_RUN, KafkaBroker
 
-#: Brokers; each is a controller, too, so that two of them are a majority of both.
+#: Each broker is also a controller, so two of them are a majority of both.
 BROKER_COUNT = 3
 
-#: Three heaps on a small machine that also runs workers and load; and three that compile at once.
+#: Three brokers start on a small machine that also runs workers and load.
 JAVA_OPTIONS = ("-Xmx384m", *SHORT_RUN)
 
-#: Acknowledged records are on two brokers at least, so that one may be lost; Kafka's own topics
-#: are no weaker than ours.
+#: Acknowledged records are on at least two brokers, so one may be lost; this includes Kafka's own
+#: topics.
 DURABILITY = {
     "default.replication.factor": "3",
     "min.insync.replicas": "2",
@@ -32,11 +32,11 @@ class KafkaCluster:
 
     Args:
         jars: Folder with Kafka's jars, see `deploy.local.jars.kafka_jars`.
-        directory: An existing folder of its own; each broker has one below it.
+        directory: An existing, separate folder; each broker gets one below it.
 
     Attributes:
-        brokers: Each can be stopped, killed, paused and started again by itself. Their settings may
-            be added to until the first start.
+        brokers: Each can be stopped, killed, paused and restarted alone. Settings may be added
+            until the first start.
 
     Source:
         https://kafka.apache.org/documentation/#kraft_deployment
@@ -49,7 +49,7 @@ class KafkaCluster:
             folder.mkdir()
             name = f"Kafka {number}"
             self.brokers.append(KafkaBroker(jars, folder, name=name, java_options=JAVA_OPTIONS))
-        # Known only when all have their ports.
+        # Known only once all brokers have their ports.
         voters = ",".join(
             f"{number}@{broker.controller_address}"
             for number, broker in enumerate(self.brokers, start=1)
@@ -61,25 +61,25 @@ class KafkaCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Addresses for clients, as Kafka's setting of that name."""
+        """Addresses for clients, in the form of Kafka's setting."""
         return ",".join(broker.bootstrap_servers for broker in self.brokers)
 
     def start(self) -> None:
         """Start all brokers and wait until each answers.
 
         Raises:
-            ServiceError: If one does not; has the tail of its log.
+            ServiceError: If one does not; has the end of its log.
         """
-        # None is ready before the quorum is.
+        # No broker is ready before there is a quorum.
         start_together(self.brokers)
 
     def kill(self) -> None:
-        """End all brokers at once."""
+        """Kill all brokers."""
         for broker in self.brokers:
             broker.kill()
 
     def release(self) -> None:
-        """Give the ports back; it can't be started again."""
+        """Release the ports; it can't be restarted."""
         for broker in self.brokers:
             broker.release()
 

@@ -1,4 +1,4 @@
-"""Free ports of 127.0.0.1 that nobody else takes."""
+"""Free ports of 127.0.0.1, reserved so that no other program takes them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import sys
 
 
 class ReservedPort:
-    """A free port of 127.0.0.1 that stays ours until `release`, service up or down.
+    """A free port of 127.0.0.1, reserved until `release`, whether the service runs or not.
 
-    The kernel keeps it for us: a socket is bound to it and never listens. Linux lets a second
-    socket listen on the port if both have SO_REUSEADDR, as Java's and Redis' have; a search for a
-    free port passes over it, and so does the choice of a client's own port. (Else a client that
-    tries to reconnect to a stopped service would sooner or later be given the very port it calls,
-    and talk to itself.)
+    A socket is bound to the port and never listens, so the kernel keeps it. Linux lets a second
+    socket listen on the port if both have SO_REUSEADDR, which Java and Redis set; a search for a
+    free port skips it, and so does the choice of a client's own port. (Otherwise a client that
+    keeps reconnecting to a stopped service may get the very port that it calls, and talk to
+    itself.)
 
-    Elsewhere than on Linux the port is found and let go.
+    On other systems the port is found and released at once.
 
     Args:
-        number: Which; 0 for any that is free.
+        number: The port; 0 for any free one.
 
     Raises:
-        OSError: If somebody has that one.
+        OSError: If the port is in use.
 
     Example:
         >>> port = ReservedPort()
@@ -42,11 +42,11 @@ class ReservedPort:
             raise
         self.number: int = self._socket.getsockname()[1]
         if sys.platform == "linux":
-            # Set after bind, so that the search itself took a port that no one had, sharing or not.
+            # Set after bind, so that the search found a port that no other socket uses.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             self.release()
 
     def release(self) -> None:
-        """Let others have the port."""
+        """Release the port."""
         self._socket.close()

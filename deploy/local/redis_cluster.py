@@ -1,6 +1,6 @@
-"""Redis as users run it, all on loopback: a Redis Cluster, or a master with replica and Sentinels.
+"""Redis with failover on 127.0.0.1: a Redis Cluster, or a master with a replica and Sentinels.
 
-For tests and chaos: so small, and with time-outs so short, that a failover takes about two seconds.
+For tests and chaos: small, and with timeouts so short that a failover takes about two seconds.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from livestep.deploy.local.child_process import Service, ServiceError
 from livestep.deploy.local.ports import ReservedPort
 from livestep.deploy.local.redis_server import RedisServer, redis_executable
 
-#: Masters of a cluster, each with one replica; three is the least that can elect.
+#: Masters of a cluster, each with one replica; three is the minimum for an election.
 MASTER_COUNT = 3
 
 #: Silence after which a server counts as down.
 DOWN_AFTER_MS = 1_000
 
-#: How long a failover, or the first agreement of a cluster, may take on a busy machine.
+#: How long a failover, or the creation of a cluster, may take on a busy machine.
 AGREEMENT_TIMEOUT_S = 60.0
 
-#: A node's port for other nodes is that far from its own; before Redis 7 it can't be chosen.
+#: Distance from a node's port to its bus port; before Redis 7 it is fixed.
 BUS_PORT_DISTANCE = 10_000
 
 SLOT_COUNT = 16_384
 
-#: What Sentinels call the master.
+#: The master's name for the Sentinels.
 SERVICE = "livestep"
 
-#: Replicas that are there at once, from memory.
+#: Synchronize replicas at once, from memory.
 REPLICATION_OPTIONS = {"repl-diskless-sync": "yes", "repl-diskless-sync-delay": "0"}
 
-#: For one answer of a node; a paused one gives none.
+#: How long to wait for a node's answer; a paused one sends none.
 ANSWER_TIMEOUT_S = 1.0
 
 
 class RedisGroup(ABC):
-    """Several servers that are started, killed and released together, and one by one by tests.
+    """Several servers that are started, killed and released together; tests use them one by one.
 
-    In a `with` they run for as long as it lasts; whatever happens, no process of them stays.
+    As a context manager it runs them for the block, and leaves no process behind.
 
     Attributes:
         nodes: The servers that hold data.
@@ -56,11 +56,11 @@ class RedisGroup(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Address of the whole, as `LIVESTEP_REDIS_URL` takes it."""
+        """Address of the group, for `LIVESTEP_REDIS_URL`."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start all of them, and wait until they agree on who is who.
+        """Start all servers, and wait until they agree on their roles.
 
         Raises:
             ServiceError: If one does not start, or they don't agree.
@@ -68,27 +68,27 @@ class RedisGroup(ABC):
 
     @abstractmethod
     def has_settled(self) -> bool:
-        """Whether every server runs, knows its part, and each replica follows its master."""
+        """Whether every server runs and knows its role, and each replica follows its master."""
 
     def masters(self) -> list[RedisServer]:
-        """Return the servers that take writes now."""
+        """Return the servers that accept writes now."""
         return [server for server in self.nodes if server.is_running and _role(server) == "master"]
 
     def wait_until_settled(self) -> None:
-        """Wait until a failover is over and everything that was killed is back in its place.
+        """Wait until a failover has ended and killed servers are back.
 
         Raises:
-            ServiceError: If that does not happen.
+            ServiceError: If that takes too long.
         """
         _wait_until(self.has_settled, "Redis' servers agree")
 
     def kill(self) -> None:
-        """End all of them at once (SIGKILL)."""
+        """Kill all servers (SIGKILL)."""
         for process in self._processes():
             process.kill()
 
     def release(self) -> None:
-        """Give the ports back; none can be started again."""
+        """Release the ports; no server can be restarted."""
         for server in self.nodes:
             server.release()
 
@@ -112,7 +112,7 @@ class RedisCluster(RedisGroup):
     """A Redis Cluster of three masters and a replica of each.
 
     Args:
-        directory: An existing folder of its own.
+        directory: An existing, separate folder.
 
     Source:
         https://redis.io/docs/latest/operate/oss_and_stack/management/scaling/
@@ -124,12 +124,12 @@ class RedisCluster(RedisGroup):
 
     @property
     def url(self) -> str:
-        """See `RedisGroup.url`; all nodes are named."""
+        """See `RedisGroup.url`; names all nodes."""
         nodes = ",".join(f"127.0.0.1:{server.port}" for server in self.nodes)
         return f"redis+cluster://{nodes}"
 
     def start(self) -> None:
-        """See `RedisGroup.start`; the cluster is made at the first start."""
+        """See `RedisGroup.start`; the first start creates the cluster."""
         for server in self.nodes:
             server.start()
         with _client(self.nodes[0]) as first:
@@ -153,10 +153,10 @@ class RedisCluster(RedisGroup):
         """Return the server that holds a key now.
 
         Args:
-            name: The key; its hash tag chooses the slot.
+            name: The key; its hash tag determines the slot.
 
         Raises:
-            ServiceError: If none does.
+            ServiceError: If no server does.
         """
         for server in self.masters():
             with _client(server) as client, contextlib.suppress(redis.ResponseError):
@@ -178,16 +178,16 @@ class RedisCluster(RedisGroup):
         options = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(DOWN_AFTER_MS),
-            # A replica takes over however long it has heard nothing: replay heals what it lacks.
+            # A replica takes over however stale it is: replay repairs what it lacks.
             "cluster-replica-validity-factor": "0",
-            # Each master keeps the one replica that it was given.
+            # Each master keeps its one replica.
             "cluster-migration-barrier": "10",
             **REPLICATION_OPTIONS,
         }
         return RedisServer(folder, name=f"Redis node {number}", port=port, options=options)
 
     def _create(self) -> None:
-        """Give the slots to the first half of the nodes, and each of them a replica."""
+        """Assign the slots to the first half of the nodes, and a replica to each of them."""
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(_client(server)) for server in self.nodes]
             for number, client in enumerate(clients):
@@ -211,7 +211,7 @@ class RedisSentinels(RedisGroup):
     """A master, a replica, and three Sentinels, two of which decide.
 
     Args:
-        directory: An existing folder of its own.
+        directory: An existing, separate folder.
 
     Source:
         https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/
@@ -247,7 +247,7 @@ class RedisSentinels(RedisGroup):
         self.wait_until_settled()
 
     def has_settled(self) -> bool:
-        """See `RedisGroup.has_settled`; every Sentinel knows of all others and of the replica."""
+        """See `RedisGroup.has_settled`; every Sentinel knows all others and the replica."""
         try:
             masters = self.masters()
             if len(masters) != 1:
@@ -274,16 +274,16 @@ class RedisSentinels(RedisGroup):
             sentinel.release()
 
     def _processes(self) -> list[Service]:
-        # Sentinels first: they would have the replica take over.
+        # Sentinels first: otherwise they would promote the replica.
         return [*self.sentinels, *self.nodes]
 
 
 class SentinelServer(Service):
-    """One Sentinel, which watches one master.
+    """A Sentinel that watches one master.
 
     Args:
-        directory: An existing folder of its own; takes its settings, which it rewrites itself.
-        master_port: Of the master at the start.
+        directory: An existing, separate folder for its settings, which it rewrites itself.
+        master_port: Port of the master at the start.
         name: For messages.
     """
 
@@ -308,7 +308,7 @@ class SentinelServer(Service):
 
     @property
     def url(self) -> str:
-        """Address of this one."""
+        """Address of this Sentinel."""
         return f"redis://127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
@@ -320,7 +320,7 @@ class SentinelServer(Service):
             return False
 
     def release(self) -> None:
-        """Give the port back; it can't be started again."""
+        """Release the port; it can't be restarted."""
         self._reserved.release()
 
 
@@ -339,7 +339,7 @@ def _cluster_info(client: Any) -> dict[str, str]:
 
 
 def _follows(client: Any) -> bool:
-    """Whether a server is a master, or a replica that has all that its master has sent."""
+    """Whether a server is a master, or a replica with a link to its master."""
     state = client.info("replication")
     return bool(state["role"] == "master" or state["master_link_status"] == "up")
 
@@ -353,7 +353,7 @@ def _role(server: RedisServer) -> str:
 
 
 def two_ports() -> tuple[ReservedPort, ReservedPort]:
-    """Reserve a node's port, and the one for other nodes, which follows from it."""
+    """Reserve a node's port and the bus port that follows from it."""
     while True:
         bus_port = ReservedPort()
         try:
@@ -366,5 +366,5 @@ def _wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline_s = time.monotonic() + AGREEMENT_TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline_s:
-            raise ServiceError(f"waited {AGREEMENT_TIMEOUT_S:g} s in vain until {what}")
+            raise ServiceError(f"timed out after {AGREEMENT_TIMEOUT_S:g} s: waited until {what}")
         time.sleep(0.05)

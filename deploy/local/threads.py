@@ -1,4 +1,4 @@
-"""Something that goes on in a thread for as long as a block lasts."""
+"""Work that runs in a thread for the duration of a block."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def in_background(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
-    """Run something beside the block; at its end, wait until that has ended, too.
+    """Run a function in a thread during the block; at its end, wait for the thread.
 
     Args:
-        run: Has to return soon after its event is set.
-        name: Of the thread.
+        run: Must return soon after its event is set.
+        name: Name of the thread.
     """
     stop = threading.Event()
     thread = threading.Thread(target=run, args=(stop,), name=name, daemon=True)

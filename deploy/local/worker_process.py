@@ -1,4 +1,4 @@
-"""Workers in processes of their own: `livestep worker`, started, killed and stopped by us."""
+"""`livestep worker` in a child process, to be started, stopped and killed."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import Protocol
 
 from livestep.deploy.local.child_process import ChildProcess, ServiceError
 
-#: Where `pipeline` is found, also by a Python that has it not installed.
+#: Where a Python without an installed `livestep` finds it.
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Between two looks at what a worker does.
+#: Between two checks of a worker.
 POLL_INTERVAL_S = 0.05
 
-#: How long a worker may take to have partitions: most of it is the import of torch.
+#: How long a worker may take until it has partitions; importing torch takes most of it.
 START_TIMEOUT_S = 60.0
 
-# What the engine logs, see `Engine.assigned` and `Engine.revoked`.
+# See what `Engine.assigned` and `Engine.revoked` log.
 _ASSIGNMENT = re.compile(r" (assigned|revoked|lost) partitions \[([\d, ]*)\]$", re.MULTILINE)
 
 
 class HasEnvironment(Protocol):
-    """Services that say in variables where they are, such as `LocalServices`."""
+    """Services whose addresses are variables, such as `LocalServices`."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Addresses, for the environment of a worker."""
+        """Addresses for a worker's environment."""
 
 
 class WorkerProcess(ChildProcess):
-    """One worker.
+    """A worker.
 
     Args:
-        name: For messages, and for its `--worker-id`: the name of its log, too.
-        services: Where Kafka and Redis are.
+        name: For messages; its `--worker-id` and its log are named after it.
+        services: Kafka and Redis.
         directory: An existing folder for its log.
         flags: Of `livestep worker`, such as ["--model", "cook"].
     """
@@ -65,26 +65,26 @@ class WorkerProcess(ChildProcess):
 
     @property
     def partitions(self) -> list[int]:
-        """Partitions that it says it has; a worker that was killed says nothing any more."""
+        """Its partitions according to its log, which ends when the worker is killed."""
         if not self.log_path.exists():
             return []
         return assigned_partitions(self.log_path.read_text(encoding="utf-8", errors="replace"))
 
     def check(self) -> None:
-        """Make sure that it runs.
+        """Check that it runs.
 
         Raises:
             ServiceError: If it has ended; has the last line of its log.
         """
         if not self.is_running:
-            last = self.log_tail(1) or "it wrote nothing"
+            last = self.log_tail(1) or "its log is empty"
             raise ServiceError(f"{self.name} ended with exit status {self.exit_code}: {last}")
 
     def wait_for_partitions(self) -> list[int]:
-        """Wait until the group has given it partitions.
+        """Wait until partitions are assigned to it.
 
         Raises:
-            ServiceError: If it ends, or gets none in `START_TIMEOUT_S`.
+            ServiceError: If it ends, or gets none within `START_TIMEOUT_S`.
         """
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not (partitions := self.partitions):
@@ -96,10 +96,10 @@ class WorkerProcess(ChildProcess):
 
 
 def assigned_partitions(log: str) -> list[int]:
-    r"""Read from a worker's log which partitions it has.
+    r"""Return the partitions that a worker has according to its log.
 
     Args:
-        log: The whole of it.
+        log: The whole log.
 
     Example:
         >>> assigned_partitions(

@@ -1,26 +1,26 @@
-"""What is right and what is wrong in the records of a worker; the topics are `audit.py`'s."""
+"""Judges the records of a worker, one by one; `output_audit.py` reads them from the topics."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from livestep.models.checks.agreement import TOLERANCE
 from livestep.models.loaded_model import LoadedModel
-from livestep.pipeline.audit.audited_answers import fits, labels_allowed, read_outputs
-from livestep.pipeline.audit.audited_events import (
+from livestep.pipeline.audit.input_events import (
     END_WITHOUT_BEGINNING,
     READ_ALL_THE_SAME,
     InputEvent,
     Place,
 )
-from livestep.pipeline.audit.audited_sequences import AnswerName, Expected, Found, key_truth
-from livestep.pipeline.audit.unrolled import PartitionKey, Unrolled, nothing_unrolled
+from livestep.pipeline.audit.key_truth import AnswerName, Expected, Found, key_truth
+from livestep.pipeline.audit.output_values import fits, labels_allowed, read_outputs
+from livestep.pipeline.audit.unrolled import Unrolled, nothing_unrolled
 from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.records import (
     PredictionHeaders,
@@ -28,35 +28,65 @@ from livestep.pipeline.records import (
     read_dead_letter_headers,
     read_prediction_headers,
 )
+from livestep.pipeline.types import PartitionKey
 
-#: Predictions that are compared in one go.
+#: Predictions that are compared at once.
 _COMPARE_ROWS = 8192
 
-#: Faults that a report has in words.
+#: Faults that a report describes.
 _EXAMPLES_MAX = 10
+
+
+class Fault(NamedTuple):
+    """One record that is wrong, or missing.
+
+    Attributes:
+        kind: The count of `AuditReport` that it belongs to.
+        topic: Of the record that is wrong; for a lost answer, of the event.
+        partition: Likewise.
+        offset: Likewise.
+        key: Likewise; None if there is none, or it is unknown.
+        detail: What is wrong.
+    """
+
+    kind: str
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    detail: str
+
+    def __str__(self) -> str:
+        key = "" if self.key is None else f", key {self.key!r}"
+        place = f"{self.topic}/{self.partition}/{self.offset}"
+        return f"{self.kind.replace('_', ' ')}: {place}{key}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What was found.
+    """What an audit found.
 
     Attributes:
-        events: Records in the input topic.
-        dead_letters: Records in the dead-letter topic. Whether they are there rightly is judged
-            for the reasons `not-finite-step` and `end-without-beginning` only, where a sequence
-            depends on it: whoever knows how many events are bad has to compare.
+        events: Records in the input topic that were judged.
+        dead_letters: Records in the dead-letter topic. Whether an event belongs there is judged
+            only for the reasons `not-finite-step` and `end-without-beginning`, where a sequence
+            depends on it: compare the count with the number of bad events that you expect.
         predictions: Records in the output topic.
-        lost: Answers that are missing: to an event, or one of those to a whole sequence; and
-            events that have to be dead letters and are none.
-        repeated: Records that answer what another record has answered before.
-        out_of_order: Predictions that stand behind one of a later event or step of their key, or
-            whose header has another timestep than they should.
-        different: Predictions that differ from the offline truth by more than the tolerance, or
-            whose form is not the one agreed on (key, partition, timestamp, headers, members), or
-            that answer what asks for no answer.
-        max_difference: Largest |prediction - truth| of all that have the right form.
-        keys: Keys of the events, counted in each partition.
-        examples: The first faults in words.
+        lost: Missing answers: to an event, or one record of a generated sequence; and missing dead
+            letters.
+        repeated: Records that answer what an earlier record has answered.
+        out_of_order: Predictions that follow one of a later event or step of their key, or whose
+            header has the wrong timestep.
+        different: Predictions that differ from the offline result by more than the tolerance, are
+            malformed (key, partition, timestamp, headers, members), or answer something that asks
+            for no answer.
+        max_difference: Largest |prediction - offline result| of all well-formed predictions.
+        keys: Keys of the events, counted per partition.
+        not_judged: Records among them, and among the dead letters, whose events are not judged:
+            the topic no longer has them, or the group has not committed them yet.
+        may_repeat: Whether repeated records are allowed.
+        examples: The first faults.
+        notes: What limits the audit.
     """
 
     events: int
@@ -68,49 +98,72 @@ class AuditReport:
     different: int
     max_difference: float
     keys: int
-    examples: tuple[str, ...] = ()
+    not_judged: int = 0
+    may_repeat: bool = False
+    examples: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """Whether each event was answered as often as it should be, in order, and rightly."""
-        return not (self.lost or self.repeated or self.out_of_order or self.different)
+        """Whether every event has exactly the answers that it should have, in order."""
+        repeated = 0 if self.may_repeat else self.repeated
+        return not (self.lost or repeated or self.out_of_order or self.different)
 
 
 @dataclass
 class Judge:
-    """Takes dead letters, then the unrolled input, then predictions; then it reports.
+    """Accepts dead letters first, then the unrolled input, then predictions; then it reports.
 
     Answers to keys that could be unrolled are compared as they come; those of other keys wait for
-    the report, since the truth may have to follow them (`sequences.py`).
+    the report, since the truth may have to follow them (`key_truth.py`).
 
     Args:
-        input_topic: What the sources have to name.
+        input_topic: The topic that the sources have to name.
         output_partition_count: Partitions of the output topic.
         model: The model that should have made the predictions.
-        expected_from: Offset of each partition from which it had to answer, if not from the first
-            event on: what came before it has seen in a replay, or another model has answered.
+        expected_from: The offset of each partition from which on it had to answer, if not from the
+            first event on: a replay has seen earlier events, or another model has answered them.
+        judged: Offsets of the events to judge, by partition; every event of a partition that is
+            not in it.
+        may_repeat: Whether repeated records are allowed.
     """
 
     input_topic: str
     output_partition_count: int
     model: LoadedModel
     expected_from: Mapping[int, int] = field(default_factory=dict)
+    judged: Mapping[int, range] = field(default_factory=dict)
+    may_repeat: bool = False
     unrolled: Unrolled = field(default_factory=nothing_unrolled)
     dead: dict[Place, str] = field(default_factory=dict)
     answered: set[AnswerName] = field(default_factory=set)
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("dead_letters", "predictions", "lost", "repeated", "out_of_order", "different"), 0
+            (
+                "dead_letters",
+                "predictions",
+                "lost",
+                "repeated",
+                "out_of_order",
+                "different",
+                "not_judged",
+            ),
+            0,
         )
     )
     max_difference: float = 0.0
-    examples: list[str] = field(default_factory=list)
+    examples: list[Fault] = field(default_factory=list)
     _last_offsets: dict[PartitionKey, int] = field(default_factory=dict)
     _waiting: list[tuple[Found, int]] = field(default_factory=list)
     _found: dict[PartitionKey, list[Found]] = field(default_factory=lambda: defaultdict(list))
 
+    def covers(self, place: Place) -> bool:
+        """Whether an event is judged."""
+        partition, offset = place
+        return partition not in self.judged or offset in self.judged[partition]
+
     def take_dead_letter(self, record: Any) -> None:
-        """Note which event was put aside."""
+        """Note which event is a dead letter."""
         self.counts["dead_letters"] += 1
         try:
             reason, _, source, _ = read_dead_letter_headers(record.headers)
@@ -118,25 +171,31 @@ class Judge:
         except DecodeError as error:
             self._fault("different", record, error.detail)
             return
+        if not self.covers(place):
+            self.counts["not_judged"] += 1
+            return
         if place in self.dead:
-            self._fault("repeated", record, f"{source} is a dead letter already")
+            self._fault("repeated", record, f"{source} already has a dead letter")
         self.dead[place] = reason
 
     def take_events(self, unrolled: Unrolled) -> None:
-        """Take the truth; a dead letter whose event isn't there is a fault, too."""
+        """Take the truth; a dead letter of a missing event is a fault, too."""
         self.unrolled = unrolled
         for place in self.dead.keys() - unrolled.topic.events.keys():
-            self.counts["different"] += 1
-            self._example(f"different: dead letter of {place}, where there is no event")
+            what = "a dead letter names this event, which is not in the input topic"
+            self._event_fault("different", place, what)
 
     def take_prediction(self, record: Any) -> None:
-        """Check all but the numbers, which wait to be compared together."""
+        """Check everything but the numbers, which are compared together."""
         self.counts["predictions"] += 1
         try:
             headers = read_prediction_headers(record.headers)
             source = headers.source
             key = b"" if headers.ended_by is None else record.key or b""
             name = AnswerName(self._place(source), headers.ended_by, headers.step, key)
+            if not self.covers(name.place):
+                self.counts["not_judged"] += 1
+                return
             if name in self.answered or self._is_put_aside(name.place):
                 self._fault("repeated", record, f"{source} was answered before")
                 return
@@ -154,7 +213,7 @@ class Judge:
             self._take_plain(found, owner)
 
     def report(self) -> AuditReport:
-        """Judge what still waits, and count what has no answer."""
+        """Judge the answers that still wait, and count events without one."""
         self._compare()
         letters = dict(self.unrolled.letters)
         for key, events in self.unrolled.sequenced.items():
@@ -172,22 +231,25 @@ class Judge:
                 and AnswerName(place, None, None) not in self.answered
             )
             if is_missing:
-                self._lost(place, "event")
+                what = "its dead letter" if event is None else "the answer to this event"
+                self._lost(place, f"{what} is missing")
         return AuditReport(
             events=len(self.unrolled.topic.events),
             max_difference=self.max_difference,
+            may_repeat=self.may_repeat,
             keys=self.unrolled.key_count,
             examples=tuple(self.examples),
+            notes=(),
             **self.counts,
         )
 
     def _place(self, source: Source) -> Place:
         if source.topic != self.input_topic:
-            raise DecodeError("bad-header", f"source {source} is of another topic")
+            raise DecodeError("bad-header", f"source {source} is in another topic")
         return source.partition, source.offset
 
     def _is_put_aside(self, place: Place) -> bool:
-        """Whether a dead letter is all that an event may get."""
+        """Whether an event may get nothing but a dead letter."""
         if place not in self.dead:
             return False
         event = self.unrolled.topic.events.get(place)
@@ -195,18 +257,18 @@ class Judge:
         return not (is_sequenced and self.dead[place] in READ_ALL_THE_SAME)
 
     def _event(self, source: Source, record: Any, headers: PredictionHeaders) -> InputEvent:
-        """Find the event of a prediction, and compare all but the value.
+        """Find the event of a prediction, and compare everything but the value.
 
         Raises:
-            DecodeError: If something is not as agreed on.
+            DecodeError: If something is not as it should be.
         """
         place = (source.partition, source.offset)
         if place not in self.unrolled.topic.events:
-            raise DecodeError("source", f"{source} is not in the input topic, or no longer")
+            raise DecodeError("source", f"source {source} is not in the input topic")
         event = self.unrolled.topic.events[place]
         if event is None:
-            raise DecodeError("source", f"source {source} is no event that the model can take")
-        # A session gap ends the sequence of another key: whether it does is a matter of its truth.
+            raise DecodeError("source", f"source {source} is not a valid event of the model")
+        # A session gap ends the sequence of another key, whose truth decides whether it does.
         key = event.key if headers.ended_by is None else record.key
         for what, found, expected in (
             ("key", record.key, key),
@@ -219,7 +281,7 @@ class Judge:
         return event
 
     def _take_plain(self, found: Found, key: PartitionKey) -> None:
-        """Check an answer to a key that was unrolled."""
+        """Check an answer to a key that was unrolled with others."""
         record, place = found.record, found.name.place
         expected = self.unrolled.answers.get(place)
         if (
@@ -227,13 +289,15 @@ class Judge:
             or found.name != AnswerName(place, None, None)
             or found.finish is not None
         ):
-            self._fault("different", record, f"no such answer is expected: {found.name}")
+            self._fault("different", record, f"unexpected: {found.name}")
             return
         offset = place[1]
         last = self._last_offsets.get(key, -1)
         self._last_offsets[key] = max(last, offset)
         if offset < last:
-            self._fault("out_of_order", record, f"{place} stands behind offset {last}")
+            self._fault(
+                "out_of_order", record, f"{found.name} comes after the one to offset {last}"
+            )
         elif found.timestep != expected.timestep:
             what = f"timestep {found.timestep}, not {expected.timestep}"
             self._fault("out_of_order", record, what)
@@ -242,7 +306,7 @@ class Judge:
             self._compare()
 
     def _compare(self) -> None:
-        """Compare the numbers of the predictions that wait for it, all in one go."""
+        """Compare the numbers of the waiting predictions, all at once."""
         if not self._waiting:
             return
         expected = self.unrolled.outputs[[row for _, row in self._waiting]]
@@ -255,7 +319,11 @@ class Judge:
         self._waiting.clear()
 
     def _judge_key(self, key: PartitionKey, events: list[InputEvent]) -> Mapping[Place, str]:
-        """Compare all answers to one key with its truth; give the dead letters that it asks for."""
+        """Compare all answers to one key with its truth.
+
+        Returns:
+            letters: The dead letters that the truth asks for.
+        """
         answers = self._found[key]
         by_name = {found.name: found for found in answers}
         inputs = self.unrolled.topic.inputs
@@ -266,7 +334,7 @@ class Judge:
         for found in answers:
             rank = ranks.get(found.name)
             if rank is None:
-                what = f"no such answer is expected: {found.name}"
+                what = f"unexpected: {found.name}"
                 self._fault("different", found.record, what)
                 continue
             self._check_rank(found, truth.answers[rank], is_behind=rank < last)
@@ -278,13 +346,13 @@ class Judge:
             for (found, expected), is_close in zip(pairs, is_right, strict=True):
                 if is_close:
                     self._check_labels(found, expected.is_label)
-        for name in ranks.keys() - by_name.keys():
-            self._lost(name.place, f"answer (step {name.step}, ended by {name.ended_by}) to event")
+        for name in (name for name in ranks if name not in by_name):
+            self._lost(name.place, f"{name} is missing")
         return truth.letters
 
     def _check_rank(self, found: Found, expected: Expected, *, is_behind: bool) -> None:
         if is_behind:
-            what = f"{found.name} stands behind a later answer"
+            what = f"{found.name} comes after a later one"
             self._fault("out_of_order", found.record, what)
         elif found.timestep != expected.timestep:
             what = f"timestep {found.timestep}, not {expected.timestep}"
@@ -294,21 +362,20 @@ class Judge:
             self._fault("different", found.record, what)
 
     def _judge_letters(self, letters: Mapping[Place, str]) -> None:
-        """Compare the dead letters that sequences ask for with those that are there."""
+        """Compare the dead letters that sequences ask for with those in the topic."""
         for place, reason in letters.items():
             if self.dead.get(place) != reason:
-                self._lost(place, f"dead letter ({reason}) of event")
+                self._lost(place, f"the dead letter ({reason}) of this event is missing")
         for place, reason in self.dead.items():
             event = self.unrolled.topic.events.get(place)
             if event is None or place in letters:
                 continue
             is_sequenced = (place[0], event.key) in self.unrolled.sequenced
             if is_sequenced or reason == END_WITHOUT_BEGINNING:
-                self.counts["different"] += 1
-                self._example(f"different: {place} is a dead letter ({reason}) wrongly")
+                self._event_fault("different", place, f"should not be a dead letter ({reason})")
 
     def _are_close(self, answers: list[Found], expected: Any) -> Any:
-        """Say for each answer whether its numbers are those of its row, (n, H_out)."""
+        """Return for each answer whether its numbers are those of its row, (n, H_out)."""
         found = np.array([one.numbers for one in answers], np.float64)
         differences = np.abs(found - expected)
         # The tolerance is meant for outputs of magnitude around 1; float32 rounds with magnitude.
@@ -330,15 +397,24 @@ class Judge:
         return TOLERANCE.get(dtype, TOLERANCE[torch.float32])
 
     def _lost(self, place: Place, what: str) -> None:
-        if place[1] < self.expected_from.get(place[0], 0):
-            return
-        self.counts["lost"] += 1
-        self._example(f"lost: {what} {Source(self.input_topic, *place)}")
+        if place[1] >= self.expected_from.get(place[0], 0):
+            self._event_fault("lost", place, what)
+
+    def _event_fault(self, kind: str, place: Place, what: str) -> None:
+        event = self.unrolled.topic.events.get(place)
+        key = None if event is None else event.key
+        self._count_fault(Fault(kind, self.input_topic, *place, _printable(key), what))
 
     def _fault(self, kind: str, record: Any, what: str) -> None:
-        self.counts[kind] += 1
-        self._example(f"{kind}: {record.topic}/{record.partition}/{record.offset}: {what}")
+        place = (record.topic, record.partition, record.offset)
+        self._count_fault(Fault(kind, *place, _printable(record.key), what))
 
-    def _example(self, text: str) -> None:
-        if len(self.examples) < _EXAMPLES_MAX:
-            self.examples.append(text)
+    def _count_fault(self, fault: Fault) -> None:
+        self.counts[fault.kind] += 1
+        is_fault = not (self.may_repeat and fault.kind == "repeated")
+        if is_fault and len(self.examples) < _EXAMPLES_MAX:
+            self.examples.append(fault)
+
+
+def _printable(key: bytes | None) -> str | None:
+    return None if key is None else key.decode("utf-8", "backslashreplace")

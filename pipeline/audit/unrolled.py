@@ -1,7 +1,7 @@
-"""The offline truth of an input topic, for keys without marks: what a model says to each event.
+"""The offline truth of an input topic, for keys without marks: the model's answer to each event.
 
-Keys whose sequences begin and end, and those of models that feed back or generate, are for
-`sequences.py`.
+Keys whose sequences begin and end, and those of models that feed back or generate, are left to
+`key_truth.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from livestep.models.fields.encoding import activate
 from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.offline import SESSION_GAP
 from livestep.models.sequences.session_gaps import session_gaps
-from livestep.pipeline.audit.audited_events import (
+from livestep.pipeline.audit.input_events import (
     END_WITHOUT_BEGINNING,
     NO_MARKS,
     Floats,
@@ -29,21 +29,19 @@ from livestep.pipeline.audit.audited_events import (
     Place,
     read_events,
 )
+from livestep.pipeline.types import PartitionKey
 
-#: A key's events are those of one partition.
-PartitionKey = tuple[int, bytes]
-
-#: Keys and timesteps of one unroll, padding included: large enough for torch, small in memory.
+#: Limits of one unroll, padding included: large enough for torch, small in memory.
 _UNROLL_KEYS_MAX = 512
 _UNROLL_STEPS_MAX = 200_000
 
 
 class PlainAnswer(NamedTuple):
-    """What is answered to an event of a key without marks.
+    """The answer to an event of a key without marks.
 
     Attributes:
         timestep: t, from 0.
-        row: Of its outputs in `Unrolled.outputs`.
+        row: Index of its outputs in `Unrolled.outputs`.
     """
 
     timestep: int
@@ -52,15 +50,15 @@ class PlainAnswer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unrolled:
-    """An input topic, and the outputs to those keys that could be unrolled together.
+    """An input topic, and the outputs for those keys that could be unrolled together.
 
     Attributes:
         topic: The events.
         answers: By the event's place.
         outputs: (n, H_out) float32, activated.
         sequenced: The events of all other keys, in the order of the log.
-        letters: Events that have to be dead letters, with the reason, of the keys unrolled.
-        key_count: Keys, counted in each partition.
+        letters: Events of the unrolled keys that have to be dead letters, with the reason.
+        key_count: Keys, counted per partition.
     """
 
     topic: InputTopic
@@ -72,7 +70,7 @@ class Unrolled:
 
 
 def nothing_unrolled() -> Unrolled:
-    """Give an input topic without an event."""
+    """Return an input topic without events."""
     return Unrolled(InputTopic({}, np.zeros((0, 0), np.float32)), {}, np.zeros((0, 0), np.float32))
 
 
@@ -86,9 +84,10 @@ def unroll_log(
 
     Args:
         records: Of the input topic; kafka-python's ConsumerRecord.
-        model: What to unroll.
-        dead: Reasons of the events that a worker has put aside: no timestep is theirs.
-        on_progress: Called with events done and events in all.
+        model: The model to unroll.
+        dead: Reasons of the events that a worker sent to the dead-letter topic: they take no
+            timestep.
+        on_progress: Called with the events done and their total.
     """
     topic = read_events(records, model, dead)
     by_key: dict[PartitionKey, list[InputEvent]] = defaultdict(list)
@@ -120,7 +119,7 @@ def unroll_log(
 
 
 def _with_gaps(events: list[InputEvent], model: LoadedModel) -> Iterator[InputEvent]:
-    """Put an end wherever a session gap ends a sequence, before the event that moves the clock."""
+    """Insert an end where a session gap ends a sequence, before the event that moves the clock."""
     gap_ms = model.rules.session_gap_ms
     if gap_ms is None:
         yield from events
@@ -163,7 +162,7 @@ def _unroll_together(
 ) -> Floats:
     """Unroll sequences of about the same length together.
 
-    Padding stands behind the end of the shorter ones, where it can't change what came before.
+    Shorter ones are padded at their end, where padding can't change earlier outputs.
     """
     device = device_of(model.net)
     outputs = np.zeros((len(inputs), model.net.output_size), np.float32)

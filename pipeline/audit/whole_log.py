@@ -1,21 +1,60 @@
-"""Reading a topic whole, from its first record to its end, with kafka-python."""
+"""Reads a whole topic, from its first record to its end, with kafka-python."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 
 from livestep.pipeline.errors import BrokerError
 from livestep.pipeline.kafka.connection import CONNECT_TIMEOUT_S, broker_errors, connect
-from livestep.pipeline.kafka.topic_setup import end_offsets
+from livestep.pipeline.kafka.topic_setup import committed_offsets, end_offsets
 
-#: How long nothing may come before the end is reached: longer than the time-out of a transaction
-#: that a killed worker left open, since the broker holds back all records behind it.
+#: How long to wait for the next record: longer than the time-out of a transaction that a killed
+#: worker left open, since the broker holds back all records behind it.
 STALL_TIMEOUT_S = 90.0
+
+
+class LogBounds(NamedTuple):
+    """Offsets of one partition.
+
+    Attributes:
+        begin: Of the oldest record that the topic still has.
+        committed: What the group has committed; None if nothing.
+        end: Behind the newest record.
+    """
+
+    begin: int
+    committed: int | None
+    end: int
+
+
+def log_bounds(bootstrap_servers: str, topic: str, group: str | None) -> dict[int, LogBounds]:
+    """Return where each partition begins and ends, and how far a group has read it.
+
+    Args:
+        bootstrap_servers: host:port[,host:port...].
+        topic: Its name.
+        group: Consumer group, such as a worker's; None asks for no commits.
+
+    Raises:
+        BrokerError: If no broker answers, or it refuses.
+        MissingTopicError: If the topic doesn't exist.
+    """
+    ends = end_offsets(bootstrap_servers, topic)
+    committed = {}
+    if group is not None:
+        committed = committed_offsets(bootstrap_servers, group, topic, list(ends))
+    consumer = connect(KafkaConsumer, bootstrap_servers, enable_auto_commit=False)
+    with contextlib.closing(consumer), broker_errors(f"reading the offsets of topic {topic!r}"):
+        begins = _begins(consumer, topic, list(ends))
+    return {
+        partition: LogBounds(begins[partition], committed.get(partition), end)
+        for partition, end in ends.items()
+    }
 
 
 def read_whole_log(
@@ -25,22 +64,22 @@ def read_whole_log(
     on_progress: Callable[[int, int], None] | None = None,
     stall_timeout_s: float = STALL_TIMEOUT_S,
 ) -> Iterator[Any]:
-    """Read all committed records that a topic has when this is called.
+    """Read all committed records that a topic has at the time of the call.
 
-    Waits for transactions that are open: what they commit is read, what they abort is not.
+    Waits for open transactions: records that they commit are read, aborted ones are not.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
         topic: Its name.
-        on_progress: Called with offsets done and offsets in all, after each fetch.
-        stall_timeout_s: How long to wait for what doesn't come.
+        on_progress: Called after each fetch with the offsets read and the total.
+        stall_timeout_s: How long to wait for the next record.
 
     Yields:
         record: kafka-python's ConsumerRecord; in order within a partition.
 
     Raises:
-        BrokerError: If no broker answers, or a transaction stays open.
-        MissingTopicError: If there is no such topic.
+        BrokerError: If no broker answers, or a transaction remains open.
+        MissingTopicError: If the topic doesn't exist.
     """
     ends = {
         TopicPartition(topic, partition): end
@@ -56,10 +95,17 @@ def read_whole_log(
     )
     with contextlib.closing(consumer), broker_errors(f"reading topic {topic!r}"):
         consumer.assign(list(ends))
-        begins = consumer.beginning_offsets(list(ends), timeout_ms=CONNECT_TIMEOUT_S * 1000)
+        found = _begins(consumer, topic, [place.partition for place in ends])
+        begins = {place: found[place.partition] for place in ends}
         for partition, begin in begins.items():
             consumer.seek(partition, begin)
         yield from _until_ends(consumer, begins, ends, on_progress, stall_timeout_s)
+
+
+def _begins(consumer: Any, topic: str, partitions: list[int]) -> dict[int, int]:
+    places = [TopicPartition(topic, partition) for partition in partitions]
+    found = consumer.beginning_offsets(places, timeout_ms=CONNECT_TIMEOUT_S * 1000)
+    return {place.partition: begin for place, begin in found.items()}
 
 
 def _until_ends(
@@ -69,7 +115,7 @@ def _until_ends(
     on_progress: Callable[[int, int], None] | None,
     stall_timeout_s: float,
 ) -> Iterator[Any]:
-    """Poll until each partition is read to its end; records behind it are left out."""
+    """Poll until each partition is read to its end; later records are left out."""
     total = sum(ends[partition] - begin for partition, begin in begins.items())
     done = 0
     moved_s = time.monotonic()
@@ -79,7 +125,7 @@ def _until_ends(
             for record in records:
                 if record.offset < ends[partition]:
                     yield record
-        # Positions, not records: aborted ones and the marks of transactions have offsets, too.
+        # Positions, not records: aborted ones and transaction markers have offsets, too.
         position = sum(
             min(consumer.position(partition), end) - begins[partition]
             for partition, end in ends.items()

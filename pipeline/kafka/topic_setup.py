@@ -208,6 +208,34 @@ def lag(
         MissingTopicError: If the topic is missing.
     """
     ends = end_offsets(bootstrap_servers, topic, timeout_s=timeout_s, **client_options)
+    committed = committed_offsets(
+        bootstrap_servers, group, topic, list(ends), timeout_s=timeout_s, **client_options
+    )
+    return {partition: end - committed.get(partition, 0) for partition, end in ends.items()}
+
+
+def committed_offsets(
+    bootstrap_servers: str,
+    group: str,
+    topic: str,
+    partitions: Sequence[int],
+    *,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    **client_options: Any,
+) -> dict[int, int]:
+    """Return what a group has committed, by partition; partitions without a commit are left out.
+
+    Args:
+        bootstrap_servers: host:port[,host:port...].
+        group: Consumer group, such as a worker's.
+        topic: Its name.
+        partitions: Of the topic.
+        timeout_s: How long to look for a broker.
+        client_options: Of kafka-python's clients.
+
+    Raises:
+        BrokerError: If no broker answers, or it refuses.
+    """
     # Unlike the admin client, a consumer waits while the group's coordinator starts.
     consumer = connect(
         KafkaConsumer,
@@ -218,10 +246,8 @@ def lag(
         **client_options,
     )
     with contextlib.closing(consumer), broker_errors(f"asking for the offsets of group {group!r}"):
-        return {
-            partition: end - (_committed(consumer, TopicPartition(topic, partition)) or 0)
-            for partition, end in ends.items()
-        }
+        found = {index: _committed(consumer, TopicPartition(topic, index)) for index in partitions}
+    return {index: offset for index, offset in found.items() if offset is not None}
 
 
 def admin_options(client_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def audit_sample(
         duplicate=max(report.repeated, answered - answer_count),
         deviation=report.max_difference,
     )
-    return ShapeCounts(counts, report.events, report.examples)
+    return ShapeCounts(counts, report.events, tuple(map(str, report.examples)))
 
 
 def _read(

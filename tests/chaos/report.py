@@ -194,7 +194,7 @@ def render(report: ChaosReport) -> Group:
         f"largest difference {audit.max_difference:.1e}",
         f"longest gap without a prediction on a partition {report.longest_silence_s:.1f} s; "
         f"caught up {report.catch_up_s:.1f} s after the last fault",
-        *audit.examples,
+        *map(str, audit.examples),
         *report.failures,
     ]
     verdict = Text("clean", "bold green") if report.is_clean else Text("NOT CLEAN", "bold red")

@@ -35,7 +35,7 @@ START_TIMEOUT_S = 180.0
 #: May do everything, and is what the broker calls itself.
 ADMIN = "admin"
 
-USERS = ("worker", "publisher", "reader", "operator", "nobody")
+USERS = ("worker", "publisher", "reader", "auditor", "operator", "nobody")
 
 _ROW = re.compile(r"\| (\w+) \| `(\w+)` \| (topic|group|transactional-id) `([^`]+)` \|")
 

@@ -17,7 +17,7 @@ import torch
 from livestep import GRU, DeadLetterReader, EventPublisher, PredictionReader, load_model, save_model
 from livestep.deploy.local.redis_server import RedisServer
 from livestep.pipeline.app import run_worker
-from livestep.pipeline.audit.output_audit import audit
+from livestep.pipeline.audit.output_audit import AuditReport, audit
 from livestep.pipeline.errors import BrokerError, ConfigError
 from livestep.pipeline.kafka.kafka_log import KafkaLog
 from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics, lag
@@ -139,6 +139,13 @@ def operate(patch: pytest.MonkeyPatch, kafka: SecureKafka) -> None:
     assert NAMES["input"] in describe_topics(servers)
 
 
+def audit_as_auditor(patch: pytest.MonkeyPatch, kafka: SecureKafka, model: Path) -> AuditReport:
+    """Compare all predictions as the auditor."""
+    servers = enter(patch, kafka, "auditor")
+    topics = (NAMES["input"], NAMES["output"])
+    return audit(servers, *topics, load_model(model), group=NAMES["group"])
+
+
 def test_the_listed_rights_are_enough_also_for_a_replay_and_after_a_crash(
     kafka, redis_server, model, monkeypatch, tmp_path
 ):
@@ -169,8 +176,7 @@ def test_the_listed_rights_are_enough_also_for_a_replay_and_after_a_crash(
         assert len(member.read(timeout_s=60, max_count=40)) == 40
 
     # And they are the truth
-    enter(monkeypatch, kafka, ADMIN)
-    report = audit(servers, NAMES["input"], NAMES["output"], load_model(model))
+    report = audit_as_auditor(monkeypatch, kafka, model)
     assert report.is_clean and report.predictions == 40, report
     operate(monkeypatch, kafka)
 
@@ -178,6 +184,7 @@ def test_the_listed_rights_are_enough_also_for_a_replay_and_after_a_crash(
 ACTIONS = {
     "publisher": lambda patch, kafka, model, redis_server: publish(patch, kafka),
     "worker": predict,
+    "auditor": lambda patch, kafka, model, redis_server: audit_as_auditor(patch, kafka, model),
     "operator": lambda patch, kafka, model, redis_server: operate(patch, kafka),
 }
 

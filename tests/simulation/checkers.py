@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from livestep import LoadedModel, MemoryBroker
-from livestep.pipeline.audit.audited_answers import read_outputs
+from livestep.pipeline.audit.output_values import read_outputs
 from livestep.pipeline.engine.commit_mark import CommitMark
 from livestep.pipeline.memory.memory_log import MemoryLog
 from livestep.pipeline.records import Source, read_dead_letter_headers, read_prediction_headers

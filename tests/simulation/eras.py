@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from livestep import LoadedModel
-from livestep.pipeline.audit.audited_events import READ_ALL_THE_SAME
+from livestep.pipeline.audit.input_events import READ_ALL_THE_SAME
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.engine.commit_mark import CommitMark

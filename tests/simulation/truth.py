@@ -16,7 +16,7 @@ from livestep import LoadedModel
 from livestep.models.contract import state_tensors
 from livestep.models.sequences.offline import SESSION_GAP, KeyReader, OfflineAnswer, OfflineEvent
 from livestep.models.sequences.session_gaps import session_gaps
-from livestep.pipeline.audit.audited_events import InputEvent, read_events
+from livestep.pipeline.audit.input_events import InputEvent, read_events
 from livestep.pipeline.records import Source
 from tests.support.shaped import ShapedRecord
 

@@ -118,7 +118,9 @@ def letter(record: Any, reason: str) -> SimpleNamespace:
     """Make the dead letter of a record."""
     source = Source("events", record.partition, record.offset)
     headers = dead_letter_headers(record.headers, reason, "a detail", source)
-    return SimpleNamespace(topic="events.dead-letter", partition=0, offset=0, headers=headers)
+    return SimpleNamespace(
+        topic="events.dead-letter", partition=0, offset=0, key=record.key, headers=headers
+    )
 
 
 def judged(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from livestep import GRU, Category, Number, load_model, save_model
-from livestep.pipeline.audit.judge import Judge
+from livestep.pipeline.audit.judge import Fault, Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.records import Source, dead_letter_headers, prediction_headers
 from tests.support.worker_records import answers_to, event_value
@@ -37,7 +37,7 @@ class Log:
         self.records = []
         self.events = {}
         self.places = {}
-        next_offset = [0, 10]  # One partition has lost its beginning.
+        next_offset = [0, 10]  # One partition has lost its first records.
         for _ in range(60):
             key = b"flat-%d" % draw.randrange(5)
             partition = key[-1] % PARTITIONS
@@ -102,7 +102,9 @@ def faults(report):
 def dead_letter(record, topic="events"):
     source = Source(topic, record.partition, record.offset)
     headers = dead_letter_headers([], "not-json", "no JSON", source)
-    return SimpleNamespace(topic="events.dead-letter", partition=0, offset=0, headers=headers)
+    return SimpleNamespace(
+        topic="events.dead-letter", partition=0, offset=0, key=record.key, headers=headers
+    )
 
 
 def test_right_answers_are_clean(log, answers):
@@ -119,10 +121,14 @@ def test_a_prediction_that_is_missing_is_lost(log, answers):
     report = judged(log, answers)
     assert faults(report) == (1, 0, 0, 0)
     assert not report.is_clean
-    assert "lost: event events/" in report.examples[0]
+    topic, partition, offset = log.places[b"flat-2"][3]
+    assert report.examples == (
+        Fault("lost", topic, partition, offset, "flat-2", "the answer to this event is missing"),
+    )
+    assert str(report.examples[0]).startswith(f"lost: {topic}/{partition}/{offset}, key 'flat-2'")
 
 
-def test_a_prediction_that_is_there_twice_is_repeated(log, answers):
+def test_a_duplicate_prediction_is_repeated(log, answers):
     answers[b"flat-2"].insert(3, answers[b"flat-2"][2])
     assert faults(judged(log, answers)) == (0, 1, 0, 0)
 
@@ -166,7 +172,7 @@ def test_a_changed_number_is_different_and_measured(log, answers):
     assert report.max_difference == pytest.approx(0.5, abs=1e-5)
 
 
-def test_a_state_that_was_lost_on_the_way_is_different(log, answers):
+def test_predictions_after_a_lost_state_are_different(log, answers):
     key = b"flat-2"
     restarted = answers_to(key, log.places[key][4:], log.events[key][4:], log.model)
     answers[key][4:] = [
@@ -189,7 +195,7 @@ def test_a_state_that_was_lost_on_the_way_is_different(log, answers):
     ],
     ids=repr,
 )
-def test_a_record_of_another_form_is_different(log, answers, changes):
+def test_a_malformed_record_is_different(log, answers, changes):
     key = b"flat-2"
     answers[key][3] = answers[key][3].but(**changes)
     lost = 1 if "headers" in changes else 0
@@ -197,7 +203,7 @@ def test_a_record_of_another_form_is_different(log, answers, changes):
 
 
 @pytest.mark.parametrize("source", [Source("other", 0, 0), Source("events", 0, 10_000)], ids=str)
-def test_an_answer_to_no_event_is_different(log, answers, source):
+def test_an_answer_to_a_missing_event_is_different(log, answers, source):
     headers = prediction_headers(source.to_bytes(), 0, log.model.fingerprint.encode())
     answers[b"flat-2"].append(answers[b"flat-2"][0].but(headers=headers))
     assert faults(judged(log, answers)) == (0, 0, 0, 1)
@@ -216,18 +222,18 @@ def test_dead_letters_answer_their_events_and_take_no_timestep(log):
     report = judged(log, answers, [dead_letter(bad)])
     assert faults(report) == (0, 0, 0, 0)
     assert report.dead_letters == 1
-    # And without the dead letter the bad event is lost.
+    # Without the dead letter, the bad event is lost.
     assert faults(judged(log, answers)) == (1, 0, 0, 0)
 
 
-def test_a_prediction_to_a_dead_letter_is_repeated(log, answers):
+def test_a_prediction_for_a_dead_letter_is_repeated(log, answers):
     topic, partition, offset = log.places[b"flat-2"][-1]
-    letter = dead_letter(SimpleNamespace(partition=partition, offset=offset))
+    letter = dead_letter(SimpleNamespace(partition=partition, offset=offset, key=b"flat-2"))
     assert faults(judged(log, answers, [letter])) == (0, 1, 0, 0)
 
 
-def test_dead_letters_of_nothing_and_of_another_topic_are_different(log, answers):
-    nowhere = SimpleNamespace(partition=0, offset=10_000)
+def test_dead_letters_of_missing_events_and_of_another_topic_are_different(log, answers):
+    nowhere = SimpleNamespace(partition=0, offset=10_000, key=b"flat-2")
     letters = [dead_letter(nowhere), dead_letter(nowhere, "other")]
     assert faults(judged(log, answers, letters)) == (0, 0, 0, 2)
 
@@ -260,6 +266,6 @@ def test_a_label_that_is_not_the_most_probable_is_different(log, answers):
     ],
     ids=repr,
 )
-def test_a_category_of_another_form_is_different(log, answers, members):
+def test_a_malformed_category_is_different(log, answers, members):
     answers[b"flat-2"][3] = changed_dish(answers[b"flat-2"][3], **members)
     assert faults(judged(log, answers)) == (0, 0, 0, 1)

@@ -14,7 +14,7 @@ from livestep.models.sequences.offline import (
     answers_to_log,
     with_gaps,
 )
-from livestep.pipeline.audit.audited_events import read_events
+from livestep.pipeline.audit.input_events import read_events
 from livestep.pipeline.audit.unrolled import unroll_log
 from tests.support.judged import LETTER, Told, event, faults, judged, letter, offline, told, written
 from tests.support.shaped import SHAPES, ShapedEvents, shaped_model
@@ -73,7 +73,7 @@ def test_faults_in_a_generated_sequence_are_found(spelling, change, expected):
 END = [("sequence", b"end")]
 
 
-def test_the_judge_takes_an_event_without_features_for_a_bare_mark_however_it_is_written():
+def test_an_event_without_features_is_a_bare_mark_however_it_is_written():
     net = GRU(1, 2, 1)
     model = loaded(net, inputs=(Number("x", optional=True),))
     values = [b'{"end":true}', b'{"x":null,"end":true}', b"{}", b'{"x":null}', b""]
@@ -84,7 +84,7 @@ def test_the_judge_takes_an_event_without_features_for_a_bare_mark_however_it_is
     read = read_events(records, model, {})
     assert [one.marks.is_bare for one in read.events.values()] == [True] * len(values)
     assert len(read.inputs) == 0
-    # And so with raw numbers that are all left to the feedback
+    # The same holds for raw numbers that are all left to the feedback
     fed = loaded(
         net,
         inputs=model.inputs,
@@ -119,8 +119,8 @@ def test_headers_of_a_generated_record_are_judged(spelling, name, value, expecte
 
 
 @pytest.mark.parametrize("shape", ["many-to-one", "encode-decode", "synchronized"])
-def test_an_end_of_nothing_has_to_be_a_dead_letter_and_no_other_end(shape):
-    # Given a key of which an end comes twice
+def test_only_an_end_without_an_open_sequence_must_be_a_dead_letter(shape):
+    # Given a key with two ends in a row
     generation = Generation(2) if shape == "encode-decode" else None
     model = told(shape, generation=generation)
     records = [event(0, x=X), event(1, end=True), event(2, end=True)]
@@ -128,7 +128,7 @@ def test_an_end_of_nothing_has_to_be_a_dead_letter_and_no_other_end(shape):
     taken = [*reader.take(0, offline(X, 0)), *reader.take(1, offline(None, 1, end=True))]
     answers = [written(model, records[one.event], one) for one in taken]
 
-    # When the second is put aside, then all is right; else it is lost, and the first mustn't be
+    # When the second is a dead letter, all is right; otherwise it is lost. The first must be none
     right = letter(records[2], "end-without-beginning")
     assert faults(judged(model, records, answers, [right])) == (0, 0, 0, 0)
     assert faults(judged(model, records, answers)) == (1, 0, 0, 0)
@@ -136,7 +136,7 @@ def test_an_end_of_nothing_has_to_be_a_dead_letter_and_no_other_end(shape):
     assert judged(model, records, answers, [right, wrong]).different == 1
 
 
-def test_the_end_of_a_shape_that_keeps_nothing_has_to_be_a_dead_letter():
+def test_an_end_for_a_stateless_shape_must_be_a_dead_letter():
     model = loaded(
         Told(), inputs=(Number("x", 8),), outputs=(LETTER,), rules=SequenceRules("one-to-one")
     )
@@ -146,7 +146,7 @@ def test_the_end_of_a_shape_that_keeps_nothing_has_to_be_a_dead_letter():
     assert faults(judged(model, records, [], letters)) == (0, 0, 0, 0)
 
 
-def test_a_step_that_is_not_finite_has_to_be_a_dead_letter_and_its_marks_count():
+def test_a_step_that_is_not_finite_must_be_a_dead_letter_and_its_marks_count():
     # Given a sequence that ends with a step that isn't finite, and another sequence
     model = told("many-to-one")
     huge = [3e38, 3e38, 0, 0]
@@ -165,7 +165,7 @@ def test_a_step_that_is_not_finite_has_to_be_a_dead_letter_and_its_marks_count()
     assert [answer.headers[0][1] for answer in answers] == [b"events/0/2"]
     letters = [letter(records[1], "not-finite-step")]
 
-    # Then the dead letter is asked for, and only there
+    # Then a dead letter is expected there only
     assert faults(judged(model, records, answers, letters)) == (0, 0, 0, 0)
     assert faults(judged(model, records, answers)) == (1, 0, 0, 0)
     wrong = [*letters, letter(records[0], "not-finite-step")]
@@ -188,13 +188,13 @@ def late(model, log):
     return records, answers
 
 
-def test_a_sequence_that_a_gap_has_ended_is_answered_beside_its_source():
-    # Given a model with a session gap, and an event that comes late and is an end itself
+def test_a_gap_and_an_end_at_the_same_event_are_both_answered():
+    # Given a model with a session gap, and a late event that is also an end
     model = told("many-to-one", session_gap_ms=100)
     records, answers = late(model, [(b"k", 1_000, {}), (b"k", 1_101, {"end": True})])
     assert [dict(answer.headers).get("ended-by") for answer in answers] == [b"session-gap", None]
 
-    # Then both answers are asked for, in this order
+    # Then both answers are expected, in this order
     assert faults(judged(model, records, answers)) == (0, 0, 0, 0)
     assert faults(judged(model, records, answers[::-1])) == (0, 0, 1, 0)
     assert faults(judged(model, records, answers[1:])) == (1, 0, 0, 0)
@@ -208,7 +208,7 @@ def test_a_sequence_is_ended_by_the_event_of_another_key_that_moves_the_clock():
     records, answers = late(model, log)
     assert [answer.key for answer in answers] == [b"k", b"late"]
 
-    # Then its answer is asked for, with its own key and the other one's place
+    # Then its answer is expected, with its own key and the other event's place
     assert faults(judged(model, records, answers)) == (0, 0, 0, 0)
     assert faults(judged(model, records, answers[1:])) == (1, 0, 0, 0)
     repeated = [answers[0], *answers]
@@ -219,8 +219,8 @@ def test_a_sequence_is_ended_by_the_event_of_another_key_that_moves_the_clock():
     assert judged(model, records, [answers[0].but(headers=unmarked), answers[1]]).different == 1
 
 
-def test_of_two_labels_that_are_equally_probable_the_worker_may_go_on_from_either():
-    # Given a generated sequence at whose beginning a and b are equally probable
+def test_the_worker_may_continue_from_either_of_two_equally_probable_labels():
+    # Given a generated sequence that starts with a or b, which are equally probable
     model = told("one-to-many", generation=Generation(3))
     records = [event(0, x=[1e-7, 0, -5, -5])]
     follow = {Choice(0, None, 0): [1]}
@@ -230,14 +230,14 @@ def test_of_two_labels_that_are_equally_probable_the_worker_may_go_on_from_eithe
     )
     assert (ours[1].values != theirs[1].values).any()
 
-    # When a worker goes on from b, then that is right
+    # When a worker continues from b, that is right
     answers = [
         written(model, records[0], one, label)
         for one, label in zip(theirs, ["b", None, None], strict=True)
     ]
     assert faults(judged(model, records, answers)) == (0, 0, 0, 0)
 
-    # But not if it goes on from one and writes the other, or from one that is less probable
+    # But not if it continues from one and publishes the other, or from a less probable one
     answers[0] = written(model, records[0], theirs[0], "a")
     assert judged(model, records, answers).different == 2
     answers[0] = written(model, records[0], theirs[0], "c")
@@ -245,7 +245,7 @@ def test_of_two_labels_that_are_equally_probable_the_worker_may_go_on_from_eithe
 
 
 @pytest.mark.parametrize("x", [[1, 0.5, 0, 0], [0, 0, 0, 0]])
-def test_a_drawn_label_has_to_be_the_one_that_its_offset_draws(x):
+def test_a_drawn_label_must_be_the_one_that_its_offset_draws(x):
     # Given a model that draws each label, and many events
     model = told("synchronized", temperature=1.0)
     records = [event(offset, x=x, start=True) for offset in range(40)]
@@ -257,13 +257,13 @@ def test_a_drawn_label_has_to_be_the_one_that_its_offset_draws(x):
     assert len({orjson.loads(answer.value)["letter"]["label"] for answer in answers}) > 1
     assert faults(judged(model, records, answers)) == (0, 0, 0, 0)
 
-    # When a worker writes the most probable label instead, then each one that differs is found
+    # When a worker publishes the most probable label instead, each one that differs is found
     most_probable = [written(model, records[one.event], one, "a") for one in taken]
     wrong = sum(int(one.chosen[0]) != 0 for one in taken)
     assert judged(model, records, most_probable).different == wrong > 0
 
 
-def test_a_tombstone_asks_for_nothing_and_begins_anew():
+def test_a_tombstone_has_no_answer_and_starts_over():
     model = told("synchronized")
     records = [event(0, x=X), event(1), event(2, x=X), event(3, b"other")]
     reader = KeyReader(model, b"k")
@@ -295,7 +295,7 @@ def test_a_tombstone_asks_for_nothing_and_begins_anew():
     ],
     ids=lambda bad: repr(bad.headers or bad.value),
 )
-def test_what_a_model_of_sequences_cant_take_has_to_be_a_dead_letter(bad):
+def test_an_invalid_event_of_a_sequence_must_be_a_dead_letter(bad):
     model = told("encode-decode", generation=Generation(3))
     assert faults(judged(model, [bad], [])) == (1, 0, 0, 0)
     assert faults(judged(model, [bad], [], [letter(bad, "any")])) == (0, 0, 0, 0)
@@ -303,8 +303,8 @@ def test_what_a_model_of_sequences_cant_take_has_to_be_a_dead_letter(bad):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("shape", SHAPES)
-def test_random_sequences_answered_offline_pass_and_any_one_answer_can_be_missed(shape, seed):
-    # Given a random model, and random events of one key that it can take
+def test_random_sequences_pass_and_any_missing_answer_is_found(shape, seed):
+    # Given a random model, and random valid events of one key
     rng = random.Random(f"{shape}/{seed}")
     model = shaped_model(rng, shape)
     events = ShapedEvents(model, rng, keys=1, bad_share=0, is_fragile=False)
@@ -340,7 +340,7 @@ def test_random_sequences_answered_offline_pass_and_any_one_answer_can_be_missed
     answers = [written(model, records[answer.event], answer) for answer in taken]
     letters = [letter(records[index], reason) for index, reason in reader.dead]
 
-    # Then its answers pass, and each one is missed if it isn't there
+    # Then its answers pass, and a missing one is found
     assert faults(judged(model, records, answers, letters)) == (0, 0, 0, 0)
     index = rng.randrange(len(answers))
     rest = answers[:index] + answers[index + 1 :]

@@ -1,4 +1,4 @@
-"""What a machine lacks is named together with the command that installs it."""
+"""Missing programs are named with the command that installs them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def check(programs: dict[str, str], tmp_path: Path) -> subprocess.CompletedProce
     for name, script in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
-    # -I -S: as before anything is installed.
+    # -I -S: as if nothing was installed yet.
     command = [sys.executable, "-I", "-S", str(PREREQUISITES)]
     return subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True)
 
 
-def test_a_machine_that_has_everything_passes_in_silence(
+def test_a_machine_that_has_everything_passes_silently(
     programs: dict[str, str], tmp_path: Path
 ) -> None:
     result = check(programs, tmp_path)
@@ -58,19 +58,19 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     assert result.stderr.count("install it:") == 3
 
 
-def test_a_java_that_is_too_old_is_told_apart_from_none(
+def test_a_java_that_is_too_old_is_reported_as_such(
     programs: dict[str, str], tmp_path: Path
 ) -> None:
     programs["java"] = JAVA_17.replace("17.0.15", "11.0.2")
     assert "the one on the PATH is Java 11" in check(programs, tmp_path).stderr
 
 
-def test_a_stand_in_for_java_is_not_taken_for_one(programs: dict[str, str], tmp_path: Path) -> None:
+def test_a_placeholder_for_java_does_not_count(programs: dict[str, str], tmp_path: Path) -> None:
     programs["java"] = "echo 'Unable to locate a Java Runtime.' >&2; exit 1"
     assert "Unable to locate a Java Runtime." in check(programs, tmp_path).stderr
 
 
-def test_on_a_mac_the_command_is_brews(programs: dict[str, str], tmp_path: Path) -> None:
+def test_on_a_mac_the_command_uses_brew(programs: dict[str, str], tmp_path: Path) -> None:
     del programs["apt-get"], programs["mvn"]
     programs["brew"] = "exit 0"
     assert "install it: brew install maven" in check(programs, tmp_path).stderr

@@ -1,4 +1,4 @@
-"""Child processes, ports and Kafka's jars: the parts of the services that need no service."""
+"""Child processes, ports and Kafka's jars: the parts of the services that run without them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sleeper(tmp_path: Path) -> Iterator[ChildProcess]:
     process.kill()
 
 
-def test_a_child_can_be_stopped_and_started_again(sleeper: ChildProcess) -> None:
+def test_a_child_can_be_stopped_and_restarted(sleeper: ChildProcess) -> None:
     sleeper.start()
     first_pid = sleeper.pid
     sleeper.start()
@@ -45,7 +45,7 @@ def test_a_child_can_be_stopped_and_started_again(sleeper: ChildProcess) -> None
     assert sleeper.pid != first_pid
 
 
-def test_a_child_that_ignores_sigterm_is_killed_when_the_time_is_over(tmp_path: Path) -> None:
+def test_a_child_that_ignores_sigterm_is_killed_after_the_timeout(tmp_path: Path) -> None:
     script = "trap '' TERM; echo ready; while true; do sleep 0.1; done"
     stubborn = ChildProcess("stubborn", ["sh", "-c", script], tmp_path / "log")
     stubborn.start()
@@ -61,7 +61,7 @@ def test_a_paused_child_can_be_stopped(sleeper: ChildProcess) -> None:
     assert sleeper.exit_code == -signal.SIGTERM
 
 
-def test_a_child_has_a_session_of_its_own(sleeper: ChildProcess) -> None:
+def test_a_child_has_its_own_session(sleeper: ChildProcess) -> None:
     sleeper.start()
     assert os.getsid(sleeper.pid) != os.getsid(0), "Ctrl-C in our terminal would reach it"
 
@@ -81,9 +81,9 @@ child.wait(60)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child_pid = int(parent.stdout.readline())
-        # When the parent gets the signal that no program can handle
+        # When the parent gets a signal that no program can handle
         parent.kill()
-    # Then the child is gone; whoever inherits it may not have buried it yet
+    # Then the child has ended; the process that inherits it may not have reaped it yet
     status = Path(f"/proc/{child_pid}/stat")
     wait_until(lambda: not status.exists() or ") Z " in status.read_text(), 10)
 
@@ -107,7 +107,7 @@ class NeverReady(Service):
 
 def test_a_service_that_does_not_answer_is_killed_and_its_log_is_shown(tmp_path: Path) -> None:
     silent = NeverReady("silent", ["sh", "-c", "echo loading; sleep 60"], tmp_path / "log")
-    with pytest.raises(ServiceError, match=r"(?s)silent gave no answer in 0.2 s.*loading"):
+    with pytest.raises(ServiceError, match=r"(?s)silent did not answer within 0.2 s.*loading"):
         silent.start()
     assert not silent.is_running
 
@@ -120,7 +120,7 @@ def test_a_service_that_ends_at_once_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port can't be kept")
-def test_a_reserved_port_is_open_to_its_service_and_to_nobody_else() -> None:
+def test_a_reserved_port_is_open_to_its_service_only() -> None:
     port = ReservedPort()
     address = ("127.0.0.1", port.number)
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -176,7 +176,7 @@ def test_kafka_is_fetched_again_when_the_pom_has_changed(
     assert len((tmp_path / "calls").read_text().splitlines()) == 2
 
 
-def test_a_failed_fetch_says_what_maven_said_and_leaves_nothing(
+def test_a_failed_fetch_shows_the_errors_of_maven_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_maven(tmp_path / "bin", "echo '[ERROR] Could not transfer artifact'; exit 1")

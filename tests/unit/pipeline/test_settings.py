@@ -39,8 +39,8 @@ def test_a_setting_without_a_default_is_asked_for_by_both_its_names(name):
 def test_a_number_outside_of_its_limits_is_refused(item):
     flag = "--" + item.name.replace("_", "-")
     limits = item.metadata["at_least"], item.metadata["at_most"]
-    refused(flag, "is outside of", **{item.name: type(item.default)(limits[0] - 1)})
-    refused(flag, "is outside of", **{item.name: type(item.default)(limits[1] + 1)})
+    refused(flag, "is out of range", **{item.name: type(item.default)(limits[0] - 1)})
+    refused(flag, "is out of range", **{item.name: type(item.default)(limits[1] + 1)})
 
 
 @pytest.mark.parametrize("item", LIMITED, ids=lambda item: item.name)
@@ -53,7 +53,7 @@ def test_a_number_at_its_limits_is_taken(item):
 
 @pytest.mark.parametrize("item", CHOSEN, ids=lambda item: item.name)
 def test_a_choice_that_there_is_not_names_those_that_there_are(item):
-    refused("'maybe' is none of", *item.metadata["choices"], **{item.name: "maybe"})
+    refused("'maybe' is not one of", *item.metadata["choices"], **{item.name: "maybe"})
     for choice in item.metadata["choices"]:
         Settings(**NEEDED, **{item.name: choice})
 
@@ -91,7 +91,7 @@ def test_a_derived_dead_letter_topic_may_be_too_long():
     ids=str,
 )
 def test_the_three_topics_are_three(changes):
-    refused("three topics", **changes)
+    refused("three different topics", **changes)
 
 
 def test_the_pool_holds_two_batches():
@@ -125,14 +125,14 @@ def test_the_environment_gives_settings_and_a_flag_wins():
 @pytest.mark.parametrize(
     ("variable", "text", "kind"),
     [
-        ("LIVESTEP_BATCH_EVENTS_MAX", "many", "int"),
-        ("LIVESTEP_BATCH_EVENTS_MAX", "1.5", "int"),
-        ("LIVESTEP_REDIS_WAIT_S", "long", "float"),
-        ("LIVESTEP_BURST", "perhaps", "bool"),
+        ("LIVESTEP_BATCH_EVENTS_MAX", "many", "an integer"),
+        ("LIVESTEP_BATCH_EVENTS_MAX", "1.5", "an integer"),
+        ("LIVESTEP_REDIS_WAIT_S", "long", "a number"),
+        ("LIVESTEP_BURST", "perhaps", "true or false"),
     ],
 )
 def test_a_variable_that_cant_be_read_is_named(variable, text, kind):
-    with pytest.raises(ConfigError, match=f"{variable}='{text}' is no {kind}"):
+    with pytest.raises(ConfigError, match=f"{variable}='{text}' is not {kind}"):
         Settings.from_environment({variable: text}, **NEEDED)
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from livestep import MemoryStore
-from livestep.pipeline.audit.audited_events import READ_ALL_THE_SAME
+from livestep.pipeline.audit.input_events import READ_ALL_THE_SAME
 from livestep.pipeline.memory.memory_log import MemoryLog
 from tests.support.crashes import PLACES, Crash, RaggedLog, crash_at
 from tests.support.shaped import SHAPES, ShapedEvents, shaped_model

@@ -1,9 +1,9 @@
 """The offline truth of one key whose sequences begin, end or feed back, event by event.
 
-Where two labels are so close that rounding decides between them, the model goes on from either of
-them differently, and both are right.  So the truth follows the label that the worker has chosen,
-where its own is within the tolerance of that; what comes after has to be equal again.  What was
-not answered can't be followed: the label of an event in the middle of a many-to-one sequence.
+Where rounding decides between two labels, the model may continue from either of them, and both are
+right. So the truth follows the label that the worker chose if it ties with its own within the
+tolerance; everything after that has to be equal again. It can't follow a label that was not
+published: that of an event in the middle of a many-to-one sequence.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from livestep.models.fields.field_types import Category, columns_of
 from livestep.models.loaded_model import LoadedModel
 from livestep.models.sequences.feedback import draws
 from livestep.models.sequences.offline import Choice, KeyReader, OfflineAnswer, OfflineEvent
-from livestep.pipeline.audit.audited_answers import (
+from livestep.pipeline.audit.input_events import Floats, InputEvent, Place
+from livestep.pipeline.audit.output_values import (
     fits,
     found_labels,
     is_drawable,
     is_most_probable,
 )
-from livestep.pipeline.audit.audited_events import Floats, InputEvent, Place
 
 
 class AnswerName(NamedTuple):
-    """What tells an answer from all others: its event, what has ended its sequence, its step.
+    """What distinguishes an answer from all others.
 
     Attributes:
         place: Of the event.
-        ended_by: What has ended its sequence, if not a mark of the event.
-        step: Number in a generated sequence.
-        key: Whose sequence a session gap has ended, since that is a matter of another key's event;
+        ended_by: What ended its sequence, if not a mark of the event.
+        step: Index in a generated sequence.
+        key: The key whose sequence a session gap ended, since another key's event triggers that;
             empty for all other answers.
     """
 
@@ -41,9 +41,14 @@ class AnswerName(NamedTuple):
     step: int | None
     key: bytes = b""
 
+    def __str__(self) -> str:
+        step = "" if self.step is None else f"step {self.step} of "
+        end = "" if self.ended_by is None else f", ended by {self.ended_by}"
+        return f"{step}the answer to event {self.place[0]}/{self.place[1]}{end}"
+
 
 class Found(NamedTuple):
-    """An answer that a worker gave, its form checked."""
+    """A well-formed answer of a worker."""
 
     record: Any
     name: AnswerName
@@ -54,10 +59,10 @@ class Found(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """An answer that the truth gives.
+    """An answer of the truth.
 
     Attributes:
-        name: Which one.
+        name: Which answer.
         timestep: As in `OfflineAnswer`.
         finish: As in `OfflineAnswer`.
         values: (H_out,) float32, activated.
@@ -72,7 +77,7 @@ class Expected(NamedTuple):
 
 
 class KeyTruth(NamedTuple):
-    """Answers in the order in which they are sent, and events that get a dead letter."""
+    """Answers in the order in which they are sent, and the events that get a dead letter."""
 
     answers: list[Expected]
     letters: Mapping[Place, str]
@@ -99,7 +104,7 @@ class _Truth:
         self._dead: dict[int, str] = {}
 
     def answer(self, found: Mapping[AnswerName, Found]) -> KeyTruth:
-        """Answer all events, and follow what was found where two labels are tied."""
+        """Answer all events; where two labels tie, follow the one that was found."""
         followed: dict[Choice, Sequence[int]] = {}
         while True:
             reader = KeyReader(self._model, self._events[0].key, followed)
@@ -152,7 +157,7 @@ class _Truth:
         return Expected(self._name(answer), answer.timestep, answer.finish, values, is_label)
 
     def _own_labels(self, answer: OfflineAnswer) -> list[int]:
-        """Give the label of each category of the outputs, as the truth chose it."""
+        """Return the label of each output category, as the truth chose it."""
         labels = []
         for field in self._categories():
             link = self._link_drawing(field, answer)
@@ -162,7 +167,7 @@ class _Truth:
         return labels
 
     def _by_link(self, labels: Sequence[int]) -> list[int]:
-        """Order labels by links instead of outputs; 0 for a number."""
+        """Reorder labels from outputs to links; 0 for a number."""
         by_name = dict(zip([field.name for field in self._categories()], labels, strict=True))
         return [by_name.get(link.output, 0) for link in self._model.rules.feedback]
 
@@ -170,16 +175,16 @@ class _Truth:
         return [field for field in self._model.outputs if isinstance(field, Category)]
 
     def _link_drawing(self, field: Category, answer: OfflineAnswer) -> int | None:
-        """Give the number, among those that draw, of the link that has drawn the label."""
+        """Return the index, among the links that draw, of the one that drew the label."""
         names = [link.output for link in self._drawing]
         is_drawn = field.name in names and len(answer.chosen) > 0
         return names.index(field.name) if is_drawn else None
 
     def _draw(self, answer: OfflineAnswer, link: int) -> float:
-        """Give the number in [0, 1) that decided the label."""
+        """Return the number in [0, 1) that decided the label."""
         index = answer.event
         if answer.step is None:
-            # What was drawn when the sequence's last event was stepped, which may lie before.
+            # It was drawn when the sequence's last event was stepped, which may be an earlier one.
             while self._events[index].row is None or index in self._dead:
                 index -= 1
         event = self._events[index]
@@ -204,7 +209,7 @@ def key_truth(
         model: The model.
         inputs: Of the whole topic.
         events: Of the key, in the log's order; at least one.
-        found: What a worker has answered, for ties.
+        found: The answers of a worker, for ties.
         limit: The tolerance.
     """
     return _Truth(model, inputs, events, limit).answer(found)

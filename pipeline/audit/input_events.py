@@ -1,6 +1,6 @@
-"""The events of an input topic as the offline truth takes them: features, marks, tombstones.
+"""Reads the events of an input topic for the offline truth: features, marks, tombstones.
 
-Written apart from the worker's codec, so that a mistake in one of them is found by the other.
+Independent of the worker's codec, so that a mistake in one of them shows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from livestep.pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER
 
 Floats = npt.NDArray[np.float32]
 
-#: Where an event lies in the input topic: partition and offset.
+#: An event's partition and offset in the input topic.
 Place = tuple[int, int]
 
-#: Reasons of dead letters whose events are read all the same: their marks count, or the offline
-#: truth has to put them aside as well.
+#: Reasons of dead letters whose events are read anyway: their marks count, or the offline truth has
+#: to reject them, too.
 NOT_FINITE_STEP, END_WITHOUT_BEGINNING = "not-finite-step", "end-without-beginning"
 READ_ALL_THE_SAME = (NOT_FINITE_STEP, END_WITHOUT_BEGINNING)
 
@@ -33,7 +33,7 @@ _MARK_NAMES = frozenset(MARKS)
 
 
 class Marks(NamedTuple):
-    """What an event says of its sequence; `is_bare` if it says nothing else."""
+    """The marks of an event; `is_bare` if it has nothing else."""
 
     start: bool = False
     end: bool = False
@@ -46,15 +46,15 @@ NO_MARKS = Marks()
 
 
 class InputEvent(NamedTuple):
-    """A record that the model can take.
+    """A valid event of the model.
 
     Attributes:
-        place: Where it lies.
+        place: Its partition and offset.
         key: As in the record.
         timestamp_ms: As in the record.
         marks: Of the sequence.
         row: Of its features in `InputTopic.inputs`; None if it has none.
-        ended_by: Of an end that a session gap has put before the event of this place.
+        ended_by: For an end that a session gap inserts before the event of this place.
     """
 
     place: Place
@@ -75,9 +75,9 @@ class InputTopic:
     """An input topic.
 
     Attributes:
-        events: By place, in the order of the log; None for a record that the model can't take,
-            and for one that a worker has put aside.
-        inputs: (n, H_in) float32. NaN in all columns of a feedback input: absent.
+        events: By place, in the order of the log; None for an invalid record, and for one that a
+            worker sent to the dead-letter topic.
+        inputs: (n, H_in) float32. NaN in all columns of a feedback input means absent.
     """
 
     events: Mapping[Place, InputEvent | None]
@@ -91,7 +91,7 @@ def read_events(
 
     Args:
         records: kafka-python's ConsumerRecord.
-        model: Says what an event is.
+        model: Defines what an event is.
         dead: Reasons of the dead letters, by the places of their events.
     """
     events: dict[Place, InputEvent | None] = {}
@@ -122,10 +122,10 @@ def read_events(
 def _read_record(
     record: Any, model: LoadedModel, read: Callable[[bytes], tuple[Marks, Any]]
 ) -> tuple[Marks, Any]:
-    """Part a record into marks and features, which are None if it has none.
+    """Split a record into marks and features, which are None if it has none.
 
     Raises:
-        ValueError: If it is none that the model can take, as far as can be seen without encoding.
+        ValueError: If it is invalid, as far as can be seen without encoding.
     """
     by_header = _header_marks(record.headers) if record.headers else NO_MARKS
     if by_header.steps_max is not None:
@@ -174,7 +174,7 @@ def _header_marks(headers: Sequence[tuple[str, bytes | None]]) -> Marks:
 def _check_bound(steps_max: Any, model: LoadedModel) -> None:
     generation = model.rules.generation
     if generation is None or type(steps_max) is not int:
-        raise ValueError(f"no steps_max: {steps_max!r}")
+        raise ValueError(f"invalid steps_max: {steps_max!r}")
     if not 1 <= steps_max <= generation.steps_max:
         raise ValueError(f"steps_max is {steps_max}")
 
@@ -182,7 +182,7 @@ def _check_bound(steps_max: Any, model: LoadedModel) -> None:
 def _read_json(value: bytes) -> tuple[Marks, Any]:
     members = orjson.loads(value)
     if not isinstance(members, dict):
-        raise ValueError("no object")
+        raise ValueError("not an object")
     if _MARK_NAMES.isdisjoint(members):
         return NO_MARKS, members
     start, end, steps_max = members.pop("start", False), members.pop("end", False), None
@@ -197,14 +197,14 @@ def _read_float32(value: bytes) -> tuple[Marks, Any]:
 
 
 def _encode(features: list[Any], model: LoadedModel) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Turn features into rows; bad ones are a row of zeros, and False beside it."""
+    """Turn features into rows, and return which are good; bad ones are a row of zeros."""
     try:
         rows = _encode_together(features, model)
         is_usable = _are_usable(rows, model)
         return rows, is_usable
     except ValueError:
         pass
-    # One is bad: look at each by itself to see which.
+    # One is bad: encode each on its own to see which.
     rows = np.zeros((len(features), model.net.input_size), np.float32)
     is_good = np.zeros(len(features), bool)
     for index, one in enumerate(features):
@@ -220,7 +220,7 @@ def _encode_together(features: list[Any], model: LoadedModel) -> Floats:
     """Turn features into (n, H_in).
 
     Raises:
-        ValueError: If one of them doesn't fit.
+        ValueError: If one of them is invalid.
     """
     if not features:
         return np.zeros((0, model.net.input_size), np.float32)
@@ -233,7 +233,7 @@ def _encode_together(features: list[Any], model: LoadedModel) -> Floats:
 
 
 def _are_usable(rows: Floats, model: LoadedModel) -> npt.NDArray[np.bool_]:
-    """Say for each row whether it is finite where it isn't left to the feedback."""
+    """Return for each row whether it is finite where it isn't left to the feedback."""
     is_finite = np.isfinite(rows)
     for link in model.rules.feedback:
         block = columns_of(model.inputs, link.input)

@@ -1,6 +1,6 @@
-"""Reading the value of a prediction, letting no other form pass than the one agreed on.
+"""Parses the value of a prediction strictly, and decides which labels are right.
 
-Which labels are right is said here, too: of two within the tolerance, either is.
+Of two labels whose probabilities differ by less than the tolerance, either is right.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import orjson
 
 from livestep.models.fields.field_types import Category, Field, Number
 from livestep.models.loaded_model import LoadedModel
-from livestep.pipeline.audit.audited_events import Floats
+from livestep.pipeline.audit.input_events import Floats
 from livestep.pipeline.errors import DecodeError
 
 
 def read_outputs(value: bytes | None, model: LoadedModel) -> tuple[list[float], list[int]]:
-    """Read a prediction's value.
+    """Parse a prediction's value.
 
     Args:
         value: Of the record.
-        model: Says codec and outputs.
+        model: Defines codec and outputs.
 
     Returns:
-        numbers: H_out of them; probabilities for a category.
-        labels: For each category the index of its label.
+        numbers: H_out numbers; probabilities for a category.
+        labels: The index of each category's label.
 
     Raises:
-        DecodeError: If it has another form.
+        DecodeError: If it is malformed.
     """
     if value is None:
-        raise DecodeError("value", "there is no value")
+        raise DecodeError("value", "the value is missing")
     if model.codec == "float32":
         if len(value) != 4 * model.net.output_size:
             raise DecodeError("value", f"{len(value)} bytes, not {4 * model.net.output_size}")
@@ -47,7 +47,7 @@ def read_outputs(value: bytes | None, model: LoadedModel) -> tuple[list[float], 
         for output in model.outputs:
             _read_member(output, members[output.name], numbers, labels)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DecodeError("value", f"{value[:80]!r} can't be read: {error}") from None
+        raise DecodeError("value", f"{value[:80]!r} is malformed: {error}") from None
     return numbers, labels
 
 
@@ -63,17 +63,17 @@ def _read_member(output: Field, member: Any, numbers: list[float], labels: list[
     elif isinstance(output, Number):
         elements = [member] if output.size == 1 else member
         if not isinstance(elements, list) or len(elements) != output.size:
-            raise ValueError(f"{output.name} is no list of {output.size} numbers")
+            raise ValueError(f"{output.name} is not a list of {output.size} numbers")
     else:
         raise ValueError(f"{output.name} can't be an output")
     for element in elements:
         if not isinstance(element, int | float) or isinstance(element, bool):
-            raise ValueError(f"{output.name} has {element!r} in place of a number")
+            raise ValueError(f"{output.name} has {element!r} instead of a number")
         numbers.append(element)
 
 
 def is_most_probable(probabilities: Floats, limit: float) -> npt.NDArray[np.bool_]:
-    """Say which labels may be the most probable one.
+    """Return which labels may be the most probable one.
 
     Args:
         probabilities: (values,).
@@ -87,7 +87,7 @@ def is_most_probable(probabilities: Floats, limit: float) -> npt.NDArray[np.bool
 def is_drawable(
     logits: Floats, temperature: float, draw: float, limit: float
 ) -> npt.NDArray[np.bool_]:
-    """Say which labels a draw may have given.
+    """Return which labels a draw may have chosen.
 
     Args:
         logits: (values,).
@@ -110,14 +110,14 @@ def is_drawable(
 
 
 def fits(labels: Sequence[int], is_label: Sequence[npt.NDArray[np.bool_]]) -> bool:
-    """Whether each label is one of those that may be; a codec without labels has none."""
+    """Whether each label is an allowed one; a codec without labels has none."""
     return all(one[label] for label, one in zip(labels, is_label, strict=False))
 
 
 def found_labels(
     numbers: Sequence[float], labels: Sequence[int], outputs: Sequence[Field]
 ) -> list[int]:
-    """Give the label of each category, the most probable one where the codec has no labels.
+    """Return the label of each category, the most probable one where the codec has no labels.
 
     Args:
         numbers: As from `read_outputs`.
@@ -138,7 +138,7 @@ def found_labels(
 def labels_allowed(
     expected: Floats, outputs: Sequence[Field], limit: float
 ) -> list[npt.NDArray[np.bool_]]:
-    """Say for each category which labels may be the most probable one.
+    """Return for each category which labels may be the most probable one.
 
     Args:
         expected: (H_out,), activated.
