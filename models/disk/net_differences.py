@@ -1,4 +1,4 @@
-"""What differs in two nets of one class: for the words of an error, not for a verdict."""
+"""What differs between two nets of one class: for the text of an error, not for a check."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from livestep.models.model_errors import ModelError
 
-#: What torch keeps in each module, and the weights once more in an RNN: not the user's attributes.
+#: Attributes of torch in each module, and the copies of weights in an RNN: not the user's.
 _OWN_OF_TORCH = {*vars(nn.Module()), "_compiled_call_impl", "_flat_weights"}
 
-#: What undoes the older norms, which are hooks.
+#: Functions that undo the older norms, which are hooks.
 _NORMS: Final = {WeightNorm: "remove_weight_norm", SpectralNorm: "remove_spectral_norm"}
 
 _HOOKS = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
 
-#: How many differences are named, how long a value may be, and how deep objects are looked into.
+#: How many differences are listed, how long a value may be, and how deep objects are compared.
 _NAMED, _VALUE_CHARACTERS, _DEPTH = 5, 40, 4
 
 
@@ -32,7 +32,7 @@ class Arguments(NamedTuple):
 
     Attributes:
         values: By name.
-        source: What has named them: `sizes=` of the caller, `sizes()` of the class, or nothing.
+        source: Where they are from: `sizes=` of the caller, `sizes()` of the class, or nothing.
     """
 
     values: Mapping[str, Any]
@@ -40,14 +40,14 @@ class Arguments(NamedTuple):
 
 
 class _Difference(NamedTuple):
-    """A difference of two nets, and whether no argument of a constructor would explain it."""
+    """A difference of two nets, and whether it was made after construction."""
 
     text: str
     is_made_later: bool = False
 
 
 def is_same_tensor(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same shape, dtype and bits; a NaN is as good as another."""
+    """Whether two tensors have the same shape, dtype and values; all NaN are equal."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one, other) or bool(
@@ -60,7 +60,7 @@ def changed_tensors(before: nn.Module, after: nn.Module) -> list[str]:
 
     Args:
         before: On any device.
-        after: A copy of it, on the CPU, that was stepped since.
+        after: A copy of it, on the CPU, that was stepped.
     """
     old = before.state_dict()
     return [
@@ -71,22 +71,22 @@ def changed_tensors(before: nn.Module, after: nn.Module) -> list[str]:
 
 
 def differences(given: nn.Module, loaded: nn.Module) -> list[str]:
-    """Say what two nets differ in beside their weights, the most important things at first.
+    """Describe how two nets differ apart from their weights, the most important first.
 
     Args:
         given: On any device.
-        loaded: Of the same class, or nearly.
+        loaded: Of the same class, or a similar one.
     """
     return _texts(_differences(given, loaded))
 
 
 def causes(given: nn.Module, loaded: nn.Module, arguments: Arguments) -> list[str]:
-    """Say why a net that was loaded isn't the one that was given, as far as that can be seen.
+    """Explain why the loaded net is not the given one, as far as that can be found.
 
     Args:
         given: On any device.
         loaded: Of the same class, made with the arguments.
-        arguments: Those.
+        arguments: The arguments with which it was made.
     """
     if stored_otherwise := [text for _, text in _stored_otherwise(given, loaded)]:
         return stored_otherwise
@@ -98,13 +98,13 @@ def causes(given: nn.Module, loaded: nn.Module, arguments: Arguments) -> list[st
 def explain_weights(
     error: ModelError, given: nn.Module, loaded: nn.Module, arguments: Arguments
 ) -> ModelError:
-    """Add to an error of weights that don't fit the module that would be loaded why they don't.
+    """Add the cause to an error about weights that don't fit the module that would be loaded.
 
     Args:
-        error: Of `weights.check_weights`.
-        given: The model that is saved, on any device.
+        error: From `weight_checks.check_weights`.
+        given: The model to be saved, on any device.
         loaded: Of the same class, made with the arguments.
-        arguments: Those.
+        arguments: The arguments with which it was made.
     """
     if _tensor_shapes(given) == _tensor_shapes(loaded):
         return error
@@ -124,23 +124,23 @@ def _tensor_shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def _stored_otherwise(given: nn.Module, loaded: nn.Module) -> Iterator[tuple[str, str]]:
-    """Name weights that are computed from others only in the net that was given, and the way out.
+    """Yield weights that are computed from others only in the given net, and how to fix that.
 
     Yields:
-        name, text: Of each.
+        name, text: Of each weight.
     """
     as_loaded = dict(_computed_weights(loaded))
     for name, (how, way_out) in _computed_weights(given):
         if name not in as_loaded:
             yield (
                 name,
-                f"it is {how}, which the class alone doesn't do, so that what would be loaded has "
+                f"it is {how}, which the class itself doesn't do, so the loaded model would have "
                 f"other tensors; make it permanent before saving: torch.nn.utils.{way_out}",
             )
 
 
 def _computed_weights(module: nn.Module) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Name each weight that is computed from others: how, and what makes it permanent."""
+    """Yield each weight that is computed from others: how, and what makes it permanent."""
     for path, inner in module.named_modules():
         prefix = f"{path}." if path else ""
         buffers = dict(inner.named_buffers(recurse=False))
@@ -171,7 +171,7 @@ def _differences(given: nn.Module, loaded: nn.Module) -> list[_Difference]:
     for path, module in given.named_modules():
         other = others.get(path)
         if other is None:
-            found.append(_Difference(f"{path} is no part of what would be loaded"))
+            found.append(_Difference(f"{path} is not part of what would be loaded"))
         elif type(module) is not type(other):
             kinds = type(module).__name__, type(other).__name__
             found.append(_Difference(f"{path} is a {kinds[0]} as given, a {kinds[1]} as loaded"))
@@ -183,10 +183,10 @@ def _differences(given: nn.Module, loaded: nn.Module) -> list[_Difference]:
 def _left_out(
     given: nn.Module, loaded: nn.Module, arguments: Arguments, is_explained: bool
 ) -> list[str]:
-    """Name the arguments of the constructor that were not given, if they may be the cause.
+    """List the arguments of the constructor that were not given, if they may be the cause.
 
-    One that both nets keep under its name is a cause if its values differ. Of one that can't be
-    found in the nets nothing is known: it is named if nothing else explains the difference.
+    An argument that both nets keep under its name is a cause if its values differ. One that is not
+    in the nets is unknown: it is listed if nothing else explains the difference.
     """
     names = [
         one.name
@@ -208,7 +208,7 @@ def _left_out(
         return []
     words = f"the argument{'s' if len(wanted) > 1 else ''} {', '.join(wanted)}"
     if arguments.source:
-        return [f"{arguments.source} leaves out {words}"]
+        return [f"{arguments.source} omits {words}"]
     members = ", ".join(f'"{name}": ...' for name in wanted)
     return [
         f"{type(loaded).__name__} has no method sizes() and no sizes= was given, so it is loaded "
@@ -223,7 +223,7 @@ def _is_alike(one: Any, other: Any) -> bool:
 
 
 def _of_module(given: nn.Module, loaded: nn.Module, prefix: str) -> Iterator[_Difference]:
-    """Compare attributes, buffers and hooks of two modules, without what is in them."""
+    """Compare attributes, buffers and hooks of two modules, but not of the modules inside."""
     one, other = vars(given), vars(loaded)
     for name in one:
         if name in _OWN_OF_TORCH:
@@ -255,7 +255,7 @@ def _of_module(given: nn.Module, loaded: nn.Module, prefix: str) -> Iterator[_Di
 
 
 def _is_same(one: Any, other: Any, depth: int = 0) -> bool:
-    """Whether two values are alike, as far as that can be seen."""
+    """Whether two values are equal, as far as that can be found."""
     if one is other or depth > _DEPTH:
         return True
     if type(one) is not type(other):
@@ -267,7 +267,7 @@ def _is_same(one: Any, other: Any, depth: int = 0) -> bool:
     if isinstance(one, np.ndarray):
         return one.shape == other.shape and one.dtype == other.dtype and bool((one == other).all())
     if isinstance(one, nn.Module):
-        return True  # compared as a part of the net
+        return True  # compared as part of the net
     if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(
             _is_same(one[key], other[key], depth + 1) for key in one
@@ -280,18 +280,18 @@ def _is_same(one: Any, other: Any, depth: int = 0) -> bool:
     if "__eq__" in _members(type(one)):
         try:
             return bool(one == other)
-        except Exception:  # a weak reference to a tensor, a table: nothing can be said of it
+        except Exception:  # a weak reference to a tensor, a table: unknown
             return True
     return _is_same(getattr(one, "__dict__", None), getattr(other, "__dict__", None), depth + 1)
 
 
 def _members(kind: type) -> set[str]:
-    """List what a type and its bases define, but for what every object has."""
+    """List what a type and its bases define, without what every object has."""
     return {name for base in kind.__mro__ if base is not object for name in vars(base)}
 
 
 def _value(value: Any) -> str:
-    """Show a value, shortly."""
+    """Return a short text of a value."""
     if isinstance(value, Tensor | np.ndarray):
         return f"a {type(value).__name__} {tuple(value.shape)}"
     name = getattr(value, "__qualname__", None)

@@ -1,7 +1,7 @@
-"""Whether a net that would be loaded is the one that was given: both step, every bit is compared.
+"""Check that saving and loading returns the same net: both are stepped, every bit is compared.
 
-A class is stored as its name, its arguments and its weights. Whatever else a net computes with (an
-attribute, a hook, a buffer that isn't persistent) would be lost without a word.
+A class is stored as its name, its arguments, and its weights. Anything else that a net computes
+with (an attribute, a hook, a buffer that isn't persistent) would be lost silently.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.seeding import random_states
 
-#: Rows of each kind of inputs, timesteps, and numbers of all inputs together, at most.
+#: The most rows of each kind of inputs, timesteps, and numbers of all inputs together.
 _ROWS, _STEPS, _NUMBERS_MAX = 4, 10, 20_000_000
 
-#: Kinds of inputs: what they are called, and what becomes of normally distributed numbers.
+#: Kinds of inputs: their names, and how they are made from normally distributed numbers.
 _KINDS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "zeros": torch.zeros_like,
     "random numbers": torch.clone,
@@ -44,18 +44,18 @@ _KINDS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "very large numbers": lambda numbers: numbers * 1e6,
 }
 
-_GO = "the inputs that begin a generated sequence"
+_GO = "the inputs that start a generated sequence"
 
 
 class _Seen(NamedTuple):
-    """One tensor that a net gave, and where."""
+    """One tensor that a net returned, and where."""
 
     place: str
     value: Tensor
 
 
 class _Run(NamedTuple):
-    """All that a net gave, and what it raised in the end."""
+    """All that a net returned, and what it raised in the end."""
 
     seen: list[_Seen]
     error: ModelError | None
@@ -69,22 +69,22 @@ def check_round_trip(
     *,
     is_generating: bool,
 ) -> None:
-    """Check that a net that was built from what is stored is the one that was given.
+    """Check that a net that was built from the stored files is the one to be saved.
 
-    Both step on the CPU, in eval mode, several keys for several timesteps, from the same inputs.
-    The model that was given is copied before: neither its mode nor its buffers change.
+    Both are stepped on the CPU, in eval mode, several keys for several timesteps, with the same
+    inputs. The given model is copied first: neither its mode nor its buffers change.
 
     Args:
-        model: As it was given, on any device.
+        model: The model to be saved, on any device.
         stored: As it would be loaded, on the CPU.
         inputs: What the columns mean.
-        arguments: Those with which the stored one was made.
-        is_generating: Whether it is also stepped with the inputs that begin a generated sequence.
+        arguments: The arguments with which the stored one was made.
+        is_generating: Whether to also step with the inputs that start a generated sequence.
 
     Raises:
-        ModelError: If a step of the model changes a weight or buffer, or gives something else the
+        ModelError: If a step of the model changes a weight or buffer, or returns something else the
             second time; or if outputs or states of the two differ in one bit, or one of them
-            raises: says by how much, where, and what differs in the two nets.
+            raises: states by how much, where, and what differs in the two nets.
     """
     twin = _twin(model, stored)
     sequence, kinds = _sequence(stored, inputs, is_generating)
@@ -92,7 +92,7 @@ def check_round_trip(
         random_before = random_states()
         first = _run(twin, sequence)
         groups = [list(range(len(kinds)))]
-        if first.error is not None:  # inputs of some kind can't be stepped: each kind for itself
+        if first.error is not None:  # some kind of inputs can't be stepped: try each kind alone
             groups = [
                 [row for row, one in enumerate(kinds) if one == kind]
                 for kind in dict.fromkeys(kinds)
@@ -106,20 +106,20 @@ def check_round_trip(
 
 
 def _twin(model: nn.Module, stored: StepModel) -> StepModel:
-    """Copy the model that was given to the CPU, in eval mode, with what `stored` has around it."""
+    """Copy the given model to the CPU, in eval mode, with the same adapter as `stored`."""
     module = model.module if isinstance(model, AdaptedModel) else model
     memo: dict[int, Any] = {}
     for inner in module.modules():
-        # Attributes as well: a weight norm keeps a tensor there that can't be copied otherwise.
+        # Attributes, too: a weight norm keeps a tensor there that deepcopy rejects.
         own = (*inner.parameters(recurse=False), *inner.buffers(recurse=False))
         for tensor in (*own, *vars(inner).values()):
             if type(tensor) in (Tensor, nn.Parameter):
                 memo[id(tensor)] = _cpu_copy(tensor)
     try:
         twin: Any = copy.deepcopy(module, memo)
-    except FOREIGN_ERRORS as error:  # whatever an attribute of the user's raises
+    except FOREIGN_ERRORS as error:  # raised by an attribute of the user's
         raise ModelError(
-            "the model can't be copied, to be compared with what would be loaded: "
+            "the model can't be copied, to compare it with what would be loaded: "
             f"{error_in_words(error)}",
             field="model",
         ) from error
@@ -130,7 +130,7 @@ def _twin(model: nn.Module, stored: StepModel) -> StepModel:
 
 
 def _cpu_copy(tensor: Tensor) -> Tensor:
-    """Copy a tensor as a file would give it back: on the CPU, dense, without a gradient."""
+    """Copy a tensor as it would be loaded: on the CPU, dense, without a gradient."""
     value = tensor.detach().cpu().resolve_conj().resolve_neg()
     value = value.clone(memory_format=torch.contiguous_format)
     if isinstance(tensor, nn.Parameter):
@@ -141,7 +141,7 @@ def _cpu_copy(tensor: Tensor) -> Tensor:
 def _sequence(
     net: StepModel, fields: Sequence[Field], is_generating: bool
 ) -> tuple[Tensor, list[str]]:
-    """Draw inputs (L, N, H_in) of all kinds, and say of each row which kind it is."""
+    """Draw inputs (L, N, H_in) of all kinds; return them and the kind of each row."""
     kinds = [kind for kind in _KINDS for _ in range(_ROWS)]
     steps = max(2, min(_STEPS, _NUMBERS_MAX // (len(kinds) * net.input_size)))
     generator = torch.Generator().manual_seed(0)
@@ -159,20 +159,20 @@ def _sequence(
 
 
 def _run(net: StepModel, sequence: Tensor) -> _Run:
-    """Step along a sequence, up to an error."""
+    """Step a sequence, up to the first error."""
     seen: list[_Seen] = []
     try:
         for one in _trace(net, sequence):
-            seen.append(one)  # noqa: PERF402 - what comes before an error counts
-    except ModelError as error:  # whatever the net raised
+            seen.append(one)  # noqa: PERF402 - keeps what precedes an error
+    except ModelError as error:  # from the net
         return _Run(seen, error)
     return _Run(seen, None)
 
 
 def _trace(net: StepModel, sequence: Tensor) -> Iterator[_Seen]:
-    """Step along (L, N, H_in) by each way that a net has, and give all that comes back."""
+    """Step (L, N, H_in) by each method that a net has, and yield everything returned."""
     count = sequence.shape[1]
-    # A net of this package raises what torch raises, if a part of it was replaced.
+    # A net of this package may raise errors of torch, if a part of it was replaced.
     with AsModelError("initial_state"):
         state = net.initial_state(count)
     yield from _states("initial_state", state)
@@ -203,7 +203,7 @@ def _states(place: str, state: State) -> Iterator[_Seen]:
 
 
 def _has_own(net: StepModel, method: str) -> bool:
-    """Whether a net has a way of its own beside `step`."""
+    """Whether a net has its own version of a method, in addition to `step`."""
     if isinstance(net, AdaptedModel):
         return getattr(net.module, method, None) is not None
     return getattr(type(net), method) is not getattr(StepModel, method)
@@ -212,26 +212,26 @@ def _has_own(net: StepModel, method: str) -> bool:
 def _check_kept(
     model: nn.Module, twin: StepModel, runs: Sequence[_Run], *, has_drawn: bool
 ) -> None:
-    """Check that stepping has left the model as it was, and gives the same again."""
+    """Check that stepping does not change the model, and returns the same again."""
     given = model.module if isinstance(model, AdaptedModel) else model
     after = twin.module if isinstance(twin, AdaptedModel) else twin
     if changed := changed_tensors(given, after):
         raise ModelError(
-            f"a step writes to {', '.join(changed)}, which all keys share and no save follows; "
-            "keep what changes with the events in the state",
+            f"a step writes to {', '.join(changed)}, which all keys share and which is not saved "
+            "again; keep what changes with the events in the state",
             field=changed[0],
         )
     if _first_difference(*runs) is None:
         return
-    problem = "the same inputs gave something else the second time"
+    problem = "the same inputs returned something else the second time"
     if has_drawn:
         problem += (
-            ": a step draws random numbers, and a replay would draw others; in dropout, pass "
+            ": a step draws random numbers, and a replay would draw others; for dropout, pass "
             "training=self.training"
         )
     else:
-        found = "; ".join(differences(given, after)) or "nothing that was found"
-        problem += f": something is kept beside the state, by step ({found}); keep it in the state"
+        found = "; ".join(differences(given, after)) or "no difference was found"
+        problem += f": step keeps something outside the state ({found}); keep it in the state"
     raise ModelError(problem, field="step")
 
 
@@ -242,16 +242,16 @@ def _compare(
     kinds: Sequence[str],
     arguments: Arguments,
 ) -> None:
-    """Check that the model and what would be loaded have given the same."""
+    """Check that the given and the loaded model returned the same."""
     given, loaded = runs
     first = _first_difference(given, loaded)
     if first is None:
         return
     if first < min(len(given.seen), len(loaded.seen)):
         where = _worst(given.seen, loaded.seen, kinds)
-        where += f", at first in {given.seen[first].place}"
+        where += f", first in {given.seen[first].place}"
     else:
-        where = f"given, it raises {_raised(given)}; loaded, {_raised(loaded)}"
+        where = f"the given model: {_raised(given)}; the loaded model: {_raised(loaded)}"
     module = model.module if isinstance(model, AdaptedModel) else model
     other = stored.module if isinstance(stored, AdaptedModel) else stored
     found = "; ".join(causes(module, other, arguments)) or (
@@ -259,12 +259,12 @@ def _compare(
         "a forward hook"
     )
     raise ModelError(
-        f"what would be loaded is not the model that was given: {where}; {found}", field="model"
+        f"the loaded model would differ from the given one: {where}; {found}", field="model"
     )
 
 
 def _first_difference(one: _Run, other: _Run) -> int | None:
-    """Find the first tensor that differs; as many as there are if only one run goes on."""
+    """Return the index of the first tensor that differs; the shorter length if one run ended."""
     pairs = zip(one.seen, other.seen, strict=False)
     for index, (left, right) in enumerate(pairs):
         if not is_same_tensor(left.value, right.value):
@@ -275,7 +275,7 @@ def _first_difference(one: _Run, other: _Run) -> int | None:
 
 
 def _worst(given: Sequence[_Seen], loaded: Sequence[_Seen], kinds: Sequence[str]) -> str:
-    """Say where the largest difference is: with random numbers if they show any."""
+    """Describe the largest difference: with random numbers if they show any."""
     best = ""
     for kind in ("random numbers", *dict.fromkeys(kinds), ""):
         rows = [row for row, one in enumerate(kinds) if one == kind]
@@ -301,7 +301,7 @@ def _worst(given: Sequence[_Seen], loaded: Sequence[_Seen], kinds: Sequence[str]
 
 
 def _difference(one: Tensor, other: Tensor) -> tuple[float, str]:
-    """Give the largest difference of two tensors of one shape, and say it with the two values."""
+    """Return the largest difference of two tensors of one shape, and a phrase with both values."""
     is_other = ~((one == other) | ((one != one) & (other != other)))
     if not bool(is_other.any()):
         return 0.0, ""
@@ -315,4 +315,4 @@ def _difference(one: Tensor, other: Tensor) -> tuple[float, str]:
 
 
 def _raised(run: _Run) -> str:
-    return run.error.problem if run.error is not None else "nothing"
+    return run.error.problem if run.error is not None else "no error"

@@ -1,4 +1,4 @@
-"""What `save_model` is given: the module that it stores, or what to give it instead."""
+"""Which module `save_model` stores, or what the user can save instead."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from livestep.models.foreign.user_classes import AdaptedModel
 from livestep.models.model_errors import ModelError
 from livestep.models.sequences.feedback import FedBack
 
-#: Modules of torch that run whole sequences, and what of this package steps in their place.
+#: Modules of torch that run whole sequences, and the classes of this package that replace them.
 _STEPPED_IN_PLACE_OF = {
-    nn.RNN: "livestep.models.VanillaRNN",
-    nn.GRU: "livestep.models.GRU",
-    nn.LSTM: "livestep.models.LSTM",
-    nn.RNNCell: "livestep.models.VanillaRNN",
-    nn.GRUCell: "livestep.models.GRU",
-    nn.LSTMCell: "livestep.models.LSTM",
+    nn.RNN: "livestep.VanillaRNN",
+    nn.GRU: "livestep.GRU",
+    nn.LSTM: "livestep.LSTM",
+    nn.RNNCell: "livestep.VanillaRNN",
+    nn.GRUCell: "livestep.GRU",
+    nn.LSTMCell: "livestep.LSTM",
 }
 
 _WRITE_A_CLASS = (
@@ -30,16 +30,16 @@ _WRITE_A_CLASS = (
 
 
 def savable_module(model: Any) -> nn.Module:
-    """Give the module behind what the user has: a compiled one is the same module.
+    """Return the module to save; of a compiled module, the original.
 
     Args:
-        model: What `save_model` was given.
+        model: The argument of `save_model`.
 
     Returns:
         model: A `StepModel`, or a user's module with `initial_state` and `step`.
 
     Raises:
-        ModelError: If it is anything else; says what is missing, and what can be saved instead.
+        ModelError: If it is anything else; states what is missing, and what can be saved instead.
     """
     if isinstance(model, nn.Module):  # torch.compile keeps the module, whose weights it shares
         model = dict(model.named_children()).get("_orig_mod", model)
@@ -49,7 +49,7 @@ def savable_module(model: Any) -> nn.Module:
         raise _refused_program(type(model).__name__)
     if isinstance(model, FedBack):
         raise ModelError(
-            "the feedback is not part of what is saved, the rules state it: "
+            "a FedBack can't be saved; save its net, and the feedback in the rules: "
             "save_model(model.net, ..., rules=SequenceRules(feedback=...))",
             field="model",
             found="a FedBack",
@@ -69,7 +69,7 @@ def _check_methods(module: nn.Module) -> None:
     problem = f"{kind} has no method {' and no method '.join(missing)}"
     inner = getattr(module, "module", None)
     if all(callable(getattr(inner, name, None)) for name in names):
-        advice = f"the model within has: save_model(model.module), a {type(inner).__name__}"
+        advice = f"the module inside has both: save_model(model.module), a {type(inner).__name__}"
     elif steps := _STEPPED_IN_PLACE_OF.get(type(module)):
         advice = (
             f"torch's {kind} can't be stepped as it is: use {steps}(input_size, hidden_size, "
@@ -87,10 +87,10 @@ def _refused(model: Any) -> ModelError:
     if isinstance(model, torch.export.ExportedProgram):
         return _refused_program("ExportedProgram")
     if isinstance(model, type):
-        problem = f"a class, not a model: make one, {model.__name__}(...)"
+        problem = f"a class, not a model: create one, {model.__name__}(...)"
     elif isinstance(model, dict) and model and all(map(torch.is_tensor, model.values())):
         problem = (
-            "weights alone don't say what computes with them: make the model, load them with "
+            "weights alone are not a model: create the model, load them with "
             "model.load_state_dict(weights), and save the model"
         )
     elif callable(model):
@@ -102,8 +102,8 @@ def _refused(model: Any) -> ModelError:
 
 def _refused_program(kind: str) -> ModelError:
     return ModelError(
-        "a program, whose class is gone: write it to a file with torch.export.save or "
-        "torch.jit.save, then `livestep model import FILE DIR`, or livestep.models.save_program",
+        "a program without its class: write it to a file with torch.export.save or "
+        "torch.jit.save, then use `livestep model import FILE DIR`, or livestep.save_program",
         field="model",
         found=f"a {kind}",
     )

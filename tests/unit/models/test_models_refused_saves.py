@@ -59,17 +59,20 @@ def lines(net: GRU) -> None:
     [
         (
             batch_first,
-            r"given, it raises step raised RuntimeError: .*; loaded, nothing; "
+            r"the given model: step raised RuntimeError: .*; the loaded model: no error; "
             r"recurrent.batch_first is True as given, False as loaded$",
         ),
         (other_kind, "wrong shape; recurrent is a LSTM as given, a GRU as loaded "),
         (other_head, "head.bias: wrong shape; head.out_features is 2 as given, 1 as loaded "),
         (
             exiting,
-            "it raises initial_state raised SystemExit: 1; loaded, nothing; the method "
-            "initial_state was replaced after construction",
+            "given model: initial_state raised SystemExit: 1; the loaded model: no error; the "
+            "method initial_state was replaced after construction",
         ),
-        (lines, "step raised RuntimeError: one two; loaded, nothing; a forward pre-hook of head"),
+        (
+            lines,
+            "step raised RuntimeError: one two; the loaded model: no error; a forward pre-hook ",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -114,12 +117,12 @@ def test_whatever_a_users_net_raises_is_an_error_of_the_model(tmp_path: Path) ->
             r"Plain has no method sizes\(\) and no sizes= was given, so it is loaded "
             r'with the defaults of the argument hidden: save_model\(..., sizes={"hidden": ...}\) ',
         ),
-        (Plain(8), {"act": "tanh"}, "sizes= leaves out the argument hidden "),
-        (PlainSized(8), None, r"sizes\(\) leaves out the argument hidden "),
+        (Plain(8), {"act": "tanh"}, "sizes= omits the argument hidden "),
+        (PlainSized(8), None, r"sizes\(\) omits the argument hidden "),
         (
             Plain(4, "relu"),
             {"hidden": 4},
-            "a ReLU as given, a Tanh as loaded; sizes= leaves out the argument act$",
+            "a ReLU as given, a Tanh as loaded; sizes= omits the argument act$",
         ),
         (Plain(8), {"hidden": 5}, "cell.out_features is 8 as given, 5 as loaded"),
     ],
@@ -195,7 +198,7 @@ def test_a_weight_that_is_computed_from_others_is_named_with_the_way_out(
     net = Plain()
     change(net.cell)
     text = refusal(net, tmp_path)
-    assert text.startswith(f"cell.weight: it is {how}, which the class alone doesn't do")
+    assert text.startswith(f"cell.weight: it is {how}, which the class itself doesn't do")
     assert text.endswith(f'torch.nn.utils.{way_out}(module, "weight")')
 
     # When the way out is taken, then the net is saved

@@ -138,8 +138,8 @@ def test_a_model_that_would_change_by_saving_is_refused_with_the_difference(
     change(net)
 
     # Then it is refused with difference, place and cause; nothing is written or replaced
-    found = r"^model: what would be loaded is not the model that was given: the (outputs|state) "
-    found += r".*differ by \d.* \(given .*, loaded .*\) with .*, at first in .*; "
+    found = r"^model: the loaded model would differ from the given one: the (outputs|state) "
+    found += r".*differ by \d.* \(given .*, loaded .*\) with .*, first in .*; "
     for place in ("new", "before"):
         with pytest.raises(ModelError, match=found + ".*" + message):
             save_model(net, tmp_path / place, TWO_IN, ONE_OUT)
@@ -151,7 +151,7 @@ def test_a_model_that_would_change_by_saving_is_refused_with_the_difference(
 def test_an_argument_that_is_missing_in_sizes_is_named(tmp_path: Path) -> None:
     message = (
         "the outputs of step .* with random numbers.*activation is 'relu' as given, 'tanh' as "
-        "loaded; act is a ReLU as given, a Tanh as loaded; sizes.. leaves out the argument "
+        "loaded; act is a ReLU as given, a Tanh as loaded; sizes.. omits the argument "
         "activation$"
     )
     net = trained(Act(6, "relu"))
@@ -171,7 +171,7 @@ def test_a_models_own_unroll_and_step_packed_are_also_compared(
     net = kind(4)
     saved(net, tmp_path / "good")
     net.gain = 1.5
-    message = f"the outputs of {place} differ by .*, at first in the outputs of {place}; gain is 1"
+    message = f"the outputs of {place} differ by .*, first in the outputs of {place}; gain is 1"
     with pytest.raises(ModelError, match=message):
         save_model(net, tmp_path / "new", TWO_IN, ONE_OUT)
 
@@ -199,7 +199,9 @@ def test_a_model_that_cannot_step_all_numbers_is_compared_with_those_that_it_acc
 def test_a_model_that_raises_only_before_or_only_after_loading_is_refused(tmp_path: Path) -> None:
     net = Indexed()
     net.embed.register_forward_hook(lambda module, arguments, output: 1 / 0)
-    message = "given, it raises step raised ZeroDivisionError: .*; loaded, nothing; a forward hook"
+    message = (
+        "the given model: .* ZeroDivisionError: .*; the loaded model: no error; a forward hook"
+    )
     with pytest.raises(ModelError, match=message):
         save_model(net, tmp_path / "new", ONE_IN, ONE_OUT)
 
@@ -255,7 +257,7 @@ def test_generated_sequences_and_texts_are_compared_with_their_own_inputs(tmp_pa
     net.decoder.register_forward_pre_hook(
         lambda module, arguments: (arguments[0] + 1, arguments[1])
     )
-    message = "differ by .* with (random numbers|the inputs that begin a generated sequence).*"
+    message = "differ by .* with (random numbers|the inputs that start a generated sequence).*"
     with pytest.raises(ModelError, match=message + "a forward pre-hook of decoder"):
         save_model(net, tmp_path / "new", fields, [Category("y", labels)], rules=rules)
 
@@ -269,9 +271,9 @@ def test_generated_sequences_and_texts_are_compared_with_their_own_inputs(tmp_pa
         ("RunningStatistics", "a step writes to norm.running_mean, norm.running_var, norm.num_b"),
         (
             "KeepsScratch",
-            "step: .*something else the second time.*beside the state.*buffer scratch",
+            "step: .*something else the second time.*outside the state.*buffer scratch",
         ),
-        ("KeepsAttribute", r"beside the state, by step \(lines is .* keep it in the state"),
+        ("KeepsAttribute", r"outside the state \(lines is .* keep it in the state"),
         ("DropsAlways", "step: .*a step draws random numbers.*pass training=self.training"),
         ("DrawsInPython", "step: .*a step draws random numbers"),
     ],
