@@ -73,6 +73,19 @@ def test_the_architecture_says_where_to_start_for_many_changes_each_with_a_file(
     assert [row for row in rows if not _PATH.search(row)] == []
 
 
+def test_each_name_in_the_architecture_is_in_the_file_that_it_is_said_to_be_in() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    places = re.findall(r"`(\w+)` in `([\w/.]+\.py)`", text)
+    assert len(places) >= 8
+    assert [
+        (name, file)
+        for name, file in places
+        if not re.search(
+            rf"^(?:class|def) {name}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE
+        )
+    ] == []
+
+
 def test_the_page_of_settings_is_what_its_generator_writes() -> None:
     text = settings_page.PAGE.read_text(encoding="utf-8")
     assert text == settings_page.page(text), "run: python -m docs.tools.settings_page"
