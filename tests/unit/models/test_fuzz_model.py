@@ -1,4 +1,4 @@
-"""Random bytes and random changes to model directories: they load, or ModelError says why not."""
+"""Random bytes and random changes to model directories: they load, or raise ModelError."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.hostile.model_directories import JSON, WEIGHTS, make_good
 
 
 class Good:
-    """A good directory, and a place for spoilt copies of it."""
+    """A valid directory, and a place for corrupted copies of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class Good:
         self.json, self.weights = ((folder / name).read_bytes() for name in (JSON, WEIGHTS))
 
     def loads(self, name: str, content: bytes) -> bool:
-        """Say whether the directory loads with another content of one file."""
+        """Return whether the directory loads with another content of one file."""
         (self.folder / JSON).write_bytes(self.json)
         (self.folder / WEIGHTS).write_bytes(self.weights)
         (self.folder / name).write_bytes(content)
@@ -61,7 +61,7 @@ anything = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Give the path of each value within a JSON value."""
+    """Yield the path of each value within a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     for name, one in inner:
         yield (*path, name)
@@ -71,10 +71,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_any_value_in_any_place_of_a_description_is_taken_or_refused(
+def test_any_value_in_any_place_of_a_description_is_accepted_or_refused(
     good: Good, data: st.DataObject
 ) -> None:
-    # Given a description with some of its values replaced or taken away
+    # Given a description with some of its values replaced or removed
     members = json.loads(good.json)
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(sorted(places(members), key=repr)))
@@ -86,7 +86,7 @@ def test_any_value_in_any_place_of_a_description_is_taken_or_refused(
         else:
             del where[path[-1]]
 
-    # When it is loaded, then it is refused, or is the same model still
+    # When it is loaded, then it is refused, or is still the same model
     changed = json.dumps(members).encode()
     assert not good.loads(JSON, changed) or load_model(good.folder).fingerprint
 
@@ -101,7 +101,7 @@ def test_any_bytes_for_a_description_are_refused(content: bytes) -> None:
 @settings(max_examples=150)
 @given(data=st.data())
 def test_no_changed_weights_load(good: Good, data: st.DataObject) -> None:
-    # Given weights with bits turned, cut off, or with something between
+    # Given weights with flipped bits, truncated, or with bytes inserted
     content = bytearray(good.weights)
     for _ in range(data.draw(st.integers(1, 3))):
         # The header, which says what is where, more often than its share.
@@ -117,7 +117,7 @@ def test_no_changed_weights_load(good: Good, data: st.DataObject) -> None:
             del content[at:]
         content = content or bytearray(1)
 
-    # When they are loaded, then the fingerprint, at the latest, finds it; spaces alone say nothing
+    # When they are loaded, then the fingerprint finds it at the latest; spaces have no meaning
     if good.loads(WEIGHTS, bytes(content)):
         tensors = good.weights[8 + int.from_bytes(good.weights[:8], "little") :]
         assert bytes(content).endswith(tensors)

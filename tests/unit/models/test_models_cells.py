@@ -1,4 +1,4 @@
-"""The cells keep the contract, and compute what the books say."""
+"""The cells keep the contract, and compute the textbook equations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest) -> StepModel:
 
 
 class RunningSum(StepModel):
-    """A model of a user: two tensors of different rank as state, a plain tuple, no fused call."""
+    """A user's model: two tensors of different rank as state, a plain tuple, no fused call."""
 
     def initial_state(self, batch_size: int) -> State:
         return torch.zeros(batch_size, self.input_size), torch.zeros(batch_size)
@@ -50,7 +50,7 @@ def test_a_cell_keeps_the_contract(model: StepModel, dtype: torch.dtype, seed: i
     check_model(model.to(dtype), seed)
 
 
-def test_a_model_of_a_user_keeps_the_contract_with_step_alone() -> None:
+def test_a_users_model_keeps_the_contract_with_step_alone() -> None:
     check_model(RunningSum(2, 2))
 
 
@@ -70,7 +70,7 @@ def test_any_mix_of_ragged_keys_in_one_packed_call_equals_each_key_unrolled_alon
         check_packed_equals_unroll(cell, sequences, random_state(cell, len(lengths), generator))
 
 
-def test_a_sequence_can_be_split_anywhere_also_when_it_is_long(model: StepModel) -> None:
+def test_a_long_sequence_can_be_split_anywhere(model: StepModel) -> None:
     generator = torch.Generator().manual_seed(1)
     sequences = random_sequences(model, [60] * 4, generator)
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_vanilla_rnn_computes_its_formula() -> None:
         h = np.tanh(w_hh @ h + w_xh @ x[t])
         expected.append(w_hy @ h)
 
-    # Then unroll and step say the same
+    # Then unroll and step return the same
     with torch.inference_mode():
         outputs = rnn.unroll(torch.from_numpy(x).unsqueeze(1)).squeeze(1)
         state = None
@@ -142,7 +142,7 @@ def test_the_state_of_an_lstm_has_names_and_keeps_them() -> None:
         assert state.hidden.shape == state.cell.shape == (2, 2, 4)  # (N, K, H)
 
 
-def test_an_lstm_takes_its_state_as_a_plain_tuple_too() -> None:
+def test_an_lstm_also_accepts_its_state_as_a_plain_tuple() -> None:
     lstm = LSTM(3, 4, 2)
     inputs = torch.randn(2, 3)
     _, state = lstm.step(inputs)
@@ -157,7 +157,7 @@ def test_axis_0_of_every_state_is_the_key_and_a_row_is_contiguous(model: StepMod
             assert tensor.is_contiguous()
 
 
-def test_rows_of_a_packed_state_stay_in_packed_order_whatever_sorted_indices_say(
+def test_rows_of_a_packed_state_keep_packed_order_regardless_of_sorted_indices(
     model: StepModel,
 ) -> None:
     # Given a packed sequence that remembers how its keys were sorted
@@ -173,7 +173,7 @@ def test_rows_of_a_packed_state_stay_in_packed_order_whatever_sorted_indices_say
     check_close(state, expected_state, "states")
 
 
-def test_a_finished_key_keeps_its_state_while_others_go_on(model: StepModel) -> None:
+def test_a_finished_key_keeps_its_state_while_others_continue(model: StepModel) -> None:
     short, long = torch.randn(1, 3), torch.randn(9, 3)
     packed, order = pack([short, long])
     _, state = model.step_packed(packed)
@@ -199,7 +199,7 @@ def test_a_finished_key_keeps_its_state_while_others_go_on(model: StepModel) -> 
         (lambda m: m.step_packed_by_rank(pack([torch.zeros(2, 3)])[0], m.initial_state(2)), "rows"),
     ],
 )
-def test_a_wrong_shape_is_named(model: StepModel, call: object, message: str) -> None:
+def test_a_wrong_shape_is_reported(model: StepModel, call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(model)  # type: ignore[operator]
 
@@ -210,7 +210,7 @@ def test_a_size_less_than_one_is_refused(sizes: tuple[int, int, int]) -> None:
         VanillaRNN(*sizes)
 
 
-def test_a_state_can_be_taken_apart_and_built_again() -> None:
+def test_a_state_can_be_flattened_and_rebuilt() -> None:
     template = LSTM(3, 4, 2).initial_state(2)
     tensors = state_tensors(template)
     assert like_state(tensors, template) == template

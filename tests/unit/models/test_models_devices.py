@@ -1,4 +1,4 @@
-"""The CPU or a CUDA device, or an error that says why not."""
+"""Choosing the CPU or a CUDA device, or an error that explains why it is unavailable."""
 
 import pytest
 import torch

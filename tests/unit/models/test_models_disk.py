@@ -1,4 +1,4 @@
-"""A model on disk comes back as it was, or a clear error says what is wrong with the files."""
+"""A model loads from disk unchanged, or a clear error explains what is wrong with the files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def change_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], 
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_a_model_comes_back_with_the_same_predictions(model: StepModel, tmp_path: Path) -> None:
+def test_a_loaded_model_makes_the_same_predictions(model: StepModel, tmp_path: Path) -> None:
     save_model(model, tmp_path, INPUTS, OUTPUTS, codec="float32")
     loaded = load_model(tmp_path)
     sequence = torch.randn(5, 2, 3)
@@ -113,18 +113,18 @@ def fingerprint(directory: Path, model: StepModel, *fields: Any, **options: Any)
     return load_model(directory).fingerprint
 
 
-def test_the_fingerprint_names_weights_and_meaning(gru: GRU, tmp_path: Path) -> None:
+def test_the_fingerprint_identifies_weights_and_meaning(gru: GRU, tmp_path: Path) -> None:
     # Given a model on disk
     original = fingerprint(tmp_path / "a", gru, INPUTS, OUTPUTS)
     assert len(original) == 16
     assert int(original, 16) >= 0
 
-    # When it is saved again, elsewhere, for another codec, or saved after loading: the same
+    # When it is saved again, elsewhere, for another codec, or after loading: the same
     assert fingerprint(tmp_path / "a", gru, INPUTS, OUTPUTS) == original
     assert fingerprint(tmp_path / "b", gru, INPUTS, OUTPUTS, codec="float32") == original
     assert fingerprint(tmp_path / "c", load_model(tmp_path / "a").net, INPUTS, OUTPUTS) == original
 
-    # When a field is renamed, a category's values change places, or one bit of a weight: another
+    # When a field is renamed, values of a category swap, or a bit of a weight changes: another
     renamed = [Number("gust"), INPUTS[1]]
     turned = [Category("dish", ("2", "1"))]
     others = [
@@ -147,8 +147,8 @@ def test_the_fingerprint_is_the_same_in_every_version(tmp_path: Path) -> None:
     assert fingerprint(tmp_path, gru, INPUTS, OUTPUTS) == "0a895eb21192565d"
 
 
-def test_a_directory_of_an_older_version_loads_as_it_was(tmp_path: Path) -> None:
-    # Given model.json as version 0.1.0 has written it, rules and optional numbers unknown to it
+def test_a_directory_of_an_older_version_loads_unchanged(tmp_path: Path) -> None:
+    # Given model.json as version 0.1.0 wrote it, without rules and optional numbers
     lstm = LSTM(input_size=6, hidden_size=2, output_size=4, num_layers=2)
     with torch.no_grad():
         for parameter in lstm.parameters():
@@ -181,7 +181,7 @@ RULES = SequenceRules(
 WITH_FEEDBACK = [Number("wind"), Category("yesterday", ("1", "2"), optional=True)]
 
 
-def test_rules_come_back_and_count_in_the_fingerprint(gru: GRU, tmp_path: Path) -> None:
+def test_rules_are_loaded_and_are_part_of_the_fingerprint(gru: GRU, tmp_path: Path) -> None:
     names = {fingerprint(tmp_path / "none", gru, WITH_FEEDBACK, OUTPUTS)}
     for rules in (
         RULES,
@@ -251,7 +251,7 @@ def test_rules_that_do_not_fit_the_fields_are_not_saved(gru: GRU, tmp_path: Path
         (lambda m: m.update(fingerprint=""), "fingerprint: .*expected [0-9a-f]{16}"),
     ],
 )
-def test_a_json_that_is_wrong_or_contradicts_the_weights_is_refused(
+def test_an_invalid_json_or_one_that_contradicts_the_weights_is_refused(
     saved: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     change_json(saved, change)
@@ -291,13 +291,13 @@ def test_weights_that_are_not_the_models_are_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"format_version": 1, "cla'])
-def test_a_json_that_is_none_is_refused(saved: Path, content: bytes) -> None:
+def test_a_file_that_is_not_json_is_refused(saved: Path, content: bytes) -> None:
     (saved / "model.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"model.json: not JSON"):
         load_model(saved)
 
 
-def test_a_json_that_is_no_object_is_refused(saved: Path) -> None:
+def test_a_json_that_is_not_an_object_is_refused(saved: Path) -> None:
     (saved / "model.json").write_text("[1]")
     with pytest.raises(ModelError, match="model.json: Expected `object`, got `array`"):
         load_model(saved)
@@ -319,13 +319,13 @@ def test_weights_in_a_pickle_are_never_opened(saved: Path, gru: GRU) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_missing_file_is_named(saved: Path, name: str) -> None:
+def test_a_missing_file_is_reported(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ModelError, match=f"{name}: can't be read: No such file"):
         load_model(saved)
 
 
-def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: no such directory"):
         load_model(tmp_path / "nowhere")
 
@@ -340,7 +340,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         (GRU(3, 4, 2), {"codec": "xml"}, "'xml'"),
     ],
 )
-def test_what_could_not_be_loaded_is_not_saved(
+def test_a_model_that_could_not_be_loaded_is_not_saved(
     model: StepModel, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -355,17 +355,17 @@ def test_a_weight_that_is_not_finite_is_not_saved(gru: GRU, tmp_path: Path) -> N
         save_model(gru, tmp_path / "new")
 
 
-def test_a_refused_save_leaves_the_model_that_was_there(saved: Path, gru: GRU) -> None:
+def test_a_refused_save_keeps_the_old_model(saved: Path, gru: GRU) -> None:
     before = load_model(saved).fingerprint
     with pytest.raises(ModelError):
         save_model(gru, saved, inputs=[Number("x", 2)])
     assert load_model(saved).fingerprint == before
 
 
-def test_a_save_that_fails_half_way_leaves_no_file_behind(
+def test_a_save_that_fails_halfway_leaves_no_temporary_file(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a disk that fails when the second file takes its place
+    # Given a disk that fails when the second file is renamed
     replace, calls = Path.replace, []
 
     def fail_second(self: Path, target: Path) -> Path:
@@ -376,7 +376,7 @@ def test_a_save_that_fails_half_way_leaves_no_file_behind(
 
     monkeypatch.setattr(Path, "replace", fail_second)
 
-    # When another model is saved, then the error says so and the mixture is not loaded
+    # When another model is saved, then the error reports it and the mixture is not loaded
     with pytest.raises(ModelError, match="can't be written: Input/output error"):
         save_model(GRU(3, 4, 2), saved, INPUTS, OUTPUTS)
     assert sorted(file.name for file in saved.iterdir()) == ["model.json", "model.safetensors"]
@@ -384,13 +384,13 @@ def test_a_save_that_fails_half_way_leaves_no_file_behind(
         load_model(saved)
 
 
-def test_a_directory_that_cannot_be_made_is_named(gru: GRU, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_reported(gru: GRU, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="file.*can't be written"):
         save_model(gru, tmp_path / "file" / "model")
 
 
-def test_rows_that_are_read_only_are_unrolled(saved: Path) -> None:
+def test_read_only_rows_can_be_unrolled(saved: Path) -> None:
     loaded = load_model(saved)
     rows = np.frombuffer(bytes(4 * 3 * 2), np.float32).reshape(2, 3)
     assert loaded.unroll_rows(rows).shape == (2, 2)

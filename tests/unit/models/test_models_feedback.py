@@ -1,4 +1,4 @@
-"""Feedback is a part of the state, and draws are decided by key, offset and step."""
+"""Feedback is part of the state, and draws depend on key, offset and step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fed_speller(temperature: float = 0.0) -> FedBack:
     return FedBack(Speller(), inputs, [Category("letter", LETTERS)], links)
 
 
-def test_a_number_is_fed_back_where_the_event_leaves_it_out() -> None:
+def test_a_number_is_fed_back_where_the_event_omits_it() -> None:
     net = fed_summing()
     first, state = net.step(torch.tensor([[1.0, NAN]]))
     second, state = net.step(torch.tensor([[1.0, NAN]]), state)
@@ -47,7 +47,7 @@ def test_a_number_is_fed_back_where_the_event_leaves_it_out() -> None:
     assert [first.item(), second.item(), third.item()] == [1.0, 3.0, 6.0]
 
 
-def test_the_truth_that_an_event_carries_overrules_what_was_fed_back() -> None:
+def test_a_value_in_the_event_takes_precedence_over_what_was_fed_back() -> None:
     net = fed_summing()
     _, state = net.step(torch.tensor([[1.0, NAN], [1.0, NAN]]))
     inputs = torch.tensor([[0.0, 10.0], [0.0, NAN]])
@@ -60,7 +60,7 @@ def test_the_truth_that_an_event_carries_overrules_what_was_fed_back() -> None:
     assert state_tensors(state)[-1].flatten().tolist() == [11.0, 2.0]
 
 
-def test_of_a_category_the_label_is_fed_back_not_the_logits() -> None:
+def test_a_category_feeds_back_its_label_and_not_its_logits() -> None:
     net = fed_speller()
     outputs, state = net.step(torch.tensor([[0.0, NAN, NAN, NAN]]))
     assert outputs.tolist() == [[0.5, 0.0, 0.0]]
@@ -71,7 +71,7 @@ def test_of_a_category_the_label_is_fed_back_not_the_logits() -> None:
     assert state_tensors(state)[-1].tolist() == [[0.0, 1.0, 0.0]]  # b
 
 
-def test_an_input_that_is_nan_in_some_of_its_columns_is_not_absent() -> None:
+def test_an_input_with_nan_in_only_some_columns_is_not_absent() -> None:
     outputs, _ = fed_speller().step(torch.tensor([[0.0, NAN, 0.0, 0.0]]))
     assert not outputs.isfinite().all()
 
@@ -108,7 +108,7 @@ def test_a_fed_back_model_keeps_the_contract(net_class: type, temperature: float
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_batch_of_keys_equals_each_key_alone(temperature: float) -> None:
-    # Given keys that leave out their letter, or their y, or neither, now and then
+    # Given keys that sometimes omit their letter, their y, or neither
     net = two_links(GRU, temperature)
     generator = torch.Generator().manual_seed(3)
     sequence = torch.randn(20, 8, 7, generator=generator)
@@ -122,12 +122,12 @@ def test_a_batch_of_keys_equals_each_key_alone(temperature: float) -> None:
         together = net.unroll(sequence)
         alone = torch.cat([net.unroll(sequence[:, [key]]) for key in range(8)], dim=1)
 
-    # Then nothing of a neighbour is seen
+    # Then no key depends on its neighbors
     assert bool(together.isfinite().all())
     assert float((together - alone).abs().max()) < 1e-5
 
 
-def test_the_drawn_label_is_an_output_of_its_own_and_is_what_is_fed_back() -> None:
+def test_the_drawn_label_is_an_output_and_is_fed_back() -> None:
     net = fed_speller(temperature=1.0)
     x = torch.tensor([[0.0, NAN, NAN, NAN, 0.0], [0.0, NAN, NAN, NAN, 0.999]])
     outputs, state = net.step(x)
@@ -135,16 +135,16 @@ def test_the_drawn_label_is_an_output_of_its_own_and_is_what_is_fed_back() -> No
     assert state_tensors(state)[-1].tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-def test_steps_of_generation_are_fed_by_the_wrapped_model_as_by_the_slow_twin() -> None:
+def test_the_wrapped_model_feeds_generated_steps_like_the_slow_reference() -> None:
     rules = spelling_rules("one-to-many", temperature=2.0)
     net = fed_speller(temperature=2.0)
     inputs = [Number("x"), Category("letter", LETTERS, optional=True)]
     outputs = [Category("letter", LETTERS)]
     for offset in range(20):
-        # Given a word, as the slow twin writes it
+        # Given a word, as the slow reference generates it
         truth = generate(Speller(), rules, inputs, outputs, None, key=b"k", offset=offset)
 
-        # When the wrapped model goes on by itself, with the same draws
+        # When the wrapped model generates with the same draws
         state, steps = None, np.arange(len(truth.values))
         u = draw_columns(np.full(len(steps), key_seed(b"k"), np.uint64), offset, steps, 1)
         rows = []
@@ -153,12 +153,12 @@ def test_steps_of_generation_are_fed_by_the_wrapped_model_as_by_the_slow_twin() 
             y, state = net.step(row, state)
             rows.append(y[0].tolist())
 
-        # Then it writes the same
+        # Then it generates the same
         assert rows == np.concatenate([truth.values, truth.chosen], axis=1).tolist()
 
 
-def test_two_labels_are_drawn_by_draws_of_their_own_as_by_the_slow_twin() -> None:
-    # Given a net of random weights that draws a letter and a colour
+def test_two_labels_have_separate_draws_as_in_the_slow_reference() -> None:
+    # Given a net with random weights that draws a letter and a color
     torch.manual_seed(0)
     colours = ("red", "green", "blue", "grey")
     inputs = [
@@ -171,14 +171,14 @@ def test_two_labels_are_drawn_by_draws_of_their_own_as_by_the_slow_twin() -> Non
     rules = SequenceRules("one-to-many", links, Generation(40))
     truth = generate(gru, rules, inputs, outputs, None, key=b"k", offset=4)
 
-    # When the wrapped net goes on by itself
+    # When the wrapped net generates
     net = FedBack(gru, inputs, outputs, links)
     steps = np.arange(40)
     u = torch.from_numpy(draw_columns(np.full(40, key_seed(b"k"), np.uint64), 4, steps, 2))
     sequence = torch.cat([net.absent_inputs(40), u], dim=1).unsqueeze(1)  # (L, 1, H_in + S)
     rows = net.unroll(sequence).squeeze(1).detach()
 
-    # Then it gives the same
+    # Then it returns the same
     assert rows[:, -2:].tolist() == truth.chosen.tolist()
     assert float((rows[:, :-2] - torch.from_numpy(truth.values)).abs().max()) < 1e-5
 
@@ -190,7 +190,7 @@ def label_counts(logits: Tensor, temperature: float, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_labels_are_drawn_as_often_as_the_softmax_says(temperature: float) -> None:
+def test_labels_are_drawn_with_the_probabilities_of_the_softmax(temperature: float) -> None:
     logits = torch.tensor([[1.0, 0.0, -1.0, 2.0]])
     count = 40_000
     expected = torch.softmax(logits[0] / temperature, dim=0) * count
@@ -217,12 +217,12 @@ def drawn_in_plain_python(key: bytes, *numbers: int) -> float:
     return (mixed >> 40) / 2**24
 
 
-def test_draws_are_the_same_for_the_same_key_offset_and_step_and_else_differ() -> None:
-    # Given a draw that must not change with a version, since a replay repeats what was drawn
+def test_draws_differ_only_by_key_offset_step_and_link() -> None:
+    # Given a draw that must be the same in every version, since a replay repeats it
     assert draws(b"alice", 7, 0)[0] == drawn_in_plain_python(b"alice", 7, 0, 0)
     assert draws(b"alice", 7, 0).tolist() == draws(b"alice", np.array([7]), np.array([0])).tolist()
 
-    # When each of the four that decide is changed
+    # When each of the four inputs is changed
     base = draws(b"alice", 7, 0)[0]
     others = [
         draws(b"bob", 7, 0)[0],
@@ -231,11 +231,11 @@ def test_draws_are_the_same_for_the_same_key_offset_and_step_and_else_differ() -
         draws(b"alice", 7, 0, link=1)[0],
     ]
 
-    # Then so is the draw
+    # Then the draw changes
     assert len({float(base), *map(float, others)}) == 5
 
 
-def test_draws_of_many_keys_are_those_of_each_key() -> None:
+def test_draws_of_many_keys_equal_those_of_each_key() -> None:
     keys = [b"a", b"b", b"c"]
     seeds = np.array([key_seed(key) for key in keys], np.uint64)
     offsets, steps = np.array([5, 2**40, 0]), np.array([0, 3, 1])
@@ -247,7 +247,7 @@ def test_draws_of_many_keys_are_those_of_each_key() -> None:
     assert draw_columns(seeds, offsets, steps, 0).shape == (3, 0)
 
 
-def test_draws_fill_the_interval_evenly_along_offsets_and_along_steps() -> None:
+def test_draws_are_uniform_along_offsets_and_along_steps() -> None:
     for u in (draws(b"k", np.arange(64_000), 0), draws(b"k", 3, np.arange(64_000))):
         assert u.min() >= 0 and u.max() < 1
         counts = np.bincount((u * 64).astype(int), minlength=64)
@@ -263,6 +263,6 @@ def test_without_a_link_nothing_changes() -> None:
     assert torch.allclose(net.unroll(x), gru.unroll(x), atol=1e-6)
 
 
-def test_a_link_to_no_field_is_named() -> None:
+def test_a_link_to_an_unknown_field_is_reported() -> None:
     with pytest.raises(ValueError, match="unknown field 'nobody'"):
         columns_of([Number("x")], "nobody")

@@ -37,18 +37,20 @@ def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in GOOD.items() if key != name}
 
 
-def test_fields_lie_side_by_side_in_their_order() -> None:
+def test_fields_are_side_by_side_in_their_order() -> None:
     assert total_width(FIELDS) == 8
     assert encode(FIELDS, [GOOD]).tolist() == [[1.5, 2, 3.5, 0, 1, 0, 1, 0]]
 
 
 @pytest.mark.parametrize("event", [without("yesterday"), {**GOOD, "yesterday": None}])
-def test_an_optional_category_that_is_absent_or_null_gives_zeros(event: dict[str, Any]) -> None:
+def test_an_optional_category_that_is_absent_or_null_is_encoded_as_zeros(
+    event: dict[str, Any],
+) -> None:
     assert encode(FIELDS, [event])[0, 5:].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("number", [Number("n", 1, optional=True), Number("n", 2, optional=True)])
-def test_an_optional_number_that_is_absent_or_null_gives_zeros(number: Number) -> None:
+def test_an_optional_number_that_is_absent_or_null_is_encoded_as_zeros(number: Number) -> None:
     value = 1.5 if number.size == 1 else [1.5, 2.5]
     rows = encode([number], [{}, {"n": None}, {"n": value}])
     assert rows.tolist() == [[0.0] * number.size] * 2 + [np.atleast_1d(value).tolist()]
@@ -125,7 +127,7 @@ events = st.fixed_dictionaries(
 
 
 @given(st.lists(events, max_size=5))
-def test_many_events_in_one_call_give_the_rows_of_each_alone(some: list[dict[str, Any]]) -> None:
+def test_many_events_in_one_call_have_the_rows_of_each_alone(some: list[dict[str, Any]]) -> None:
     columns = [[event.get(field.name) for event in some] for field in FIELDS]
     rows = encode_columns(FIELDS, columns)
     assert rows.shape == (len(some), 8)
@@ -148,7 +150,7 @@ def test_many_events_in_one_call_give_the_rows_of_each_alone(some: list[dict[str
         (0, 10**400, "not-finite"),
     ],
 )
-def test_the_fast_road_names_the_event_that_it_cannot_encode(
+def test_the_fast_path_reports_the_event_that_it_cannot_encode(
     column_index: int, value: Any, reason: str
 ) -> None:
     columns: list[list[Any]] = [[1.0] * 3, [[1.0, 2.0]] * 3, ["sunny"] * 3, [None] * 3]
@@ -159,18 +161,18 @@ def test_the_fast_road_names_the_event_that_it_cannot_encode(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e39, None])
-def test_a_number_that_is_none_comes_out_of_the_fast_road_as_not_finite(value: Any) -> None:
+def test_the_fast_path_encodes_a_missing_number_as_not_finite(value: Any) -> None:
     rows = encode_columns([Number("x")], [[1.0, value, 3.0]])
     assert np.isfinite(rows[:, 0]).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("columns", [[], [[1.0]], [[1.0], [], ["sunny"], [None]]])
-def test_columns_that_do_not_belong_together_are_refused(columns: list[list[Any]]) -> None:
+def test_columns_that_do_not_fit_each_other_are_refused(columns: list[list[Any]]) -> None:
     with pytest.raises(ValueError, match="4 columns of one length"):
         encode_columns(FIELDS, columns)
 
 
-def test_no_events_give_no_rows_and_no_predictions() -> None:
+def test_without_events_there_are_no_rows_and_no_predictions() -> None:
     assert encode(FIELDS, []).shape == (0, 8)
     assert decode(FIELDS, np.zeros((0, 8), np.float32)) == []
 
@@ -184,14 +186,14 @@ def test_outputs_become_numbers_lists_and_labels_with_probabilities() -> None:
     assert probabilities == pytest.approx({"1": 0.25, "2": 0.75})
 
 
-def test_huge_logits_give_probabilities_that_add_up() -> None:
+def test_probabilities_of_huge_logits_add_up_to_one() -> None:
     fields = [Category("dish", ("1", "2", "3"))]
     outputs = np.array([[1e30, -1e30, 0], [1e30, 1e30, -1e30]], np.float32)
     probabilities = activate(fields, outputs)
     assert probabilities.tolist() == [[1, 0, 0], [0.5, 0.5, 0]]
 
 
-def test_activate_gives_the_probabilities_of_decode_and_leaves_numbers_and_its_input() -> None:
+def test_activate_returns_the_probabilities_of_decode_and_keeps_numbers_and_its_input() -> None:
     outputs = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     before = outputs.copy()
     activated = activate(FIELDS, outputs)
@@ -213,7 +215,7 @@ def test_activate_gives_the_probabilities_of_decode_and_leaves_numbers_and_its_i
         (lambda: Category("dish", ("1", "2", "1")), "twice"),
     ],
 )
-def test_a_field_without_meaning_is_refused(make: Any, message: str) -> None:
+def test_an_invalid_field_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -230,7 +232,7 @@ def test_a_category_can_be_one_column_with_its_index() -> None:
         encode([WEATHER], [{"weather": "snow"}])
 
 
-def test_a_text_is_the_indices_of_its_characters_and_minus_one_behind_its_end() -> None:
+def test_a_text_is_the_indices_of_its_characters_and_minus_one_after_its_end() -> None:
     events = [{"word": "cab"}, {"word": ""}, {"word": "abca"}]
     assert encode([Number("x"), WORD], [{"x": 7, **event} for event in events]).tolist() == [
         [7, 2, 0, 1, -1],
@@ -302,19 +304,19 @@ def test_a_fed_input_that_is_absent_is_nan_in_all_its_columns(
         (("word", "ab", 0), "at least 1"),
     ],
 )
-def test_a_text_that_can_never_be_is_refused(arguments: Any, message: str) -> None:
+def test_an_invalid_text_field_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Text(*arguments)
 
 
 @given(st.lists(st.text("abc", max_size=4), max_size=6))
-def test_many_texts_in_one_call_give_the_rows_of_each_alone(words: list[str]) -> None:
+def test_many_texts_in_one_call_have_the_rows_of_each_alone(words: list[str]) -> None:
     rows = encode_columns([WORD], [words])
     for row, word in zip(rows, words, strict=True):
         assert row.tolist() == [*map("abc".index, word), *[-1] * (4 - len(word))]
 
 
-def test_a_list_of_values_is_taken_as_a_tuple() -> None:
+def test_a_list_of_values_is_converted_to_a_tuple() -> None:
     field = Category("c", ["a", "b"])  # type: ignore[arg-type]
     assert field == Category("c", ("a", "b"))
     assert encode([field], [{"c": "b"}]).tolist() == [[0, 1]]
@@ -332,6 +334,8 @@ def test_a_list_of_values_is_taken_as_a_tuple() -> None:
         (lambda: Category("c", "ab"), "values of category 'c' must be a tuple of strings"),
     ],
 )
-def test_a_field_of_the_wrong_kinds_is_none(make: Callable[[], Field], message: str) -> None:
+def test_a_field_with_arguments_of_the_wrong_type_is_refused(
+    make: Callable[[], Field], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Training with feedback: the truth of the timestep before, or what the net gave itself."""
+"""Training with feedback: by teacher forcing, or free running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE_Y = [Number("x"), Number("last_y", optional=True)]
 
 
 def absent_sequence(length: int = 9, keys: int = 4) -> torch.Tensor:
-    """Draw a sequence for `two_links` that leaves all to the feedback."""
+    """Draw a sequence for `two_links` whose feedback inputs are all absent."""
     sequence = torch.randn(length, keys, 6)
     sequence[..., :2], sequence[..., 3:] = NAN, NAN
     return sequence
@@ -39,7 +39,7 @@ def two_links(temperature: float = 0.0) -> FedBack:
     return FedBack(GRU(6, 8, 5), inputs, outputs, links)
 
 
-def test_a_teacher_puts_the_truth_of_the_timestep_before_into_the_inputs() -> None:
+def test_teacher_forcing_fills_inputs_with_the_previous_target() -> None:
     sequence = torch.tensor([[[1.0, NAN]], [[1.0, NAN]], [[1.0, NAN]]])  # (L, 1, H_in)
     targets = torch.tensor([[[10.0]], [[20.0]], [[40.0]]])
     outputs = teacher_forced(summing(), sequence, targets)
@@ -47,8 +47,8 @@ def test_a_teacher_puts_the_truth_of_the_timestep_before_into_the_inputs() -> No
     assert outputs.flatten().tolist() == [1.0, 12.0, 33.0]
 
 
-def test_the_blocks_of_several_links_go_to_the_columns_of_each() -> None:
-    # Given links whose inputs lie the other way round, and a sequence filled by hand
+def test_the_blocks_of_several_links_fill_the_columns_of_each() -> None:
+    # Given links whose inputs are in reverse order, and a sequence filled by hand
     net = two_links()
     sequence, targets = absent_sequence(4, 3), torch.randn(4, 3, 5)
     letters, numbers = targets[:-1, :, :3], targets[:-1, :, 3:]
@@ -56,18 +56,18 @@ def test_the_blocks_of_several_links_go_to_the_columns_of_each() -> None:
     by_hand[0, :, :2], by_hand[0, :, 3:] = 0, 0
     by_hand[1:, :, :2], by_hand[1:, :, 3:] = numbers, letters
 
-    # Then a teacher fills it so
+    # Then teacher forcing fills it the same
     assert torch.equal(teacher_forced(net, sequence, targets), net.net.unroll(by_hand))
 
 
-def test_a_free_run_puts_what_the_net_gave_into_the_inputs() -> None:
+def test_free_running_fills_inputs_with_the_previous_output() -> None:
     sequence = torch.tensor([[[1.0, NAN]], [[1.0, NAN]], [[1.0, NAN]]])
     outputs = free_running(summing(), sequence)
     # 1; 1 + 1 + 1; 3 + 1 + 3
     assert outputs.flatten().tolist() == [1.0, 3.0, 7.0]
 
 
-def test_told_the_truth_at_each_step_a_run_is_teacher_forcing() -> None:
+def test_free_running_with_all_true_values_is_teacher_forcing() -> None:
     net = two_links()
     sequence = absent_sequence()
     targets = torch.randn(9, 4, 5)
@@ -75,29 +75,29 @@ def test_told_the_truth_at_each_step_a_run_is_teacher_forcing() -> None:
     assert max_difference(told, teacher_forced(net, sequence, targets)) < 1e-6
 
 
-def test_scheduled_sampling_sees_the_truth_at_some_steps_and_repeats_by_its_generator() -> None:
-    # Given a net that adds up, and a truth of 1,000
+def test_scheduled_sampling_uses_some_true_values_as_its_generator_decides() -> None:
+    # Given a net that sums, and a true value of 1,000
     sequence, targets = torch.zeros(2, 2000, 2), torch.full((2, 2000, 1), 1000.0)
     sequence[..., 1] = NAN
 
-    # When it is told the truth at a quarter of all steps
+    # When true values are used at a quarter of all steps
     runs = [
         free_running(summing(), sequence, targets, 0.25, torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     ]
 
-    # Then so it was, and another seed tells others
+    # Then they are, and another seed uses others
     assert 400 < int((runs[0][1] == 1000).sum()) < 600
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
 
-def test_a_free_run_is_what_is_served_of_the_same_inputs() -> None:
+def test_free_running_equals_the_live_answers_to_the_same_inputs() -> None:
     net, sequence = two_links(), absent_sequence()
     assert max_difference(free_running(net, sequence), net.unroll(sequence)) < 1e-6
 
 
-def test_what_an_event_carries_itself_overrules_teacher_and_feedback() -> None:
+def test_a_value_in_the_event_takes_precedence_over_targets_and_feedback() -> None:
     sequence = torch.tensor([[[1.0, 5.0]], [[1.0, NAN]], [[1.0, 7.0]]])
     targets = torch.tensor([[[10.0]], [[20.0]], [[40.0]]])
     # 1 + 5; 6 + 1 + 10 or 6; the one before + 1 + 7
@@ -105,7 +105,7 @@ def test_what_an_event_carries_itself_overrules_teacher_and_feedback() -> None:
     assert free_running(summing(), sequence).flatten().tolist() == [6.0, 13.0, 21.0]
 
 
-def test_the_draws_of_a_free_run_are_left_out_of_its_outputs() -> None:
+def test_the_outputs_of_free_running_omit_its_draws() -> None:
     net = two_links(temperature=1.0)
     outputs = free_running(net, absent_sequence(), generator=torch.Generator().manual_seed(0))
     assert outputs.shape == (9, 4, 5)

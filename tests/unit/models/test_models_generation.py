@@ -1,4 +1,4 @@
-"""A generated sequence ends by itself, or at its bound."""
+"""A generated sequence ends with its stop label, or at its limit."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def written(word: Generated) -> str:
     return "".join(LETTERS[logits.argmax()] for logits in word.values)
 
 
-def test_the_record_that_gives_the_stop_label_is_the_last_one() -> None:
+def test_the_record_with_the_stop_label_is_the_last_one() -> None:
     word = generated(speller(spelling_rules("one-to-many")), None)
     assert (written(word), word.finish) == ("ab.", "stop")
     assert word.values.tolist() == [[0.5, 0, 0], [0.5, 1, 0], [0.5, 0, 1]]
     assert word.chosen.shape == (3, 0)
 
 
-def test_the_bound_ends_what_does_not_end_by_itself() -> None:
+def test_the_limit_ends_a_sequence_without_a_stop_label() -> None:
     word = generated(speller(spelling_rules("one-to-many")), None, steps_max=2)
     assert (written(word), word.finish) == ("ab", "steps-max")
 
 
-def test_a_stop_at_the_bound_counts_as_a_stop() -> None:
+def test_a_stop_label_at_the_limit_counts_as_a_stop() -> None:
     word = generated(speller(spelling_rules("one-to-many", steps_max=3)), None)
     assert (written(word), word.finish) == ("ab.", "stop")
 
@@ -59,7 +59,7 @@ def test_a_sequence_can_end_at_its_first_step() -> None:
     assert (written(word), word.finish) == (".", "stop")
 
 
-def test_the_bound_of_the_rules_is_the_default_and_cannot_be_passed() -> None:
+def test_the_limit_of_the_rules_is_the_default_and_cannot_be_exceeded() -> None:
     model = summing(number_rules("one-to-many", generation=Generation(3)))
     # The go step adds nothing to the state; from then on the total is added to itself.
     word = generated(model, torch.tensor([[5.0]]))
@@ -74,7 +74,7 @@ def test_a_shape_that_generates_nothing_is_refused() -> None:
         generated(summing(number_rules("synchronized")), None)
 
 
-def test_what_was_drawn_is_written_and_depends_on_key_and_offset_only() -> None:
+def test_drawn_labels_are_returned_and_depend_only_on_key_and_offset() -> None:
     model = speller(spelling_rules("one-to-many", temperature=5.0, steps_max=9))
     words = [generated(model, None, key=b"k", offset=offset) for offset in range(30)]
     again = [generated(model, None, key=b"k", offset=offset) for offset in range(30)]
@@ -90,7 +90,7 @@ def test_what_was_drawn_is_written_and_depends_on_key_and_offset_only() -> None:
         assert 2 not in labels[:-1]
 
 
-def test_a_stop_output_that_is_not_fed_back_ends_it_by_its_most_probable_label() -> None:
+def test_a_stop_output_that_is_not_fed_back_ends_a_sequence_by_its_most_probable_label() -> None:
     class Countdown(Speller):
         def __init__(self) -> None:
             super().__init__()
@@ -124,7 +124,7 @@ def test_a_low_temperature_draws_the_most_probable_label_of_any_logits(temperatu
         assert labels == [[1]] * 20
 
 
-def test_a_generation_that_becomes_infinite_is_none_at_all() -> None:
+def test_a_generated_sequence_that_becomes_infinite_is_dropped() -> None:
     model = summing(number_rules("one-to-many", generation=Generation(200)))
     with pytest.raises(FloatingPointError, match="step 128 "):
         generated(model, torch.tensor([[1.0]]))  # 2 ** 128 is no float32

@@ -1,4 +1,4 @@
-"""The nets keep the contract, and do what their names say."""
+"""The nets keep the contract and compute what their names promise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_net_keeps_the_contract(net: StepModel, dtype: torch.dtype) -> None:
     check_model(net.to(dtype))
 
 
-def test_a_net_can_be_built_again_from_its_sizes_and_weights(net: SizedModel) -> None:
+def test_a_net_can_be_rebuilt_from_its_sizes_and_weights(net: SizedModel) -> None:
     twin = type(net)(**net.sizes())  # type: ignore[arg-type]
     twin.load_state_dict(net.state_dict())
     x = torch.randn(6, 5, net.input_size)
@@ -51,14 +51,14 @@ def test_a_net_can_be_built_again_from_its_sizes_and_weights(net: SizedModel) ->
         assert torch.equal(net.unroll(x), twin.unroll(x))
 
 
-def test_a_net_can_step_a_batch_of_none(net: StepModel) -> None:
+def test_a_net_can_step_an_empty_batch(net: StepModel) -> None:
     outputs, state = net.step(torch.zeros(0, net.input_size), net.initial_state(0))
     assert outputs.shape == (0, net.output_size)
     assert all(len(tensor) == 0 for tensor in state_tensors(state))
 
 
 @pytest.mark.parametrize("name", ["FullyConnected", "Glimpses"])
-def test_a_net_without_state_answers_whatever_came_before(name: str) -> None:
+def test_a_net_without_state_answers_independently_of_earlier_events(name: str) -> None:
     net = NETS[name]()
     x = torch.randn(6, 5, net.input_size)
     outputs = net.unroll(x)
@@ -89,7 +89,7 @@ def test_glimpses_are_the_steps_of_a_gru_over_the_rows_of_a_picture() -> None:
     at_once, _ = net.step(pictures.flatten(1))
     row_by_row = cell.unroll(pictures.transpose(0, 1))[-1]
 
-    # Then the answer is the one after the last row
+    # Then the answer is that after the last row
     assert max_difference(at_once, row_by_row) < 1e-6
 
 
@@ -120,7 +120,7 @@ def test_an_encoder_decoder_keeps_the_contract_where_reading_and_writing_keys_ar
         check_prev_state_kept(net, ragged, state)
 
 
-def test_a_row_without_source_is_a_step_of_the_decoder_and_any_other_one_of_the_encoder() -> None:
+def test_a_row_without_source_steps_the_decoder_and_any_other_row_the_encoder() -> None:
     # Given a state, and one row of each kind
     torch.manual_seed(0)
     net = EncoderDecoder(3, 2, 8, 2, num_layers=2).eval()
@@ -142,7 +142,7 @@ def test_a_row_without_source_is_a_step_of_the_decoder_and_any_other_one_of_the_
     assert max_difference(after[0], written[:, 0]) > 1e-3
 
 
-def test_a_teacher_in_fused_calls_equals_reading_and_writing_step_by_step() -> None:
+def test_teacher_forcing_in_fused_calls_equals_stepping_one_by_one() -> None:
     # Given ragged sources, in no order of length, and targets
     torch.manual_seed(0)
     net = EncoderDecoder(3, 2, 8, 4, num_layers=2).eval()
@@ -153,7 +153,7 @@ def test_a_teacher_in_fused_calls_equals_reading_and_writing_step_by_step() -> N
     with torch.inference_mode():
         fused = net.unroll_teacher(pack_sequence(sources, enforce_sorted=False), targets)
 
-        # Then each alone, step by step, gives the same: the go step, then the truth before
+        # Then each alone, step by step, returns the same: the go step, then the previous target
         for key, source in enumerate(sources):
             state = None
             for row in source:
@@ -171,7 +171,7 @@ def test_an_encoder_decoder_learns_to_write_what_it_has_read() -> None:
     symbols = torch.cartesian_prod(*[torch.arange(2)] * 3).T  # (L, N)
     one_hot = torch.nn.functional.one_hot(symbols, 2).float()
 
-    # When it is trained with a teacher
+    # When it is trained by teacher forcing
     optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
     for _ in range(50):
         logits = net.unroll_teacher(one_hot, one_hot)
@@ -180,5 +180,5 @@ def test_an_encoder_decoder_learns_to_write_what_it_has_read() -> None:
         loss.backward()
         optimizer.step()
 
-    # Then it has learnt all eight of them
+    # Then it has learned all eight of them
     assert bool((net.unroll_teacher(one_hot, one_hot).argmax(dim=2) == symbols).all())

@@ -1,4 +1,4 @@
-"""What is answered to one key's events, computed by hand."""
+"""The answers to one key's events, compared with results computed by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answers(rules: SequenceRules, *events: OfflineEvent) -> list[OfflineAnswer]:
 
 
 def short(found: list[OfflineAnswer]) -> list[tuple[int, int, float]]:
-    """Give the event, the timestep and y of answers."""
+    """Return the event, the timestep and y of answers."""
     return [(one.event, one.timestep, float(one.values[0])) for one in found]
 
 
@@ -52,7 +52,7 @@ ONE_TO_MANY = number_rules("one-to-many", generation=Generation(3))
 # ------------------------------------------------------------------------- the five shapes
 
 
-def test_synchronized_answers_each_event_and_begins_at_zeros_after_an_end() -> None:
+def test_synchronized_answers_each_event_and_restarts_from_zeros_after_an_end() -> None:
     found = answers(SYNCHRONIZED, event(1), event(2), event(3, end=True), event(4), event(5))
     assert short(found) == [(0, 0, 1), (1, 1, 3), (2, 2, 6), (3, 0, 4), (4, 1, 9)]
 
@@ -71,7 +71,7 @@ def test_encode_decode_answers_the_end_with_a_generated_sequence() -> None:
     assert [one.finish for one in found] == [None, None, "steps-max"] * 2
 
 
-def test_encode_decode_stops_by_itself() -> None:
+def test_encode_decode_stops_at_the_stop_label() -> None:
     model = speller(spelling_rules("encode-decode"))
     rows = [np.array([x, NAN, NAN, NAN], np.float32) for x in (1, 1, 6)]
     events = [OfflineEvent(rows[0]), OfflineEvent(rows[1], end=True), OfflineEvent(rows[2])]
@@ -81,7 +81,7 @@ def test_encode_decode_stops_by_itself() -> None:
     assert [one.finish for one in found] == [None, None, "stop", "stop"]
 
 
-def test_one_to_one_answers_each_event_by_itself_and_ignores_its_marks() -> None:
+def test_one_to_one_answers_each_event_alone_and_ignores_its_marks() -> None:
     rules = SequenceRules("one-to-one")
     found = answers(rules, event(1, 0), event(2, 0, end=True), event(3, 0, start=True))
     assert short(found) == [(0, 0, 1), (1, 0, 2), (2, 0, 3)]
@@ -103,17 +103,17 @@ def test_a_double_end_answers_once() -> None:
     assert short(answers(MANY_TO_ONE, event(1, end=True), bare(end=True))) == [(0, 0, 1)]
 
 
-def test_an_end_without_beginning_is_not_answered() -> None:
+def test_an_end_with_no_open_sequence_is_not_answered() -> None:
     assert answers(ENCODE_DECODE, bare(end=True)) == []
 
 
-def test_a_start_in_the_middle_drops_what_was_open() -> None:
+def test_a_start_drops_the_open_sequence() -> None:
     found = answers(MANY_TO_ONE, event(1), event(2, start=True), event(3, end=True))
     assert short(found) == [(2, 1, 5)]
     assert short(answers(SYNCHRONIZED, event(1), event(2, start=True))) == [(0, 0, 1), (1, 0, 2)]
 
 
-def test_a_bare_start_is_as_a_tombstone() -> None:
+def test_a_start_without_an_event_acts_like_a_tombstone() -> None:
     for forgetting in (bare(start=True), TOMBSTONE):
         found = answers(SYNCHRONIZED, event(1), forgetting, event(2))
         assert short(found) == [(0, 0, 1), (2, 0, 2)]
@@ -125,7 +125,7 @@ def test_an_event_can_be_a_whole_sequence() -> None:
     assert short(found) == [(1, 0, 2), (2, 0, 3)]
 
 
-def test_a_bound_that_is_not_allowed_takes_the_whole_event_away_and_its_marks() -> None:
+def test_an_event_with_an_invalid_limit_is_dropped_with_its_marks() -> None:
     for steps_max in (0, 4):
         found = answers(ENCODE_DECODE, event(1), event(2, end=True, steps_max=steps_max))
         assert found == []
@@ -133,7 +133,7 @@ def test_a_bound_that_is_not_allowed_takes_the_whole_event_away_and_its_marks() 
     assert short(found) == [(2, 0, 1)]
 
 
-def test_the_closing_event_says_how_many_steps_are_generated() -> None:
+def test_the_event_that_ends_a_sequence_sets_how_many_steps_are_generated() -> None:
     found = answers(ENCODE_DECODE, event(1, steps_max=1), event(2), bare(end=True, steps_max=2))
     assert short(found) == [(2, 1, 3), (2, 1, 6)]
     assert found[-1].finish == "steps-max"
@@ -142,7 +142,7 @@ def test_the_closing_event_says_how_many_steps_are_generated() -> None:
 # ------------------------------------------------------------------------- gaps
 
 
-def test_a_late_event_ends_the_sequence_before_it_and_begins_its_own() -> None:
+def test_a_late_event_ends_the_previous_sequence_and_starts_its_own() -> None:
     rules = SequenceRules("many-to-one", session_gap_ms=10)
     found = answers(
         rules,
@@ -156,7 +156,7 @@ def test_a_late_event_ends_the_sequence_before_it_and_begins_its_own() -> None:
     assert [one.ended_by for one in found] == ["session-gap", None]
 
 
-def test_a_step_that_is_not_finite_is_an_event_before_the_next_one_all_the_same() -> None:
+def test_a_step_that_is_not_finite_still_counts_as_an_event_for_the_session_gap() -> None:
     rules = SequenceRules("many-to-one", session_gap_ms=10)
     found = answers(
         rules,
@@ -167,7 +167,7 @@ def test_a_step_that_is_not_finite_is_an_event_before_the_next_one_all_the_same(
     assert short(found) == [(2, 1, 4)]
 
 
-def test_a_late_event_can_close_two_sequences() -> None:
+def test_a_late_event_can_end_two_sequences() -> None:
     rules = SequenceRules("many-to-one", session_gap_ms=10)
     found = answers(rules, event(1), event(2, timestamp_ms=11, start=True, end=True))
     assert short(found) == [(1, 0, 1), (1, 0, 2)]
@@ -180,7 +180,7 @@ def test_after_an_end_no_event_is_late() -> None:
     assert [one.ended_by for one in found] == [None, None]
 
 
-def test_a_gap_generates_with_the_bound_of_the_rules_and_draws_by_the_late_event() -> None:
+def test_a_gap_generates_up_to_the_limit_of_the_rules_and_draws_by_the_late_event() -> None:
     model = speller(spelling_rules("encode-decode", temperature=9.0, session_gap_ms=10))
     row = np.array([0, NAN, NAN, NAN], np.float32)
     late = OfflineEvent(row, timestamp_ms=11, offset=8, steps_max=1)
@@ -191,7 +191,7 @@ def test_a_gap_generates_with_the_bound_of_the_rules_and_draws_by_the_late_event
     assert len(found) > 1
 
 
-def test_in_synchronized_a_gap_begins_anew_and_answers_nothing_more() -> None:
+def test_in_synchronized_a_gap_restarts_from_zeros_without_an_answer() -> None:
     rules = SequenceRules(session_gap_ms=10)
     found = answers(rules, event(1), event(2, timestamp_ms=11), event(3, timestamp_ms=12))
     assert short(found) == [(0, 0, 1), (1, 0, 2), (2, 1, 5)]
@@ -200,7 +200,7 @@ def test_in_synchronized_a_gap_begins_anew_and_answers_nothing_more() -> None:
 # ------------------------------------------------------------------------- what isn't finite
 
 
-def test_a_step_that_is_not_finite_is_as_if_it_were_not_there() -> None:
+def test_an_event_whose_step_is_not_finite_is_ignored() -> None:
     found = answers(SYNCHRONIZED, event(1), event(math.inf), event(2))
     assert short(found) == [(0, 0, 1), (2, 1, 3)]
 
@@ -212,14 +212,14 @@ def test_a_step_that_is_not_finite_keeps_its_marks() -> None:
     assert found == []
 
 
-def test_a_generation_that_is_not_finite_gives_no_record() -> None:
+def test_a_generated_sequence_that_is_not_finite_has_no_record() -> None:
     rules = number_rules("encode-decode", generation=Generation(200))
     assert answers(rules, event(1, end=True)) == []
     found = answers(rules, event(1, end=True, steps_max=128), event(1, end=True, steps_max=129))
     assert {one.event for one in found} == {0}  # 2 ** 128 is no float32
 
 
-def test_what_is_put_aside_is_named_as_the_engine_names_it() -> None:
+def test_invalid_events_have_the_reasons_of_the_engine() -> None:
     events = [
         bare(end=True),  # nothing is open
         event(1),
@@ -245,14 +245,14 @@ def test_what_is_put_aside_is_named_as_the_engine_names_it() -> None:
 # ------------------------------------------------------------------------- feedback
 
 
-def test_an_absent_input_is_filled_within_a_sequence_only() -> None:
+def test_an_absent_input_is_filled_only_within_a_sequence() -> None:
     rules = number_rules("synchronized")
     found = answers(rules, event(1), event(1), event(0, 10), event(0, end=True), event(1))
     # 1; 1 + 1 + the 1 before; 3 + the truth 10; 13 + the 13 before; and anew
     assert short(found) == [(0, 0, 1), (1, 1, 3), (2, 2, 13), (3, 3, 26), (4, 0, 1)]
 
 
-def test_a_step_that_is_not_finite_leaves_what_is_fed_back_as_it_was() -> None:
+def test_a_step_that_is_not_finite_does_not_change_what_is_fed_back() -> None:
     found = answers(number_rules("many-to-one"), event(1), event(math.inf), event(0, end=True))
     assert short(found) == [(2, 1, 2)]
 
@@ -262,7 +262,7 @@ def test_while_encoding_an_absent_input_is_zeros() -> None:
     assert short(found) == [(2, 1, 2)]
 
 
-def test_what_is_drawn_for_an_event_depends_on_its_offset() -> None:
+def test_a_label_drawn_for_an_event_depends_on_its_offset() -> None:
     rules = SequenceRules("synchronized", (Feedback("letter", "letter", 9.0),))
     row = np.array([0, NAN, NAN, NAN], np.float32)
     events = [OfflineEvent(row, offset=offset) for offset in range(30)]
@@ -277,7 +277,7 @@ def test_what_is_drawn_for_an_event_depends_on_its_offset() -> None:
     )
 
 
-def test_what_is_generated_is_drawn_by_the_offset_of_the_event_that_ends_it() -> None:
+def test_generated_labels_are_drawn_by_the_offset_of_the_event_that_ends_the_sequence() -> None:
     model = speller(spelling_rules("encode-decode", temperature=9.0))
     row = np.array([0, NAN, NAN, NAN], np.float32)
 
@@ -304,7 +304,7 @@ def test_json_events_carry_their_marks_as_members() -> None:
     ]
 
 
-def test_json_answers_of_a_generated_sequence_say_the_step_and_the_drawn_label() -> None:
+def test_json_answers_of_a_generated_sequence_have_the_step_and_the_drawn_label() -> None:
     model = speller(spelling_rules("one-to-many", temperature=9.0))
     found = model.answer_events([{"x": 0, "steps_max": 5}], key="k", offsets=[3])
     plain = answers_offline(
@@ -314,7 +314,7 @@ def test_json_answers_of_a_generated_sequence_say_the_step_and_the_drawn_label()
     assert ["finish" in one for one in found] == [False] * (len(found) - 1) + [True]
     drawn = [LETTERS[one.chosen[0]] for one in plain]
     assert [one["value"]["letter"]["label"] for one in found] == drawn
-    # Not a test of the most probable label by accident:
+    # Otherwise this would test the most probable label:
     assert drawn != [LETTERS[one.values.argmax()] for one in plain]
 
 
@@ -329,14 +329,14 @@ def test_json_answers_of_a_generated_sequence_say_the_step_and_the_drawn_label()
         ([], "an event must be an object"),
     ],
 )
-def test_an_event_or_a_mark_that_is_wrong_is_named(event: object, detail: str) -> None:
+def test_an_invalid_event_or_mark_is_reported(event: object, detail: str) -> None:
     model: LoadedModel = summing(ENCODE_DECODE)
     with pytest.raises(FieldError, match=f"event 1: {detail}"):
         model.answer_events([{"x": 1}, event])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("members", [{"x": None}, {"typo": None}, {"last_y": 1}])
-def test_an_end_beside_other_members_than_absent_optional_inputs_is_an_event(members) -> None:
+def test_an_end_with_members_other_than_absent_optional_inputs_is_an_event(members) -> None:
     model = summing(number_rules("many-to-one"))
     with pytest.raises(FieldError):
         model.answer_events([{"x": 1}, {"end": True, **members}])

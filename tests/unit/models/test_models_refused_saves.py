@@ -1,4 +1,4 @@
-"""What `save_model` says of a net that would be lost: the cause, and no other; the way out."""
+"""The errors of `save_model` for a net that would be lost: the one cause, and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ X, Y = [Number("x")], [Number("y")]
 
 
 def refusal(net: nn.Module, folder: Path, inputs: Any = None, **options: Any) -> str:
-    """Save a net that is refused; give the error, which is one line."""
+    """Save a net that is refused; return the error, which is one line."""
     given = (X if inputs is None else inputs, options.pop("outputs", Y))
     with pytest.raises(ModelError) as raised:
         save_model(net, folder / "new", *given, **options)
@@ -76,7 +76,7 @@ def lines(net: GRU) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_part_of_a_model_of_this_package_that_was_replaced_is_named(
+def test_a_replaced_part_of_a_model_of_this_package_is_reported(
     change: Callable[[GRU], None], message: str, tmp_path: Path
 ) -> None:
     net = GRU(1, 4, 1)
@@ -85,7 +85,7 @@ def test_a_part_of_a_model_of_this_package_that_was_replaced_is_named(
 
 
 class TrainsToNothing(Plain):
-    """Forgets that `train` returns the module, and has a copy that can't be made."""
+    """Does not return the module from `train`, and can't be copied."""
 
     def train(self, mode: bool = True) -> None:  # type: ignore[override]
         super().train(mode)
@@ -101,7 +101,7 @@ class ExitsInStateDict(Plain):
         sys.exit(3)
 
 
-def test_whatever_a_users_net_raises_is_an_error_of_the_model(tmp_path: Path) -> None:
+def test_every_error_of_a_users_net_becomes_a_model_error(tmp_path: Path) -> None:
     assert "SystemExit: no copies" in refusal(ExitsInCopy(), tmp_path)
     assert refusal(ExitsInStateDict(), tmp_path) == "state_dict raised SystemExit: 3"
     save_model(TrainsToNothing(), tmp_path, X, Y)
@@ -127,7 +127,7 @@ def test_whatever_a_users_net_raises_is_an_error_of_the_model(tmp_path: Path) ->
         (Plain(8), {"hidden": 5}, "cell.out_features is 8 as given, 5 as loaded"),
     ],
 )
-def test_arguments_that_are_missing_are_named_with_where_they_belong(
+def test_missing_arguments_are_reported_with_where_to_add_them(
     net: nn.Module, sizes: Mapping[str, Any] | None, message: str, tmp_path: Path
 ) -> None:
     assert re.search(message, refusal(net, tmp_path, sizes=sizes))
@@ -149,7 +149,7 @@ def step(net: Plain) -> None:
 
 @pytest.mark.parametrize("change", [hook, step])
 @pytest.mark.parametrize(("kind", "sizes"), [(Plain, None), (Plain, {}), (PlainSized, None)])
-def test_no_argument_is_blamed_for_a_hook_or_a_method_that_was_replaced(
+def test_no_argument_is_reported_for_a_hook_or_a_replaced_method(
     change: Callable[[Plain], None], kind: type[Plain], sizes: Any, tmp_path: Path
 ) -> None:
     net = kind()
@@ -192,7 +192,7 @@ def old_norm(cell: nn.Module) -> None:
         (nn.utils.spectral_norm, "computed by a SpectralNorm", "remove_spectral_norm"),
     ],
 )
-def test_a_weight_that_is_computed_from_others_is_named_with_the_way_out(
+def test_a_weight_computed_from_others_is_reported_with_how_to_fix_it(
     change: Callable[[nn.Module], Any], how: str, way_out: str, tmp_path: Path
 ) -> None:
     net = Plain()
@@ -201,7 +201,7 @@ def test_a_weight_that_is_computed_from_others_is_named_with_the_way_out(
     assert text.startswith(f"cell.weight: it is {how}, which the class itself doesn't do")
     assert text.endswith(f'torch.nn.utils.{way_out}(module, "weight")')
 
-    # When the way out is taken, then the net is saved
+    # When that is done, then the net is saved
     remove = getattr(torch.nn.utils, way_out.split(".")[0])
     for name in way_out.split(".")[1:]:
         remove = getattr(remove, name)
@@ -209,7 +209,7 @@ def test_a_weight_that_is_computed_from_others_is_named_with_the_way_out(
     save_model(net, tmp_path, X, Y)
 
 
-def test_a_weight_of_a_model_of_this_package_may_be_pruned_too(tmp_path: Path) -> None:
+def test_a_pruned_weight_of_a_model_of_this_package_is_reported_too(tmp_path: Path) -> None:
     net = GRU(1, 4, 1)
     prune.l1_unstructured(net.recurrent, "weight_ih_l0", 0.5)  # type: ignore[no-untyped-call]
     text = refusal(net, tmp_path)
@@ -229,12 +229,12 @@ def test_a_weight_of_a_model_of_this_package_may_be_pruned_too(tmp_path: Path) -
         ({"outputs": [Text("y", "ab", 1)]}, "each a Number or Category, found a Text)"),
     ],
 )
-def test_a_codec_or_fields_that_there_are_not_are_named(
+def test_an_unknown_codec_or_invalid_fields_are_reported(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     assert refusal(Plain(), tmp_path, **options).endswith(message)
 
 
-def test_a_field_without_a_name_is_an_error_of_the_model() -> None:
+def test_a_field_without_a_name_is_a_model_error() -> None:
     with pytest.raises(ModelError, match="^a field must have a name$"):
         Number("")

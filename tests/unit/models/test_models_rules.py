@@ -1,4 +1,4 @@
-"""Rules that don't fit a model's fields are refused with the member that is wrong."""
+"""Rules that don't fit a model's fields are refused with the invalid member."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ UNTIL_DOT = Generation(9, "letter", ".")
         SequenceRules(feedback=(Feedback("letter", "before", TEMPERATURE_MIN),)),
     ],
 )
-def test_rules_that_fit_are_accepted_and_come_back_from_json(rules: SequenceRules) -> None:
+def test_valid_rules_are_accepted_and_survive_json(rules: SequenceRules) -> None:
     check_rules(rules, INPUTS, OUTPUTS, "json")
     assert msgspec.json.decode(msgspec.json.encode(rules), type=SequenceRules) == rules
 
@@ -114,7 +114,7 @@ def test_rules_that_contradict_themselves_or_the_fields_are_refused(
         Category("before", ("a", "b", "c"), optional=True),
     ],
 )
-def test_labels_are_fed_back_only_into_the_same_labels(target: Category) -> None:
+def test_labels_are_fed_back_only_into_an_input_with_the_same_labels(target: Category) -> None:
     with pytest.raises(ModelError, match="^feedback: .*different values, or in a different order"):
         check_rules(SequenceRules(feedback=(LINK,)), [target], OUTPUTS, "json")
 
@@ -125,7 +125,7 @@ def test_a_text_is_never_fed_back() -> None:
         check_rules(SequenceRules(feedback=(LINK,)), [text], OUTPUTS, "json")
 
 
-def test_what_is_drawn_has_no_place_in_raw_float32() -> None:
+def test_raw_float32_cannot_hold_a_drawn_label() -> None:
     drawing = SequenceRules(feedback=(Feedback("letter", "before", 0.5),))
     with pytest.raises(ModelError, match="^feedback.temperature: .* use codec json"):
         check_rules(drawing, INPUTS, OUTPUTS, "float32")
@@ -133,7 +133,7 @@ def test_what_is_drawn_has_no_place_in_raw_float32() -> None:
 
 
 @pytest.mark.parametrize("name", ["start", "end", "steps_max"])
-def test_no_json_input_has_the_name_of_a_mark(name: str) -> None:
+def test_a_json_input_cannot_have_the_name_of_a_mark(name: str) -> None:
     inputs: list[Field] = [Number(name)]
     with pytest.raises(ModelError, match="^inputs: the name is reserved for a mark"):
         check_rules(SequenceRules(), inputs, OUTPUTS, "json")
@@ -156,12 +156,12 @@ def test_no_json_input_has_the_name_of_a_mark(name: str) -> None:
         {"rules": 1},
     ],
 )
-def test_members_out_of_their_range_are_refused_by_the_decoder(members: dict[str, Any]) -> None:
+def test_the_decoder_refuses_members_out_of_range(members: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(members, SequenceRules)
 
 
-def test_shapes_say_what_they_keep_and_what_they_feed() -> None:
+def test_shapes_determine_what_is_kept_and_what_is_fed_back() -> None:
     stateless = {shape for shape in SHAPES if SequenceRules(shape).is_stateless}
     assert stateless == {"one-to-one", "one-to-many"}
     assert {s for s in SHAPES if SequenceRules(s).is_generating} == {"one-to-many", "encode-decode"}

@@ -1,4 +1,4 @@
-"""What is saved is what is read back; whatever lies in a directory is one error at most."""
+"""A saved model loads unchanged; anything else in a directory is a ModelError."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "cook"
 
 
-def test_a_compiled_model_is_saved_as_the_model_that_it_is(tmp_path: Path) -> None:
+def test_a_compiled_model_is_saved_as_the_original_model(tmp_path: Path) -> None:
     for name, model in (("own", GRU(1, 4, 1)), ("user's", Sum())):
         fields = ([Number("x")], [Number("y")])
         save_model(model, tmp_path / name, *fields)
@@ -82,7 +82,7 @@ def test_a_compiled_model_is_saved_as_the_model_that_it_is(tmp_path: Path) -> No
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_model_is_told_what_to_save_instead(
+def test_the_error_for_a_wrong_argument_states_what_to_save_instead(
     model: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -90,7 +90,7 @@ def test_what_is_no_model_is_told_what_to_save_instead(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_program_is_told_the_way_of_programs(tmp_path: Path) -> None:
+def test_the_error_for_a_program_names_the_command_that_imports_it(tmp_path: Path) -> None:
     exported = torch.export.export(nn.Linear(3, 2), (torch.zeros(2, 3),))
     scripted = Program(script(nn.Linear(3, 2))).module
     for program, kind in ((exported, "ExportedProgram"), (scripted, "RecursiveScriptModule")):
@@ -99,7 +99,7 @@ def test_a_program_is_told_the_way_of_programs(tmp_path: Path) -> None:
             save_model(program, tmp_path / "new")
 
 
-def test_an_integer_where_a_float_is_meant_is_the_same_model(tmp_path: Path) -> None:
+def test_an_integer_in_place_of_a_float_is_the_same_model(tmp_path: Path) -> None:
     gru, names = GRU(3, 4, 2), set()
     for temperature in (1, 1.0):
         rules = SequenceRules(feedback=(Feedback("dish", "yesterday", temperature),))
@@ -108,7 +108,7 @@ def test_an_integer_where_a_float_is_meant_is_the_same_model(tmp_path: Path) -> 
     assert len(names) == 1
 
 
-def test_a_field_that_is_none_is_not_saved(tmp_path: Path) -> None:
+def test_an_invalid_field_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match="inputs: .* each a Number or Category or Text, found a str"
     ):
@@ -116,12 +116,12 @@ def test_a_field_that_is_none_is_not_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_packages_are_names_in_a_list_not_one_text(saved: Path) -> None:
+def test_allowed_packages_must_be_a_list_of_names(saved: Path) -> None:
     with pytest.raises(ModelError, match="allowed_packages: a list of names, .*found 'my_model'"):
         load_model(saved, allowed_packages="my_model")
 
 
-def test_lists_that_are_too_deep_are_refused(saved: Path) -> None:
+def test_lists_nested_too_deeply_are_refused(saved: Path) -> None:
     members = (saved / "model.json").read_text()
     deep = '"deep": ' + "[" * 50_000 + "]" * 50_000
     (saved / "model.json").write_text(members.replace('"sizes": {', f'"sizes": {{{deep}, ', 1))
@@ -130,14 +130,14 @@ def test_lists_that_are_too_deep_are_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, saved: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(name: str, saved: Path) -> None:
     (saved / name).unlink()
     os.mkfifo(saved / name)
     with pytest.raises(ModelError, match=f"{name}: can't be read: not a regular file"):
         load_model(saved)
 
 
-def test_the_dtype_that_is_described_is_that_of_the_weights(tmp_path: Path) -> None:
+def test_the_described_dtype_must_be_that_of_the_weights(tmp_path: Path) -> None:
     save_model(Sum().double(), tmp_path, [Number("x")], [Number("y")])
     file = tmp_path / "model.json"
     members = json.loads(file.read_text())
@@ -148,7 +148,7 @@ def test_the_dtype_that_is_described_is_that_of_the_weights(tmp_path: Path) -> N
         load_model(tmp_path, allowed_packages=["tests"])
 
 
-def test_an_index_is_an_input_of_json_models_only(tmp_path: Path) -> None:
+def test_only_json_models_can_have_an_index_as_input(tmp_path: Path) -> None:
     gru = GRU(3, 4, 2)
     index = Category("dish", ("1", "2"), encoding="index")
     text = Text("word", "ab", 2)

@@ -1,4 +1,4 @@
-"""Nothing from outside is executed: the sources have no way to do so, and no file makes them."""
+"""Nothing from outside is executed: no source has a call for it, and no file causes it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.pop
 
 
 def dotted(node: ast.expr) -> str:
-    """Give the name of what is called, `torch.load`; empty for what has none."""
+    """Return the name of what is called, such as `torch.load`; empty if it has none."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def breaches(source: str) -> list[str]:
-    """Name what a source should not have, each with its line."""
+    """Yield what a source must not contain, each with its line."""
     found = []
     for node in ast.walk(ast.parse(source)):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -59,7 +59,7 @@ def breaches(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_source_can_run_what_it_reads(path):
+def test_no_source_can_execute_what_it_reads(path):
     assert breaches(path.read_text(encoding="utf-8")) == []
 
 
@@ -78,13 +78,13 @@ def test_no_source_can_run_what_it_reads(path):
         "subprocess.run('ls', shell=True)",
     ],
 )
-def test_the_search_finds_what_it_looks_for(source):
+def test_the_search_finds_forbidden_calls(source):
     assert len(breaches(source)) == 1
     assert breaches("torch.load('f', weights_only=True); model.eval(); re.compile('a')") == []
 
 
 class Bomb:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,7 +96,7 @@ class Bomb:
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "program.pt"])
 @pytest.mark.parametrize("packages", [(), ("torchscript", "exported")], ids=["none", "programs"])
 def test_a_pickle_in_a_model_directory_is_not_run(tmp_path, name, packages):
-    # Given a model directory with a pickle in the place of a file
+    # Given a model directory with a pickle in place of a file
     model, proof = tmp_path / "model", tmp_path / "proof"
     save_model(GRU(input_size=1, hidden_size=2, output_size=1), model)
     assert load_model(model).name
@@ -117,7 +117,7 @@ def test_a_pickle_in_a_model_directory_is_not_run(tmp_path, name, packages):
     assert not proof.exists()
 
 
-def test_an_archive_of_torch_in_the_place_of_weights_is_not_run(tmp_path):
+def test_an_archive_of_torch_in_place_of_weights_is_not_run(tmp_path):
     model, proof = tmp_path / "model", tmp_path / "proof"
     save_model(GRU(input_size=1, hidden_size=2, output_size=1), model)
     torch.save({"weight": Bomb(proof)}, model / "model.safetensors")

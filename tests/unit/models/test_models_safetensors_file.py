@@ -1,4 +1,4 @@
-"""Weights come back from a file bit for bit, complex ones too; what no file holds is refused."""
+"""Weights are read from a file bit for bit, also complex ones; all others are refused."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ONE_IN, ONE_OUT = [Number("x")], [Number("y")]
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_complex_weights_come_back_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
-    # Given complex weights, of which complex128 has no place in a safetensors file, and a view
+def test_complex_weights_are_loaded_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
+    # Given complex weights, of which safetensors files can't hold complex128, and a view
     resonator = Resonator(dtype=dtype)
     resonator.phase = resonator.phase.conj()
     save_model(resonator, tmp_path, ONE_IN, [Number("y", 2)])
     net = load_model(tmp_path, allowed_packages=["tests"]).net
 
-    # Then they are loaded as they were, and step as before
+    # Then they are loaded unchanged, and step as before
     assert isinstance(net, AdaptedModel)
     for name, tensor in resonator.state_dict().items():
         loaded = net.module.state_dict()[name]
@@ -58,7 +58,7 @@ def test_a_real_weight_in_place_of_a_complex_one_is_refused(tmp_path: Path) -> N
     ],
     ids=lambda value: str(getattr(value, "dtype", "")),
 )
-def test_a_tensor_that_no_file_holds_is_refused(
+def test_a_tensor_that_a_file_cannot_hold_is_refused(
     tensor: torch.Tensor, message: str, tmp_path: Path
 ) -> None:
     module = Sum()
