@@ -36,7 +36,7 @@ class Worker:
 
     Args:
         settings: All of them.
-        stop: Tells it to leave.
+        stop: Makes it leave.
 
     Raises:
         EngineError: If a service or topic is missing or refuses.
@@ -115,7 +115,7 @@ class Worker:
                 self._fail(error)
 
         app = make_app(self._settings, self._engine, on_failure=self._fail, on_end=self._stop.begin)
-        tasks = [asyncio.create_task(app.start()), asyncio.create_task(self._tell_status())]
+        tasks = [asyncio.create_task(app.start()), asyncio.create_task(self._log_status())]
         for task in tasks:
             task.add_done_callback(fail_if_it_has)
         # Starting ends when the first assignment is known, which a signal need not wait for.
@@ -142,19 +142,19 @@ class Worker:
         self._stop.begin()
 
     def _last_words(self) -> tuple[int, str]:
-        """Say how a worker ends whose time to leave is over."""
-        limit = f"--drain-timeout-s {self._settings.drain_timeout_s:g} is over"
+        """Return exit code and error of a worker that has not left in time."""
+        limit = f"--drain-timeout-s {self._settings.drain_timeout_s:g} has passed"
         if self._failure is not None:
             code = getattr(self._failure, "exit_code", ExitCode.MODEL)
             return code, f"{self._failure} ({limit}: the worker left its group without a word)"
         if self._engine.is_behind:
             return ExitCode.UNSAVED, f"{limit}, with states unsaved: the next worker replays them"
         return ExitCode.KAFKA, (
-            f"{limit}, and Kafka has not answered, or a step takes so long: the next worker goes "
-            "on from the last commit, when this one's session has timed out"
+            f"{limit}, and Kafka has not answered, or a step takes so long: the next worker "
+            "continues from the last commit, when this one's session has timed out"
         )
 
-    async def _tell_status(self) -> None:
+    async def _log_status(self) -> None:
         while self._settings.status_interval_s:
             await asyncio.sleep(self._settings.status_interval_s)
             _log.info("%s", self._engine.status_line())
@@ -164,8 +164,8 @@ def run_worker(settings: Settings) -> None:
     """Run one worker until it ends; see `Worker`."""
     with Stop(settings.drain_timeout_s) as stop:
         worker = Worker(settings, stop)
-        # What is there by now (torch, Faust, the model) stays: the collector need not look at it in
-        # the middle of a batch again, which would take tens of milliseconds.
+        # What exists by now (torch, Faust, the model) remains: the garbage collector need
+        # not visit it in the middle of a batch, which would cost tens of milliseconds.
         thresholds = gc.get_threshold()
         gc.collect()
         gc.freeze()

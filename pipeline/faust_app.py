@@ -1,6 +1,6 @@
 """The Faust app around an engine: its agent runs the cycle, batch after batch.
 
-Faust gives the app, the agent, the web server, and their supervision; reading, transactions and
+Faust provides the app, the agent, the web server, and their supervision; reading, transactions and
 rebalances are the engine's.  So nothing of Faust's own Kafka side is started: a service polls on
 the engine's thread, and hands each batch to the agent through a channel, one at a time.  Faust
 never learns of a partition, so what it keeps for each of them can't be wrong.
@@ -23,7 +23,7 @@ from faust.transport import base
 from livestep.pipeline.engine.engine import Engine, Work
 from livestep.pipeline.settings import Settings
 
-#: Seconds that a poll waits for a first record; bounds how long leaving takes.
+#: Seconds that a poll waits for a first record; bounds the time to leave.
 POLL_TIMEOUT_S = 0.1
 
 T = TypeVar("T")
@@ -70,13 +70,13 @@ class Poller(mode.Service):
     async def _poll_forever(self) -> None:
         """Join the group; then poll, deliver, and wait until the agent is done."""
         app, thread = self.app, self.app.thread
-        # Faust's queues take nothing before its own consumer has partitions.
+        # Faust's queues are closed until its own consumer has partitions.
         app.flow_control.resume()
         try:
             await thread.call(thread.engine.join)
             while not self.should_stop:
                 work = await thread.call(thread.engine.poll, POLL_TIMEOUT_S)
-                if app.should_stop:  # before its services do, and the agent takes no more
+                if app.should_stop:  # before its services do, and the agent accepts no more
                     break
                 if work is not None:
                     done = asyncio.get_running_loop().create_future()
@@ -181,7 +181,7 @@ def make_app(
             try:
                 await app.thread.call(engine.run, delivery.work)
             except Exception as error:
-                # `done` stays unset: nothing may be polled after a batch that has failed.
+                # `done` remains unset: nothing may be polled after a batch that has failed.
                 on_failure(error)
             else:
                 if not delivery.done.cancelled():  # by a poller that has stopped meanwhile

@@ -13,7 +13,7 @@ from livestep.pipeline.types import Offset
 
 @dataclass(frozen=True, slots=True)
 class CommitMark:
-    """What a commit says about the states, in the metadata that Kafka keeps beside the offset.
+    """What a commit records about the states, in the metadata that Kafka stores with the offset.
 
     Attributes:
         model: Fingerprint of the model.
@@ -43,7 +43,7 @@ class CommitMark:
     def from_text(cls, text: str | None) -> CommitMark | None:
         """Read commit metadata; None if this program did not write it."""
         match = re.fullmatch(
-            # No more digits than an int64 has: somebody else may have written this.
+            # No more digits than an int64 has: another program may have written this.
             r"livestep/([12]) model=([0-9a-f]+) partitions=([0-9]{1,18}) start=([0-9]{1,18})"
             r"(?: topic=([A-Za-z0-9+/_-]{1,40}))?",
             text or "",
@@ -61,7 +61,7 @@ def check_partitions(
 ) -> None:
     """Check that states and commits were written under the topic's present partitions.
 
-    Commits that were made against another topic of this name say nothing.
+    Commits that were made against another topic of this name are ignored.
 
     Raises:
         PartitionsChangedError: If one was not.

@@ -1,4 +1,4 @@
-"""The travel of an event: poll -> pack -> load -> step -> send -> commit -> save.
+"""The path of an event: poll -> pack -> load -> step -> send -> commit -> save.
 
     poll    everything that has arrived on all assigned partitions, up to a bound
     pack    records into arrays, grouped by key; bad records become dead letters
@@ -8,7 +8,7 @@
     commit  predictions, dead letters and offsets in ONE transaction: all or nothing
     save    the new states to the pool, and to the store by compare-and-set, one step behind
 
-A replay is the same travel with send and commit left out: its events were committed before.
+A replay is the same path without send and commit: its events were committed before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from livestep.pipeline.types import Offset, PartitionKey, Record
 
 _log = logging.getLogger("livestep.cycle")
 
-#: Transactions aborted one after the other before the worker gives up: something stays wrong.
+#: Transactions aborted one after the other before the worker gives up: the cause remains.
 ABORTS_MAX = 20
 
 #: The wait after an aborted transaction: doubled with each, up to the bound.  All together is half
@@ -85,16 +85,17 @@ class Cycle:
         self._aborts = 0
 
     def warm_up(self) -> None:
-        """Do once, for nothing, what would make the first batch slow."""
+        """Step once and drop the result, so that the first batch is not slow."""
         self._model.stepper.warm_up()
 
     def poll(self, timeout_s: float) -> list[Record]:
-        """Take what has arrived.  # A crash here loses nothing: no position has moved."""
+        """Return what has arrived."""
+        # A crash here loses nothing: no position has moved.
         with self._meter.time("poll"):
             return self._log.poll(self._model.poll_events_max, timeout_s)
 
     def run(self, records: Sequence[Record], *, is_replay: bool = False) -> None:
-        """Take polled records through the other six verbs.
+        """Run polled records through the other six verbs.
 
         Args:
             records: Of owned partitions, each partition's in the order of the log.
@@ -103,7 +104,7 @@ class Cycle:
         Raises:
             StoreBehindError: If Redis has lost what was saved; nothing was sent, the positions
                 are back where they were.
-            DamagedStateError: If somebody has changed a state in Redis; likewise.
+            DamagedStateError: If a state in Redis was changed by another program; likewise.
             EngineError: If the worker has to leave.
         """
         timed = self._meter.time
@@ -148,7 +149,7 @@ class Cycle:
     def load(self, batch: Batch, *, is_replay: bool) -> States:
         """Gather each key's state: from its slot, else from the store, else zeros.
 
-        A replay drops from the batch what the states have seen.  # A crash here loses nothing.
+        A replay drops the events that the states have seen from the batch.
 
         Raises:
             StoreBehindError: If the store's `applied` is not where this worker has brought it.
@@ -201,10 +202,8 @@ class Cycle:
             states.put(np.array([row for row, _ in found], dtype=np.int64), loaded)
 
     def send(self, batch: Batch, stepped: Stepped) -> None:
-        """Send predictions and dead letters in the open transaction.
-
+        """Send predictions and dead letters in the open transaction."""
         # A crash here is an aborted transaction: readers of committed records see nothing.
-        """
         refused = refused_records(batch, stepped.refusals)
         batch.dead += refused
         batch.refused_count = len(refused)
@@ -216,17 +215,15 @@ class Cycle:
             self._log.send(settings.dead_letter_topic, outgoing.dead_letters(batch.dead))
 
     def commit(self, batch: Batch) -> None:
-        """Commit all of the batch at once.
-
+        """Commit all of the batch at once."""
         # A crash before the commit: nothing has happened.  After it: replay heals the store.
-        """
         self._partitions.check_forward(batch.next_offsets)
         self._log.commit(self._partitions.marked(batch.next_offsets))
         for partition, offset in batch.next_offsets.items():
             self._partitions[partition].position = offset
 
     def commit_positions(self, partitions: Iterable[int]) -> bool:
-        """Commit where partitions stand, without an event; False if it has to be tried again."""
+        """Commit the positions of partitions, without an event; False if a retry is needed."""
         try:
             self._partitions.check_positions(partitions)
             self._log.commit(self._partitions.marked(self._partitions.positions(partitions)))
@@ -236,10 +233,8 @@ class Cycle:
         return True
 
     def save(self, batch: Batch, stepped: Stepped) -> None:
-        """Write the new states to the pool, and queue them for the store.
-
+        """Write the new states to the pool, and queue them for the store."""
         # A crash here is healed at the next assignment: `applied` is behind the committed offset.
-        """
         model = self._model
         if model.rules.is_stateless:
             return
@@ -298,7 +293,7 @@ class Cycle:
         _log.warning("transaction aborted, its batch is read again: %s", error)
         if self._aborts >= ABORTS_MAX:
             raise BrokerError(f"{self._aborts} transactions aborted in a row, the last: {error}")
-        # A member that was removed from its group learns of it by a heartbeat: give it the time.
+        # A member that was removed from its group learns of it by a heartbeat, after a while.
         time.sleep(min(ABORT_WAIT_S * 2**self._aborts, ABORT_WAIT_S_MAX))
 
 

@@ -78,9 +78,9 @@ class Engine:
             self._log.subscribe(self)
 
     def poll(self, timeout_s: float) -> Work | None:
-        """Give the next work: what has arrived, or a part of a replay; None if there is neither.
+        """Return the next work: what has arrived, or a part of a replay; None if there is neither.
 
-        Live events and replays take turns, so that partitions which are not in replay go on.
+        Live events and replays take turns, so that partitions without a replay keep predicting.
 
         Raises:
             EngineError: If the worker has to leave.
@@ -112,7 +112,7 @@ class Engine:
             uncommitted.clear()
 
     def run(self, work: Work) -> None:
-        """Run the cycle over polled work; a store that has lost writes, or was changed, is healed.
+        """Run the cycle over polled work, and repair a store that has lost writes or was changed.
 
         Raises:
             EngineError: If the worker has to leave.
@@ -131,7 +131,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Note that the worker has to leave: others are to have its partitions soon."""
+        """Note that the worker has to leave: others should get its partitions soon."""
         try:
             yield
         except StoppedError:
@@ -167,7 +167,7 @@ class Engine:
         )
 
     def drain(self) -> None:
-        """Leave: what is committed is saved, as far as the store answers; then leave the group.
+        """Save what is committed, as far as the store answers; then leave the group.
 
         Raises:
             UnsavedError: If states were left unsaved, and nothing else has failed.
@@ -176,7 +176,7 @@ class Engine:
         self._deadline.begin()
         saver, store = self._model.saver, self._model.store
         with contextlib.ExitStack() as leaving:
-            leaving.callback(self._meter.dead_letter_log.tell)
+            leaving.callback(self._meter.dead_letter_log.write)
             leaving.callback(self._close_store)
             leaving.callback(self._log.close)
             # After a failure the next owner's replay is sooner there than a store that is away.
@@ -191,7 +191,7 @@ class Engine:
             _log.warning("%s", error)
 
     def _close_store(self) -> None:
-        """End saving, and let the store go, unless a save that can't be ended still uses it."""
+        """Stop saving, and close the store, unless a save that can't be stopped still uses it."""
         if self._model.saver.close():
             self._model.store.close()
 
@@ -215,7 +215,9 @@ class Engine:
         """See `Listener.revoked`: no batch is in flight; save what waits, forget the slots."""
         flush_s = FAILED_FLUSH_S if self.failure is not None else REVOKE_FLUSH_S
         if not is_lost and not self._model.saver.flush(flush_s):
-            _log.warning("partitions go with saves undone; their next owner replays them")
+            _log.warning(
+                "partitions are revoked with unsaved states; their next owner replays them"
+            )
         for partition in partitions:
             self._takeover.forget(partition)
         if partitions:
@@ -229,7 +231,7 @@ class Engine:
         _log.info("topic %s has %d partitions now, and had %d", topic, partitions, before)
 
     def _poll_replay(self) -> Work | None:
-        """Read on in one replay; when it is done, its partition predicts again."""
+        """Read more of one replay; when it is done, its partition predicts again."""
         partition = next(iter(self._takeover.replays))
         replay = self._takeover.replays.pop(partition)
         self._takeover.replays[partition] = replay  # the next turn is another replay's

@@ -1,6 +1,6 @@
-"""The seam to the log: what the cycle and the recovery need of Kafka, and no more.
+"""The seam to the log: what the cycle and the recovery need from Kafka.
 
-`pipeline.kafka.KafkaLog` is the real one, `pipeline.memory.MemoryLog` the one beside it.
+`KafkaLog` implements it on Kafka, `MemoryLog` in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from livestep.pipeline.types import Offset, Outgoing, Record
 
 
 class AbortedError(Exception):
-    """Raised if the broker wants the transaction aborted: the batch is dropped and read again."""
+    """Raised if the transaction was aborted: the batch is dropped and read again."""
 
 
 class StartAt(NamedTuple):
@@ -23,21 +23,21 @@ class StartAt(NamedTuple):
 
 
 class Listener(Protocol):
-    """Who is told about the assignment; always from within `Log.poll` or `Log.close`.
+    """Gets the changes of the assignment, always from within `Log.poll` or `Log.close`.
 
-    The group waits for a member that takes its time within `assigned`. If it leaves it out
-    meanwhile, or at any other time, `revoked` tells of the loss before anything is assigned again,
-    and until then no commit of that member is accepted.
+    The group waits for a member that needs time within `assigned`. If the group removes the member
+    then, or at any other time, `revoked` reports the loss before anything is assigned again, and
+    until then no commit of that member is accepted.
     """
 
     def assigned(self, partitions: Sequence[int]) -> dict[int, StartAt]:
-        """Take partitions over; say for each where to begin."""
+        """Take partitions over; return for each where to begin."""
 
     def revoked(self, partitions: Sequence[int], *, is_lost: bool) -> None:
-        """Let partitions go; when lost, another worker may have them already."""
+        """Release partitions; if they are lost, another worker may own them already."""
 
     def partitions_changed(self, partitions: int) -> None:
-        """Learn that the input topic has another number of partitions now.
+        """Handle a new number of partitions of the input topic.
 
         Called from within any call of the log but `send`, while `Log.partitions` still is the old
         number. What it raises is raised there, and nothing is committed.
@@ -74,7 +74,7 @@ class Log(Protocol):
         """Join the group."""
 
     def poll(self, records_max: int, timeout_s: float) -> list[Record]:
-        """Take what has arrived on all assigned partitions that are not paused.
+        """Return what has arrived on all assigned partitions that are not paused.
 
         Waits for the first record at most `timeout_s`, and not at all for more. Now and then it
         looks whether the topics still are what they were.
@@ -98,7 +98,7 @@ class Log(Protocol):
             EngineError: What the listener raises of more partitions.
             AbortedError: If nothing of it has happened.
             FencedError: If another worker has taken this one's place.
-            BrokerError: If the result can't be learned: the next assignment tells.
+            BrokerError: If the result is unknown: the next assignment reads it.
         """
 
     def rewind(self, positions: Mapping[int, Offset]) -> None:
@@ -124,29 +124,29 @@ class Log(Protocol):
         """Read one setting of a topic, such as `cleanup.policy`."""
 
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
-        """Give the first offset that the log has, and the one after its last."""
+        """Return the first offset of the log, and the one after its last."""
 
     def pause(self, partition: int) -> None:
         """Leave a partition out of `poll`."""
 
     def resume(self, partition: int) -> None:
-        """Take a paused partition into `poll` again."""
+        """Return a paused partition's records from `poll` again."""
 
     def replay(self, partition: int, start: Offset, end: Offset) -> Replay:
-        """Read a partition from `start` up to `end`, beside the group."""
+        """Read a partition from `start` up to `end`, independent of the group."""
 
     @property
     def is_at_end(self) -> bool:
         """Whether every assigned partition has been read to its end (when asked to look out).
 
-        Not as long as there are partitions that nobody of the group has taken yet.
+        False while the group has partitions that no member has taken yet.
         """
 
     def lag(self) -> int:
         """Count the events that have not been polled.
 
-        They are those of the assigned partitions, and of new ones that nobody has taken yet.
+        This counts the assigned partitions, and new ones that no member has taken yet.
         """
 
     def close(self) -> None:
-        """Leave the group; the listener is told first."""
+        """Leave the group; the listener is called first."""

@@ -1,33 +1,33 @@
-"""What to do with a partition that is assigned: go on, replay, take over, or refuse.
+"""What to do with a partition that is assigned: continue, replay, take over, or refuse.
 
-Kafka's committed offset C says what has been done; Redis' `applied` A says up to where the states
-have it.  The commit also carries a mark: which model made it, and where its states begin.  `decide`
-is the whole table, as a pure function.
+Kafka's committed offset C is what has been done; Redis' `applied` A is how far the states
+have it.  The commit also has a mark: which model made it, and where its states begin.  `decide` is
+the whole table, as a pure function.
 
     commit            applied      then
     none              none         first run: states begin where the group begins
-    none              A == start   the first run died before its first commit: go on at A
+    none              A == start   the first run died before its first commit: continue at A
     none              A, beyond    refuse: the group was deleted under the states
-    ours              A == C       go on
+    ours              A == C       continue
     ours              A <  C       replay A..C without outputs (crash before save, lost writes)
     ours              none         replay start..C (Redis lost everything)
     any               A >  C       refuse: the offsets were reset under the states
-    ours              damaged      begin anew, replay start..C (somebody has changed Redis)
-    other model's     A == C       go on: this model has already taken over
+    ours              damaged      start over, replay start..C (Redis was changed)
+    other model's     A == C       continue: this model has already taken over
     other model's     else         as set: refuse; zeros: begin at C; warm: replay the history
-    other model's     damaged      A == C: begin anew, replay start..C; else as if there were none
-    without mark      none         states begin at C: somebody set the offsets by hand
-    without mark      damaged      begin anew, replay start..C; refuse if `start` can't be read
+    other model's     damaged      A == C: start over, replay start..C; else as if there were none
+    without mark      none         states begin at C: the offsets were set by hand
+    without mark      damaged      start over, replay start..C; refuse if `start` is invalid
     none              damaged      refuse if there are states; else begin where the group begins
     another topic's   any          as if there were none, and the group begins at the log's start
 
 A commit is another topic's if its mark names another topic id: that topic was deleted, and one of
 the same name created. Kafka forgets the commits of a deleted topic, but not at once, and a worker
 that has not noticed may have made this one after that.
-Damaged is a state that is not what was saved, or a field beside the states that can't be right.
-`start` is what the commit says, if it is ours; else what the store says.
+A state is damaged if it is not what was saved; so is an impossible field next to the states.
+`start` is that of the commit, if it is ours; else that of the store.
 
-A model that keeps no states has no row in it: it goes on at C.
+A model that keeps no states has no row in the table: it continues at C.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from livestep.pipeline.types import Offset
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that is known of a partition when it is assigned.
+    """All that is known about a partition when it is assigned.
 
     Attributes:
         topic: Input topic, for messages.
@@ -105,11 +105,11 @@ class Situation:
             return None
         if stored.partitions != mark.partitions:
             return (
-                f"field `partitions` is {stored.partitions}, and the commit says {mark.partitions}"
+                f"field `partitions` is {stored.partitions}, and the commit has {mark.partitions}"
             )
         # They may differ where a history was accepted as missing, until the next commit.
         if stored.start != mark.start and mark.start >= self.log_start:
-            return f"field `start` is {stored.start}, and the commit says {mark.start}"
+            return f"field `start` is {stored.start}, and the commit has {mark.start}"
         return None
 
 
@@ -173,7 +173,7 @@ def decide(
         accept_missing_history: `Settings.accept_missing_history`.
 
     Raises:
-        StateError: If the operator has to decide; says what can be done.
+        StateError: If the operator has to decide; lists what can be done.
     """
     if is_of_another_topic(situation.mark, situation.topic_id):
         first, committed = situation.log_start, situation.committed
@@ -197,11 +197,11 @@ def decide(
 
 
 def _without_states(situation: Situation, accept_missing_history: bool) -> Decision:
-    """Continue where the log says: a model that keeps nothing has nothing to replay."""
+    """Continue at the commit: a model that keeps nothing has nothing to replay."""
     committed, first = situation.committed, situation.log_start
     at = situation.group_start if committed is None else committed
     _check_log_end(situation, at)
-    reason = "go on without states"
+    reason = "continue without states"
     if at < first:
         if not accept_missing_history:
             missing, remedy = _missing_history(situation, at)
@@ -219,7 +219,7 @@ def _without_commit(situation: Situation) -> Decision:
         return Decision.at(start, "first run", is_fresh=True, is_first_run=True, damage=damage)
     if isinstance(stored, DamagedPartition):
         raise OffsetsResetError(
-            f"{situation.name}: Redis holds states, and nothing says which events they have seen: "
+            f"{situation.name}: Redis holds states, and it is unknown which events they have seen: "
             f"{damage}, and the group has no committed offset. Use another group, or delete this "
             "one's states"
         )
@@ -242,7 +242,7 @@ def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> 
     ours = situation.our_mark
     if stored is not None and (stored.applied == committed or ours or mark is None):
         start = ours.start if ours else stored.start
-        reason = "go on" if stored.applied == committed else "states are behind"
+        reason = "continue" if stored.applied == committed else "states are behind"
         return Decision(
             position=committed, start=start, applied=stored.applied, is_fresh=False, reason=reason
         )
@@ -254,7 +254,7 @@ def _with_commit(situation: Situation, committed: Offset, on_new_model: str) -> 
 
 
 def _heal(situation: Situation, committed: Offset, damage: str, on_new_model: str) -> Decision:
-    """Begin anew what is damaged, from where it has begun."""
+    """Start damaged states over, from where they began."""
     stored, mark, ours = situation.stored, situation.mark, situation.our_mark
     if ours is not None:
         start = ours.start
@@ -266,7 +266,7 @@ def _heal(situation: Situation, committed: Offset, damage: str, on_new_model: st
     else:
         raise StateError(
             f"{situation.name}: the states in Redis are damaged: {damage}. The committed offset, "
-            f"{committed}, was set by hand and does not say where they begin, so they can't be "
+            f"{committed}, was set by hand, so it is unknown where they begin, and they can't be "
             "replayed. Delete this group's states, and they begin at zeros from there on"
         )
     return replace(_replay_all(committed, start, "replay all"), damage=damage)
@@ -307,7 +307,7 @@ def _take_over(
 def _check_history(
     situation: Situation, decision: Decision, accept_missing_history: bool
 ) -> Decision:
-    """Make sure that the log still has what the decision needs."""
+    """Check that the log still has what the decision needs."""
     _check_log_end(situation, decision.position)
     first, needed = situation.log_start, decision.applied
     if needed >= first:
@@ -344,7 +344,7 @@ def _missing_history(situation: Situation, needed: Offset) -> tuple[str, str]:
     first = situation.log_start
     return (
         f"offsets {needed} to {first - 1} are no longer in the log",
-        f"--accept-missing-history goes on from offset {first}",
+        f"--accept-missing-history continues from offset {first}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What retention has taken from the beginning of a log, in words for an operator."""
+"""What retention has deleted from the beginning of a log, described for an operator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARTITIONS_NAMED_MAX = 5
 
 
 def compaction_warning(topic: str, policy: str) -> str | None:
-    """Say what a compacted input topic costs, and the way out.
+    """Describe what a compacted input topic costs, and how to avoid it.
 
     Args:
         topic: Its name.
@@ -50,7 +50,7 @@ def retention_of(topic: str, read: Callable[[str, str], str]) -> dict[str, str]:
 
     Args:
         topic: Its name.
-        read: Gives one setting of a topic, such as `Log.topic_setting`.
+        read: Returns one setting of a topic, such as `Log.topic_setting`.
     """
     try:
         return {name: read(topic, name) for name in RETENTION_SETTINGS}
@@ -64,7 +64,7 @@ class Beginnings:
 
     Args:
         settings: Topic, and whether the beginning is wanted at all.
-        log: Tells the topic's settings.
+        log: Returns the topic's settings.
     """
 
     def __init__(self, settings: Settings, log: Log) -> None:
@@ -74,12 +74,12 @@ class Beginnings:
         self._bounds: dict[int, tuple[int, int]] = {}
 
     def note(self, situation: Situation, decision: Decision) -> None:
-        """Take note of a partition that is taken over."""
+        """Note a partition that is taken over."""
         if decision.is_first_run and self._is_wanted and situation.log_start > 0:
             self._bounds[situation.partition] = (situation.log_start, situation.log_end)
 
     def warn(self) -> None:
-        """Log what `missing_beginning` says of the partitions since the last warning."""
+        """Log what `missing_beginning` reports for the partitions since the last warning."""
         if self._bounds:
             settings = retention_of(self._topic, self._log.topic_setting)
             _log.warning("%s", missing_beginning(self._topic, self._bounds, settings))
@@ -89,7 +89,7 @@ class Beginnings:
 def missing_beginning(
     topic: str, bounds: Mapping[int, tuple[int, int]], settings: Mapping[str, str]
 ) -> str | None:
-    """Say what a topic no longer has of its first records, why, and what can be done.
+    """Describe which first records a topic no longer has, why, and what can be done.
 
     Args:
         topic: Its name.

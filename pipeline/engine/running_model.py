@@ -26,7 +26,7 @@ from livestep.pipeline.types import Offset
 GENERATED_RECORDS_MAX = 100_000
 
 #: Keys and bytes of one save with a session gap, which is one command: Redis takes a million
-#: arguments, and serves nobody else meanwhile, some tenths of a second at these bounds.
+#: arguments, and serves no other client meanwhile, some tenths of a second at these bounds.
 GAP_SAVE_KEYS_MAX, GAP_SAVE_BYTES_MAX = 50_000, 64 << 20
 
 

@@ -21,13 +21,13 @@ from livestep.pipeline.types import Offset
 
 _log = logging.getLogger("livestep.saver")
 
-#: Seconds that a full queue is waited for before it is told that Redis holds polling back.
+#: Seconds to wait for a full queue before a line reports that Redis holds polling back.
 FULL_WAIT_S = 0.5
 
 #: Seconds that closing waits for a save where no stop bounds it.
 CLOSE_S = 3_600.0
 
-#: Seconds between two lines that tell it.
+#: Seconds between two such lines.
 HELD_BACK_INTERVAL_S = 10.0
 
 
@@ -88,7 +88,7 @@ class Saver:
         self._has_left_out = False
         self._ticket = 0
         self._saved_ticket = 0
-        self._told_held_back_s = -HELD_BACK_INTERVAL_S
+        self._logged_held_back_s = -HELD_BACK_INTERVAL_S
         self._thread: threading.Thread | None = None
         if batches_max:
             self._thread = threading.Thread(target=self._run, name="livestep-saver", daemon=True)
@@ -96,7 +96,7 @@ class Saver:
 
     @property
     def next_ticket(self) -> int:
-        """Number of the save that `put` will take next."""
+        """Number of the save that `put` will queue next."""
         return self._ticket + 1
 
     @property
@@ -130,7 +130,7 @@ class Saver:
             self._epoch[partition] = self._epoch.get(partition, 0) + 1
 
     def applied(self, partition: int) -> Offset | None:
-        """Give the `applied` that the store has reached; None if a save was refused."""
+        """Return the `applied` that the store has reached; None if a save was refused."""
         with self._lock:
             return self._applied.get(partition)
 
@@ -155,10 +155,10 @@ class Saver:
                 return self._queue.put((self._ticket, make_saves), timeout=timeout_s)
             except queue.Full:
                 self._check_going_on()
-                self._tell_held_back()
+                self._log_held_back()
 
     def check(self) -> None:
-        """Raise `failure`, if there is one, so that it is not passed over."""
+        """Raise `failure`, if there is one."""
         if self._failure is not None:
             raise self._failure
 
@@ -180,7 +180,7 @@ class Saver:
             )
 
     def take_refused(self) -> set[int]:
-        """Give the partitions whose save was refused since the last call; each needs recovery."""
+        """Return the partitions whose save was refused since the last call; each needs recovery."""
         with self._lock:
             refused, self._refused = self._refused, set()
             return refused
@@ -208,7 +208,7 @@ class Saver:
         return self._failure is None
 
     def wait_for_progress(self, timeout_s: float) -> None:
-        """Wait until one more save is done, or the time is over.
+        """Wait until one more save is done, or the time has passed.
 
         Raises:
             StoreError: If a save has failed for good.
@@ -228,7 +228,7 @@ class Saver:
         if self._thread is None:
             return True
         with contextlib.suppress(queue.Empty):
-            while True:  # the thread takes from it, too
+            while True:  # the thread reads from it, too
                 self._queue.get_nowait()
         self._queue.put(None)
         self._thread.join(self._deadline.leave_s(CLOSE_S))
@@ -240,11 +240,11 @@ class Saver:
             self._has_left_out = True
             raise StoppedError("waiting for Redis to save")
 
-    def _tell_held_back(self) -> None:
-        """Tell now and then that polling waits for the store."""
+    def _log_held_back(self) -> None:
+        """Log now and then that polling waits for the store."""
         now_s = time.monotonic()
-        if now_s - self._told_held_back_s >= HELD_BACK_INTERVAL_S:
-            self._told_held_back_s = now_s
+        if now_s - self._logged_held_back_s >= HELD_BACK_INTERVAL_S:
+            self._logged_held_back_s = now_s
             _log.warning("polling is held back: %d batches wait for Redis to save", self.waiting)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker says of itself every few seconds, in the words of the seven verbs."""
+"""The status that a worker logs every few seconds, by the seven verbs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("livestep.dead_letters")
 #: Seconds between two lines about dead letters, however many there are.
 DEAD_LETTER_INTERVAL_S = 10.0
 
-#: So many records since the last line say little of whether most are dead letters.
+#: So few records since the last line don't show whether most are dead letters.
 _FEW_RECORDS = 20
 
 #: Characters of a dead letter's detail that a line shows.
@@ -26,7 +26,7 @@ _DETAIL_CHARS = 200
 
 
 def are_mostly_dead(dead: int, records: int) -> bool:
-    """Whether dead letters are the rule: events and model hardly belong together then.
+    """Whether most records are dead letters: events and model hardly fit then.
 
     Example:
         >>> are_mostly_dead(1, 2), are_mostly_dead(2, 3)
@@ -53,9 +53,9 @@ def describe_dead_letters(reasons: Counter[str], last: DeadRecord) -> str:
 class DeadLetterLog:
     """Logs dead letters: one line now and then, with their reasons and the last as an example.
 
-    The first one is logged at once. Nothing is logged twice or left out, as long as `tell` is
-    called in the end. A line says so if most records have become dead letters: of those since the
-    last line, or of all where these are only a few.
+    The first one is logged at once. Nothing is logged twice or left out, as long as
+    `write` is called at the end. A line reports if most records have become dead letters: of those
+    since the last line, or of all where these are only a few.
 
     Args:
         now_s: What time it is, in seconds.
@@ -71,7 +71,7 @@ class DeadLetterLog:
         self._due_s = now_s()
         self._lock = threading.Lock()  # The status line is written by another thread.
 
-    def take(self, dead: Sequence[DeadRecord], record_count: int) -> None:
+    def count(self, dead: Sequence[DeadRecord], record_count: int) -> None:
         """Count what is committed.
 
         Args:
@@ -85,15 +85,15 @@ class DeadLetterLog:
                 self._all_dead += len(dead)
                 self._reasons.update(letter.reason for letter in dead)
                 self._last = dead[-1]
-        self.tell_if_due()
+        self.write_if_due()
 
-    def tell_if_due(self) -> None:
-        """Write the line if there is something to tell and the last one is old enough."""
+    def write_if_due(self) -> None:
+        """Write the line if there is something to log and the last one is old enough."""
         if self._reasons and self._now_s() >= self._due_s:
-            self.tell()
+            self.write()
 
-    def tell(self) -> None:
-        """Write the line if there is something to tell."""
+    def write(self) -> None:
+        """Write the line if there is something to log."""
         with self._lock:
             reasons, last, records = self._reasons, self._last, self._records
             self._reasons, self._last, self._records = Counter(), None, 0
@@ -113,7 +113,7 @@ class DeadLetterLog:
 
 
 class Meter:
-    """Counts events and the seconds of each verb; `line` gives them since the last line."""
+    """Counts events and the seconds of each verb; `line` formats them since the last line."""
 
     def __init__(self) -> None:
         self.dead_letter_log = DeadLetterLog()
@@ -142,7 +142,7 @@ class Meter:
             self.events += batch.event_count
             self.dead_letters += len(batch.dead)
             records = batch.event_count + len(batch.dead) - batch.refused_count
-            self.dead_letter_log.take(batch.dead, records)
+            self.dead_letter_log.count(batch.dead, records)
 
     def line(
         self, *, lag: int, pool_keys: int, partitions: int, replaying: int, waiting: int = 0
@@ -156,7 +156,7 @@ class Meter:
             replaying: Of these: in replay.
             waiting: Batches committed and not yet saved; one is always behind.
         """
-        self.dead_letter_log.tell_if_due()
+        self.dead_letter_log.write_if_due()
         now = time.monotonic()
         then, events_then, replayed_then, batches_then, seconds_then = self._last
         self._last = (now, self.events, self.replayed, self.batches, dict(self.seconds))

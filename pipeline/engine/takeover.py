@@ -1,4 +1,4 @@
-"""The partitions that a worker has: taken over as log and store say, replayed, let go.
+"""How a worker takes partitions over, by what log and store say, replays, and releases them.
 
 `recovery` decides; here it is done.  Everything runs on the engine's thread.
 """
@@ -27,13 +27,13 @@ from livestep.pipeline.types import Offset
 #: The engine's, whose partitions these are.
 _log = logging.getLogger("livestep.engine")
 
-#: Times that one recovery is begun anew because another worker writes the same partition: a worker
+#: Times that one recovery is restarted because another worker writes the same partition: a worker
 #: that was revoked saves at most its queue, so this ends.
 RECOVERIES_MAX = 10
 
 
 class Takeover:
-    """Brings partitions to where they can be predicted on.
+    """Brings partitions to where predicting can continue.
 
     Args:
         settings: What the operator has decided.
@@ -44,7 +44,7 @@ class Takeover:
     Attributes:
         replays: By partition, the next turn's first.
         uncommitted: Partitions whose beginning no commit of this model names.
-        damages: What was found wrong in the store.
+        damages: What was found damaged in the store.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Takeover:
             StateError: If the operator has to decide.
         """
         for attempt in range(RECOVERIES_MAX):
-            # The store first: it follows the log, so what it says can't be ahead of a commit that
-            # is read after it, whoever commits in between.
+            # The store first: it follows the log, so it can't be ahead of a commit that is read
+            # after it, even if another worker commits in between.
             stored = self._model.store.describe(partitions)
             self._log.check_topic()
             committed = self._log.committed()
@@ -95,11 +95,11 @@ class Takeover:
         committed: Offset | None,
         mark: CommitMark | None,
     ) -> Situation:
-        """Put together what log and store say."""
+        """Collect what log and store say."""
         owned = self._partitions.get(partition)
         if owned is not None and committed is not None and committed > owned.position:
-            # Another worker has gone on: what looked damaged may be a state of its next batch, half
-            # saved. What is damaged for all that is found again.
+            # Another worker has continued: what looked damaged may be a state of its next batch,
+            # half saved. If it is damaged, it will be found again.
             self.damages.clear(partition)
         log_start, log_end = self._log.bounds(partition)
         is_earliest = self._settings.auto_offset_reset == "earliest"
@@ -120,7 +120,7 @@ class Takeover:
         )
 
     def _settle(self, situation: Situation) -> None:
-        """Decide on a partition and take it; again where its open sequences are found damaged."""
+        """Decide on a partition and own it; retry if its open sequences are found damaged."""
         while True:  # `Damages.count_restart` ends it
             try:
                 decision = decide(
@@ -163,7 +163,7 @@ class Takeover:
         """Begin a partition's states in the store.
 
         Raises:
-            StateError: If that heals nothing.
+            StateError: If that has not helped.
         """
         partition = situation.partition
         self._model.store.begin(
@@ -178,7 +178,7 @@ class Takeover:
                 partition, decision.position, situation.name, decision.damage
             )
             _log.warning(
-                "%s: damaged in Redis: %s; its states begin anew at %d and are replayed to %d",
+                "%s: damaged in Redis: %s; its states start over at %d and are replayed to %d",
                 *(situation.name, decision.damage, decision.applied, decision.position),
             )
         self.damages.clear(partition)
@@ -195,7 +195,7 @@ class Takeover:
             self._log.resume(partition)
 
     def forget(self, partition: int) -> None:
-        """Let a partition go."""
+        """Release a partition."""
         self._stop_replay(partition)
         self._partitions.release(partition)
         self.uncommitted.discard(partition)
@@ -203,7 +203,7 @@ class Takeover:
         self._model.forget(partition)
 
     def finish_replay(self, partition: int) -> None:
-        """Predict on in a partition whose replay has read all."""
+        """Continue predicting in a partition whose replay is complete."""
         # The last offsets of the part may be transaction markers, or compacted away.
         self._save_position(partition)
         self._stop_replay(partition)

@@ -1,4 +1,4 @@
-"""What the brokers say of a topic beside its records, and what a change of it means to a worker."""
+"""A topic's id and number of partitions, and what a change of them means to a worker."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class OutputTopics:
                 )
             elif found.partitions != known.partitions:
                 _log.warning(
-                    "topic %s has %d partitions now, and had %d: this worker goes on writing to "
+                    "topic %s has %d partitions now, and had %d: this worker keeps writing to "
                     "those that it knows, until it is started again",
                     *(topic, found.partitions, known.partitions),
                 )
@@ -108,7 +108,7 @@ class OutputTopics:
                 raise BrokerError(
                     f"topic {topic} has {found.partitions} partitions now, and had "
                     f"{known.partitions}: this worker writes to some that are gone. A restart "
-                    "writes to those that there are"
+                    "writes to those that exist"
                 )
             self._states[topic] = found
 

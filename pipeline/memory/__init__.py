@@ -1,10 +1,10 @@
-"""Log and store in this process, beside the real ones: tests of your model with no service.
+"""Log and store in this process, for tests of your model without services.
 
 `predict_in_memory` predicts a list of events, in one call.  For what happens around them,
-`start_worker` puts the worker's own engine over a `MemoryBroker` and a `MemoryStore`: a crash, a
-rebalance, a store that forgets are then single calls, in milliseconds.  Log and store keep what the
-promise rests on, and are held to the same assertions as the real ones (`tests/services/test_log.py`
-and `test_store.py`).  There is no time: what a clock would end, a call ends (`MemoryBroker.fence`
+`start_worker` runs the worker's own engine on a `MemoryBroker` and a `MemoryStore`: a crash, a
+rebalance, or a store that forgets is then one call, in milliseconds.  Log and store behave as the
+real ones in all that the guarantees need, and pass the same tests (`tests/services/test_log.py` and
+`test_store.py`).  There is no clock: a call ends what a time-out would end (`MemoryBroker.fence`
 for a transaction, `MemoryGroup.rebalance` for a member).
 
 Example:
@@ -24,7 +24,7 @@ Example:
     ...     _ = broker.publish("events", b"key", orjson.dumps(event))
     >>> crashed = start_worker(model, broker, store, "a", batch_events_max=2)
     >>> crashed.run(crashed.poll(0))                        # two of five, and never called again
-    >>> broker.group.rebalance({})                          # its session is over
+    >>> broker.group.rebalance({})                          # its session has ended
     >>> store.flush()                                       # Redis loses all
     >>> _ = broker.publish("events", b"key", orjson.dumps(events[5]))
     >>> run_to_end(start_worker(model, broker, store, "b"))  # replays two, predicts four

@@ -1,7 +1,7 @@
 """A broker in this process: topics, transactions, and one consumer group, as Kafka has them.
 
 What it keeps of Kafka is what the engine's promise rests on: a record of an open transaction holds
-back all readers behind it, an aborted one is never read, a marker takes an offset of its own, the
+back all readers behind it, an aborted one is never read, a marker has its own offset, the
 newer producer of a transactional id fences the older, and a member that has missed a rebalance
 commits nothing. It has no time: time-outs are calls (`MemoryBroker.fence`).
 """
@@ -67,7 +67,7 @@ class MemoryTransaction:
 
     is_open: bool = True
     is_committed: bool = False
-    #: Where its first record lies, in each topic and partition that it has touched.
+    #: Offset of its first record, in each topic and partition that it has touched.
     touched: dict[tuple[str, int], Offset] = field(default_factory=dict)
 
 
@@ -111,7 +111,7 @@ class MemoryBroker:
         self.group = MemoryGroup()
 
     def topics(self) -> dict[str, TopicState]:
-        """Give id and number of partitions of each topic."""
+        """Return id and number of partitions of each topic."""
         counts = self.partition_counts
         return {topic: TopicState(self._ids[topic], counts[topic]) for topic in counts}
 
@@ -174,20 +174,20 @@ class MemoryBroker:
             headers: In their order.
 
         Returns:
-            source: Where it lies.
+            source: Its place.
         """
         if partition is None:
             partition = zlib.crc32(key or b"") % len(self._entries[topic])
         return self.append(topic, (key, value, partition, timestamp_ms, headers or []))
 
     def producer(self, transactional_id: str) -> MemoryProducer:
-        """Take over a transactional id: the one that had it is fenced, its transaction aborted."""
+        """Take over a transactional id: fence its producer, and abort its transaction."""
         self.fence(transactional_id)
         self._producers[transactional_id] = MemoryProducer(self)
         return self._producers[transactional_id]
 
     def fence(self, transactional_id: str) -> None:
-        """Let the time-out of a transactional id run out: abort what is open, refuse the rest."""
+        """Time out a transactional id: abort what is open, refuse the rest."""
         producer = self._producers.pop(transactional_id, None)
         if producer is not None:
             producer.end(is_committed=False)
@@ -221,7 +221,7 @@ class MemoryBroker:
         return records, position
 
     def bounds(self, topic: str, partition: int) -> tuple[Offset, Offset]:
-        """Give the first offset that the log has, and the one after its last.
+        """Return the first offset of the log, and the one after its last.
 
         As to any reader of committed records, the log ends before its first open transaction.
         """
@@ -231,11 +231,11 @@ class MemoryBroker:
         return self._starts.get(place, Offset(0)), min(ends)
 
     def log_end(self, topic: str, partition: int) -> Offset:
-        """Give the offset of the next record, open transactions counted."""
+        """Return the offset of the next record, open transactions included."""
         return Offset(len(self._entries[topic][partition]))
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
-        """Let the log begin at an offset, as retention does."""
+        """Delete the records before an offset, as retention does."""
         self._starts[topic, partition] = Offset(before)
 
     def append(
@@ -245,7 +245,7 @@ class MemoryBroker:
         key, value, partition, time_ms, headers = record
         entries = self._entries[topic][partition]
         where = (topic, partition, Offset(len(entries)))
-        # Text becomes bytes on the way, as it does on a wire.
+        # Text becomes bytes, as it does on the wire.
         headers = [(name, v.encode() if isinstance(v, str) else v) for name, v in headers]
         entries.append((MemoryRecord(where, (key, value), time_ms, headers), transaction))
         if transaction is not None:
@@ -297,7 +297,7 @@ class MemoryProducer:
 class MemoryGroup:
     """Who has which partition, and what is committed.
 
-    Members are told about a rebalance by `target`, when they ask. One that has partitions to give
+    Members learn about a rebalance from `target`, when they ask. One that has partitions to give
     up does so before another takes them, however long its listener is busy with what came before;
     one that was left out of a rebalance has lost them at once, and learns it later.
 
@@ -321,7 +321,7 @@ class MemoryGroup:
         return list(self._targets)
 
     def rebalance(self, targets: Mapping[Any, Collection[int]]) -> None:
-        """Begin a generation with these members; whoever is not named is out, and knows nothing."""
+        """Begin a generation with these members; others are removed without notice."""
         self.generation += 1
         self._targets = {member: frozenset(partitions) for member, partitions in targets.items()}
         self._owners = {p: owner for p, owner in self._owners.items() if owner in targets}
@@ -358,5 +358,5 @@ class MemoryGroup:
             AbortedError: If there was a rebalance that the member has not taken note of.
         """
         if generation != self.generation:
-            raise AbortedError(f"generation {generation} is over, this is {self.generation}")
+            raise AbortedError(f"generation {generation} has ended, this is {self.generation}")
         self.offsets.update(offsets)

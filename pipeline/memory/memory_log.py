@@ -169,12 +169,12 @@ class MemoryLog:
         self._group.rebalance_evenly(members, self._broker.partition_counts[self._topic])
 
     def _rebalance(self) -> None:
-        """Take note of the group's generation: give up first, then take what is free."""
+        """Follow the group's generation: first give up partitions, then take free ones."""
         assert self._listener is not None
         generation, target = self._group.generation, self._group.target(self)
         self._give_up(self._positions.keys() - target)
         if self._group.generation != generation:
-            return  # it has moved on while the listener let go: the next poll takes note of that
+            return  # the listener took so long that there is a newer one: the next poll follows it
         free = {p for p in target - self._positions.keys() if self._group.owner(p) is None}
         if not free and self._generation == self._group.generation:
             return
@@ -190,7 +190,7 @@ class MemoryLog:
                 self._paused.add(partition)
 
     def _give_up(self, partitions: set[int]) -> None:
-        """Tell the listener what goes, and what has gone already; a partition may be both."""
+        """Report revoked and lost partitions to the listener; a partition may be both."""
         assert self._listener is not None
         gone = {p for p in self._positions if self._group.owner(p) is not self}
         for lost, leaving in ((True, gone), (False, partitions - gone)):
@@ -199,7 +199,7 @@ class MemoryLog:
         for partition in gone | partitions:
             del self._positions[partition]
             self._paused.discard(partition)
-            # While the listener let it go, the group may have gone on without this member.
+            # Meanwhile the group may have removed this member.
             if self._group.owner(partition) is self:
                 self._group.release(partition)
 

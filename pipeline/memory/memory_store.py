@@ -129,17 +129,17 @@ class MemoryStore:
                 one[b"applied"] = b"%d" % applied
 
     def fields(self, partition: int) -> dict[bytes, bytes]:
-        """Copy a partition's hash as it stands."""
+        """Copy a partition's hash."""
         with self._lock:
             return dict(self._hashes.get(partition, {}))
 
     def change(self, partition: int, field: bytes, value: bytes | None) -> None:
-        """Change a field of a partition's hash as somebody else might; None takes it away.
+        """Change a field of a partition's hash as another program might; None removes it.
 
         Args:
             partition: Index.
             field: `b"applied"`, `b"k" + key`, ...: see the head of `store_save.lua`.
-            value: What is to stand there.
+            value: The new value.
         """
         with self._lock:
             one = self._hashes.setdefault(partition, {})
@@ -168,7 +168,7 @@ class MemoryStore:
         """See `Store.give_up_waiting`: no call ever waits."""
 
     def close(self) -> None:
-        """See `Store.close`: what is held stays, for the next engine."""
+        """See `Store.close`: the next engine finds what is stored."""
 
     def _is_expected(
         self, partition: int, expected: Offset | bytes | None, applied: Offset

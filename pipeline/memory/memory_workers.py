@@ -27,10 +27,10 @@ def start_worker(
     worker_id: str = "worker",
     **settings: Any,
 ) -> Engine:
-    """Put the worker's engine over a broker and a store in memory, and join the group.
+    """Run the worker's engine on a broker and a store in memory, and join the group.
 
-    It does nothing by itself: `engine.poll(0)` gives work, `engine.run(work)` does it, `drain` lets
-    it leave; `run_to_end` does all that there is. Just don't call it any more, and it has crashed.
+    It does nothing by itself: `engine.poll(0)` returns work, `engine.run(work)` does it, `drain`
+    makes it leave; `run_to_end` does all there is. To simulate a crash, stop calling it.
 
     Args:
         model: What predicts.

@@ -45,10 +45,10 @@ def predict_in_memory(
     """Predict as a worker would, without Kafka and Redis: for tests of your own model.
 
     The engine is the worker's, codec, batches and transactions included; its log and store are
-    gone when this returns.
+    discarded afterwards.
 
     Args:
-        model: Any model, also one made by hand: `LoadedModel(net=..., ...)`.
+        model: Any model, also one built in code: `LoadedModel(net=..., ...)`.
         events: Key and event, as a publisher sends them: a mapping with its marks as members (in
             either codec), the record's bytes, or None for a tombstone.
         partitions: Of the topics in memory.
@@ -88,7 +88,9 @@ def predict_in_memory(
         raise DecodeError(reason, f"event {places.index(source)}: {detail}")
     answers = [_prediction(model, record) for record in broker.records(OUTPUT_TOPIC)]
     order = {place: index for index, place in enumerate(places)}
-    return sorted(answers, key=lambda one: order[one.source])  # the answers to one event stay so
+    return sorted(
+        answers, key=lambda one: order[one.source]
+    )  # stable: the answers to one event keep their order
 
 
 def _record(model: LoadedModel, event: Event | None) -> tuple[bytes | None, Headers]:

@@ -1,4 +1,4 @@
-"""The time in which a worker has to leave, handed to all that waits."""
+"""The time in which a worker has to leave, shared by everything that waits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 #: for a call on its way that can't be ended.
 _WORK_SHARE = 2 / 3
 
-#: Share that one call may take which can't be ended.
+#: Share for one call that can't be interrupted.
 _CALL_SHARE = 1 / 4
 
 
 class Deadline:
-    """When a stop has to be over; there is no end before `begin`.
+    """When a stop has to be complete; there is no limit before `begin`.
 
     All of it may be used from several threads.
 
@@ -39,7 +39,7 @@ class Deadline:
         self.has_begun = threading.Event()
 
     def begin(self) -> None:
-        """Let the time run; only the first call counts."""
+        """Start the time; only the first call counts."""
         with self._lock:
             if not self.has_begun.is_set():
                 self._began_at_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Exceptions that nothing foresaw: one line for the user, the traceback for who repairs it."""
+"""Unexpected exceptions: one line for the user, and the traceback for the developer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def reported_defect(error: BaseException) -> DefectError:
     """Write an exception's traceback to the log, or to a file where no log is set up.
 
     Returns:
-        One line that says what happened and where the traceback is, with the exception as cause.
+        One line: what happened, and where the traceback is; with the exception as cause.
     """
     text = " ".join(str(error).split())
     if len(text) > _TEXT_CHARACTERS_MAX:
@@ -33,7 +33,7 @@ def reported_defect(error: BaseException) -> DefectError:
 def _written_traceback(error: BaseException) -> str:
     """Write a traceback; return where it is."""
     if logging.getLogger().hasHandlers():
-        _log.error("an exception that nothing foresaw", exc_info=error)
+        _log.error("unexpected exception", exc_info=error)
         return "the log has the traceback"
     try:
         with tempfile.NamedTemporaryFile(

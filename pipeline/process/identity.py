@@ -17,7 +17,7 @@ class WorkerId:
 
     The default is the host and the lowest number that no other worker of the group has on it.  The
     number is held by an abstract socket, which leaves no file and goes with the process, however it
-    ends; where the kernel has none (it is a thing of Linux), the process id takes its place, and a
+    ends; where the kernel has none (they are Linux only), the process id is used instead, and a
     restart waits for the time-out of what its predecessor left open.
 
     Args:
@@ -30,7 +30,7 @@ class WorkerId:
         self.name = given or f"{socket.gethostname()}-{self._number(group)}"
 
     def close(self) -> None:
-        """Give the number back."""
+        """Release the number."""
         if self._socket is not None:
             self._socket.close()
 

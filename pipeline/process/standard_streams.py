@@ -27,7 +27,7 @@ _INPUT, _OUTPUT, _ERROR = 0, 1, 2
 def guarded_streams() -> Iterator[None]:
     """Print within this, in a process's main thread: what can't be written is an error.
 
-    Streams that are not the process's own, since a test has put others in their place, stay.
+    Streams that are not the process's own, because a test has replaced them, are left alone.
 
     Raises:
         OutputError: If what was printed can't be written.
@@ -65,10 +65,10 @@ class _Output(io.FileIO):
 
 
 class _Error(io.FileIO):
-    """Standard error; what it doesn't take is lost, since there is nowhere else to report it."""
+    """Standard error; what can't be written is lost: there is nowhere else to report it."""
 
     def write(self, data: Buffer) -> int:
-        """Write if it can be written: an exit code still says how the command ended."""
+        """Write if it can be written: the exit code still shows how the command ended."""
         try:
             return super().write(data)
         except OSError:
@@ -88,7 +88,7 @@ def _text(raw: io.FileIO, before: TextIO | None, *, is_line_buffered: bool = Fal
 def _open_closed_ones() -> None:
     """Open closed descriptors, or a broker's connection would get their number and their output.
 
-    What takes the place of standard output can't be written: printing to it is an error.
+    What replaces standard output can't be written: printing to it is an error.
     """
     for descriptor, mode in ((_INPUT, os.O_WRONLY), (_OUTPUT, os.O_RDONLY), (_ERROR, os.O_WRONLY)):
         try:

@@ -1,4 +1,4 @@
-"""How a worker is told to stop, and that it is over in time, whatever it waits for."""
+"""How a worker stops by a signal, in time, whatever it waits for."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _CODES = {
 
 
 class Stop:
-    """The stop of a worker: begun once, by a signal or by `begin`, and over within its deadline.
+    """The stop of a worker: started once, by a signal or `begin`, and complete within its deadline.
 
-    Waits look at the deadline and end by themselves.  A call into a client library may not: when
-    the time is over, the process ends as it stands.  That loses nothing, as a crash would not.  A
-    second signal ends it at once, and so does the first one before `listen`: there is nothing to
-    drain yet.  A signal that is ignored, as by nohup, stays so.
+    Waits end with the deadline.  A call into a client library may not: when the time has passed,
+    the process ends at once.  Like a crash, that loses nothing.  A second signal
+    ends it at once, and so does the first one before `listen`: there is nothing to drain yet.  A
+    signal that is ignored, as by nohup, remains ignored.
 
     Enter it in the main thread.
 
@@ -69,14 +69,14 @@ class Stop:
             signal.signal(number, handler)
 
     def listen(self, last_words: Callable[[], tuple[int, str]]) -> None:
-        """Let signals begin the stop, from now on, in the running event loop.
+        """From now on, begin the stop at a signal, in the running event loop.
 
         Args:
-            last_words: Exit code and error of a process whose time is over.
+            last_words: Returns exit code and error of a process whose time has passed.
         """
         self._last_words = last_words
         for number in self._before:
-            asyncio.get_running_loop().add_signal_handler(number, self._take, number)
+            asyncio.get_running_loop().add_signal_handler(number, self._handle, number)
 
     def begin(self) -> None:
         """Begin to stop; only the first call counts. Call it in the event loop, after `listen`."""
@@ -85,7 +85,7 @@ class Stop:
             self._timer.start()
             self.has_begun.set()
 
-    def _take(self, number: signal.Signals) -> None:
+    def _handle(self, number: signal.Signals) -> None:
         if self._is_signalled:
             _end(_CODES[number], f"ended at once by a second signal, {number.name}")
         self._is_signalled = True
@@ -97,7 +97,7 @@ class Stop:
         )
 
     def _end_late(self) -> None:
-        """End the process when the time is over: something still waits."""
+        """End the process when the time has passed: something still waits."""
         _end(*self._last_words())
 
 

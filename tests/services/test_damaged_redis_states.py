@@ -134,7 +134,7 @@ def test_a_damaged_state_whose_history_is_gone_ends_the_worker_by_exit_code_7(
     log = worker.log_tail(10_000)
     assert f"the state of key {before.key!r}: its checksum" in log
     assert "offsets 0 to 59 are no longer in the log" in log
-    assert "--accept-missing-history goes on from offset 60" in log
+    assert "--accept-missing-history continues from offset 60" in log
     assert "Traceback" not in log
     with pytest.raises(HistoryMissingError):
         running.burst()

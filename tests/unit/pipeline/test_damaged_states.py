@@ -63,7 +63,7 @@ class TestEachKindOfDamagedRecord:
         (line,) = warnings(caplog)
         assert line.startswith("events/0: damaged in Redis: the state of key b'key-0': ")
         assert what in line
-        assert "begin anew at 0 and are replayed to 40" in line
+        assert "start over at 0 and are replayed to 40" in line
         world.assert_truth()
         # And it is healed for good
         caplog.clear()
@@ -93,7 +93,7 @@ class TestEachKindOfDamagedRecord:
             world.run_to_end()
         assert "key b'key-0'" in str(caught.value)
         assert what in str(caught.value)
-        assert "--accept-missing-history goes on from offset 7" in str(caught.value)
+        assert "--accept-missing-history continues from offset 7" in str(caught.value)
         found = [r for r in world.broker.records("predictions")[outputs:] if r.key() == b"key-0"]
         assert found == []
         assert {b"k" + b"key-0": before[b"kkey-0"]}.items() <= world.store.fields(0).items()

@@ -1,4 +1,4 @@
-"""Exceptions that nothing foresaw: any command ends with one line and an exit code of its own."""
+"""Unexpected exceptions: every command ends with one line and its own exit code."""
 
 from __future__ import annotations
 

@@ -333,7 +333,7 @@ def test_damaged_states_under_a_commit_set_by_hand_begin_anew_if_their_start_is_
 
 
 def test_damaged_states_without_a_commit_are_refused_unless_there_are_none():
-    refused(OffsetsResetError, "nothing says which events", "no committed", stored=UNREADABLE)
+    refused(OffsetsResetError, "it is unknown which events", "no committed", stored=UNREADABLE)
     empty = replace(UNREADABLE, has_states=False)
     assert decided(stored=empty, group_start=7) == (7, 7, 7, True)
     begun = stored(7, start=7, has_states=False)

@@ -76,10 +76,10 @@ def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
     log = DeadLetterLog(lambda: now_s)
     for number in range(100):
         dead = [letter("not-json", offset=number)] * 990 + [letter("no-key", offset=number)] * 10
-        log.take(dead, 10_000)
+        log.count(dead, 10_000)
         now_s += 1.0
-    log.tell()
-    log.tell()
+    log.write()
+    log.write()
 
     # Then the first is told at once, the others in a line each interval, and nothing twice
     lines = [record.getMessage() for record in caplog.records]
@@ -92,7 +92,7 @@ def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
 
 def test_what_a_record_says_cant_write_lines_of_its_own(caplog):
     log = DeadLetterLog()
-    log.take(
+    log.count(
         [letter("wrong-kind", "no\nERROR livestep: all is lost \x1b[2J\u202e" + "x" * 1_000)], 10
     )
     (record,) = caplog.records
@@ -146,15 +146,15 @@ def test_a_line_says_loudly_that_most_records_are_dead_letters(caplog):
 def test_one_bad_record_on_a_quiet_topic_is_not_most_of_them(caplog):
     now_s = 0.0
     log = DeadLetterLog(lambda: now_s)
-    log.take([letter("not-json")], 5)
+    log.count([letter("not-json")], 5)
     now_s = DEAD_LETTER_INTERVAL_S
-    log.take([letter("not-json")], 1)
+    log.count([letter("not-json")], 1)
     assert [text.startswith("1 dead letters") for text in told(caplog)] == [True, True]
 
 
 def test_a_few_records_that_are_all_dead_letters_are_most_of_them(caplog):
     log = DeadLetterLog()
-    log.take([letter("not-json")] * 3, 3)
+    log.count([letter("not-json")] * 3, 3)
     assert told(caplog)[0].startswith("MOST RECORDS ARE DEAD LETTERS (3 of 3):")
 
 
