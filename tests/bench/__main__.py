@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 import torch
 
-from livestep.deploy.local.child_process import ServiceError, orderly_termination
-from livestep.deploy.local.jars import DATA_ROOT
+from livestep.deploy.local.child_process import ServiceError
 from livestep.deploy.local.services import local_services
 from tests.bench import generation_cost as generation
 from tests.bench import latency, memory, results, throughput
@@ -21,9 +17,11 @@ from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import CONTESTANTS, REPOSITORY, Contestant
 from tests.bench.dataset import GROUP_COPIES
 from tests.bench.peer_environment import PeerEnvironment, PeerError
-from tests.bench.progress import Progress
 from tests.bench.shapes import Shapes
 from tests.bench.throughput import Throughput
+from tests.support.rig.machine import describe_machine
+from tests.support.rig.progress import Progress
+from tests.support.rig.runs import exits, run_folder
 
 #: Repetitions of the utterances for slow and for fast systems: 56,870 and 341,220 events.
 COPIES = (GROUP_COPIES, 6 * GROUP_COPIES)
@@ -78,24 +76,19 @@ def main(
         return
     contestants = choose(rows)
     progress = Progress()
-    try:
-        with orderly_termination():
-            found = run(
-                contestants,
-                progress,
-                repeats=1 if quick else repeats,
-                copies=(GROUP_COPIES, GROUP_COPIES) if quick else COPIES,
-                latency_s=(LATENCY_DURATION_QUICK_S if quick else LATENCY_DURATION_S)
-                if with_latency
-                else 0.0,
-                with_memory=with_memory and not quick,
-                with_shapes=with_shapes,
-                is_quick=quick,
-            )
-    except (ServiceError, PeerError, ContestantError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with exits(ServiceError, PeerError, ContestantError):
+        found = run(
+            contestants,
+            progress,
+            repeats=1 if quick else repeats,
+            copies=(GROUP_COPIES, GROUP_COPIES) if quick else COPIES,
+            latency_s=(LATENCY_DURATION_QUICK_S if quick else LATENCY_DURATION_S)
+            if with_latency
+            else 0.0,
+            with_memory=with_memory and not quick,
+            with_shapes=with_shapes,
+            is_quick=quick,
+        )
     tables = [results.table(found)] if found.rows else []
     if found.shapes:
         tables.append(results.shapes_table(found))
@@ -137,14 +130,13 @@ def run(
     is_quick: bool,
 ) -> results.Results:
     """Run all rows, alternating, then latency, memory and shapes."""
-    DATA_ROOT.mkdir(exist_ok=True)
     # The truth is computed step by step; threads would be no help there, and in a contestant's way.
     torch.set_num_threads(1)
-    machine = results.describe_machine()
+    machine = describe_machine()
     if machine.load > LOAD_MAX:
         progress.say(f"warning: the machine is not quiet, its load is {machine.load}")
-    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=DATA_ROOT)).resolve()
-    try:
+    with run_folder("bench") as folder:
+        directory = folder.path
         progress.say("starting Kafka and Redis")
         with local_services() as services:
             bench = Bench(services, PeerEnvironment(), directory, copies=copies, progress=progress)
@@ -170,8 +162,6 @@ def run(
             generation=generation_speed,
             minutes=round(progress.elapsed_s / 60, 1),
         )
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def measure_throughputs(

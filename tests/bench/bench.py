@@ -15,12 +15,14 @@ from livestep import save_model
 from livestep.deploy.local.child_process import ChildProcess
 from livestep.deploy.local.services import LocalServices
 from tests.bench import dataset
-from tests.bench.bench_topics import create_topics, delete_topics, fill_topic
+from tests.bench.bench_topics import PARTITIONS, delete_topics, fill_topic
 from tests.bench.checker import Checker
 from tests.bench.contestants import Contestant, Run
 from tests.bench.dataset import Codec, EventLog, FloatArray
 from tests.bench.peer_environment import PeerEnvironment
-from tests.bench.progress import Progress
+from tests.support.rig.kafka_clients import make_topics
+from tests.support.rig.machine import sample_process
+from tests.support.rig.progress import Progress
 
 #: How long a contestant may take to leave.
 LEAVE_TIMEOUT_S = 12.0
@@ -52,7 +54,9 @@ class Contest:
         """Note the memory, if some time has passed since the last look."""
         if time.monotonic() - self._looked_at >= MEMORY_INTERVAL_S and self.child.is_running:
             self._looked_at = time.monotonic()
-            self.rss_mb = rss_mb(self.child.pid, "VmHWM") or self.rss_mb
+            # It may end meanwhile.
+            with contextlib.suppress(OSError):
+                self.rss_mb = sample_process(self.child.pid).peak_rss_mb
 
 
 class Bench:
@@ -130,7 +134,8 @@ class Bench:
 
     def create_input(self, topic: str) -> None:
         """Create an input topic and its dead-letter topic."""
-        create_topics(self.services.bootstrap_servers, topic, f"{topic}.dead-letter")
+        names = [topic, f"{topic}.dead-letter"]
+        make_topics(self.services.bootstrap_servers, names, PARTITIONS)
 
     @contextlib.contextmanager
     def contest(
@@ -160,7 +165,7 @@ class Bench:
             peers=self.peers,
         )
         run.state_directory.mkdir()
-        create_topics(run.bootstrap_servers, run.output_topic)
+        make_topics(run.bootstrap_servers, [run.output_topic], PARTITIONS)
         log_path = self.directory / f"{name}.log"
         command = [*contestant.command(run), *flags]
         contest = Contest(run, ChildProcess(contestant.row, command, log_path, run.environment))
@@ -178,13 +183,3 @@ class Bench:
             shutil.rmtree(run.state_directory, ignore_errors=True)
             with redis.Redis.from_url(run.redis_url) as client:
                 client.flushdb()
-
-
-def rss_mb(pid: int, name: str) -> float | None:
-    """Read the memory of a process: `VmRSS` is now, `VmHWM` the most so far; None if unknown."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = next((line.split()[1] for line in lines if line.startswith(f"{name}:")), None)
-    return int(found) * 1024 / 1e6 if found else None

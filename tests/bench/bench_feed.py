@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tests.bench.bench_topics import FLUSH_TIMEOUT_S, make_producer
+from tests.support.rig.kafka_clients import flush, make_producer, paced
 
 #: Between two bursts: shorter than what is measured, long enough to leave the processor.
 PACE_S = 0.001
@@ -30,22 +30,21 @@ def main(bootstrap_servers: str, topic: str, records_path: str, rate: str, times
     records = msgspec.msgpack.decode(
         Path(records_path).read_bytes(), type=list[tuple[bytes, bytes]]
     )
-    producer = make_producer(bootstrap_servers, linger_ms=LINGER_MS)
+    producer = make_producer(bootstrap_servers, **{"linger.ms": LINGER_MS})
     producer.list_topics(topic)
     sent_at = np.zeros(len(records))
     gc.disable()
-    start, count = time.time(), 0
-    while count < len(records):
-        due = min(int((time.time() - start) * float(rate)), len(records))
-        for index in range(count, due):
+    count = 0
+    for due in paced(float(rate), PACE_S):
+        for index in range(count, min(count + due, len(records))):
             key, value = records[index]
             sent_at[index] = time.time()
             producer.produce(topic, value=value, key=key)
-        count = due
+        count += due
         producer.poll(0)
-        time.sleep(PACE_S)
-    if producer.flush(FLUSH_TIMEOUT_S):
-        sys.exit("not all events could be published")
+        if count >= len(records):
+            break
+    flush(producer)
     np.save(times_path, sent_at)
 
 

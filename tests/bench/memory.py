@@ -10,13 +10,14 @@ import msgspec
 import redis
 from confluent_kafka import Producer
 
-from tests.bench.bench import Bench, ContestantError, rss_mb
-from tests.bench.bench_topics import make_producer
+from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import CONTESTANTS, REPOSITORY
 from tests.bench.dataset import HIDDEN_SIZE, values_of
 from tests.bench.pool_memory import PoolMemory
 from tests.bench.reader import OutputReader, Outputs
 from tests.bench.results import Memory
+from tests.support.rig.kafka_clients import make_producer
+from tests.support.rig.machine import sample_process
 
 #: The worker's pool and batch in this measurement.
 POOL_SLOTS = 20_000
@@ -41,7 +42,7 @@ def measure(bench: Bench) -> Memory:
     contestant = next(one for one in CONTESTANTS if one.row == "livestep-exactly-once")
     bench.create_input(TOPIC)
     flags = ["--pool-slots", str(POOL_SLOTS), "--batch-events-max", str(BATCH_EVENTS_MAX)]
-    producer = make_producer(bench.services.bootstrap_servers, linger_ms=50)
+    producer = make_producer(bench.services.bootstrap_servers, **{"linger.ms": 50})
     values = values_of(bench.logs[0].utterances.features, contestant.codec)
     rss_mb_by_keys: dict[int, int] = {}
     outputs = Outputs()
@@ -60,7 +61,7 @@ def measure(bench: Bench) -> Memory:
             if len(outputs) < key_count:
                 raise ContestantError(f"memory: {len(outputs)} of {key_count} outputs")
             time.sleep(REST_S)
-            rss_mb_by_keys[key_count] = round(rss_mb(contest.child.pid, "VmRSS") or 0.0)
+            rss_mb_by_keys[key_count] = round(sample_process(contest.child.pid).rss_mb)
         bytes_a_key, record_bytes = redis_memory(contest.run.redis_url)
     pool = pool_memory()
     found = Memory(

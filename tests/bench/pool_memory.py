@@ -40,7 +40,7 @@ def arrays_of(value: Any) -> Iterator[int]:
     elif isinstance(value, tuple):
         for item in value:
             yield from arrays_of(item)
-    elif type(value).__module__.startswith("pipeline."):
+    elif type(value).__module__.startswith("livestep.pipeline."):
         names = getattr(type(value), "__slots__", None) or vars(value)
         for name in names:
             yield from arrays_of(getattr(value, name))
@@ -49,19 +49,19 @@ def arrays_of(value: Any) -> Iterator[int]:
 def measure() -> PoolMemory:
     """Fill a pool to its last slot."""
     from livestep.pipeline.state.pool import Pool, StateLayout
-    from tests.bench.bench import rss_mb
     from tests.bench.dataset import make_model
+    from tests.support.rig.machine import sample_process
 
     layout = StateLayout(make_model().initial_state(1))
     warm_up = Pool(layout, BATCH_KEYS)
     fill(warm_up, layout, BATCH_KEYS)
     del warm_up
     gc.collect()
-    before_mb = rss_mb(os.getpid(), "VmRSS") or 0.0
+    before_mb = sample_process(os.getpid()).rss_mb
     pool = Pool(layout, SLOTS)
     fill(pool, layout, SLOTS)
     gc.collect()
-    grown_mb = (rss_mb(os.getpid(), "VmRSS") or 0.0) - before_mb
+    grown_mb = sample_process(os.getpid()).rss_mb - before_mb
     return PoolMemory(
         array_bytes_a_key=round(sum(arrays_of(pool)) / SLOTS),
         total_bytes_a_key=round(grown_mb * 1e6 / SLOTS),

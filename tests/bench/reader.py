@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
-from tests.bench.bench_topics import LOG_LEVEL, PARTITIONS
+from tests.bench.bench_topics import PARTITIONS
+from tests.support.rig.kafka_clients import make_reader
 
 #: Most records that one look takes.
 LOOK_RECORDS_MAX = 20_000
@@ -52,19 +53,12 @@ class OutputReader:
 
     def __init__(self, bootstrap_servers: str, topic: str, pause_s: float) -> None:
         self._pause_s = pause_s
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "log_level": LOG_LEVEL,
-                "group.id": "bench-reader",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "fetch.queue.backoff.ms": 5,
-                "fetch.wait.max.ms": 50,
-                "queued.max.messages.kbytes": 262_144,
-            }
+        self._consumer = make_reader(
+            bootstrap_servers,
+            topic,
+            PARTITIONS,
+            **{"fetch.queue.backoff.ms": 5, "queued.max.messages.kbytes": 262_144},
         )
-        self._consumer.assign([TopicPartition(topic, i, 0) for i in range(PARTITIONS)])
 
     def __enter__(self) -> OutputReader:
         return self

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
 import re
-import subprocess
 from pathlib import Path
 
 import msgspec
-import torch
 
-from livestep.deploy.local.jars import kafka_version
+from tests.support.rig.machine import Machine
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -54,24 +50,6 @@ class Row(msgspec.Struct, kw_only=True):
     duplicate: int
     deviation: float
     rss_mb: int | None
-
-
-class Machine(msgspec.Struct, kw_only=True):
-    """What the numbers were measured on.
-
-    Attributes:
-        load: Processes that wanted a processor in the minute before the start: 0 is quiet.
-    """
-
-    processor: str
-    cores: int
-    memory_gb: int
-    system: str
-    python: str
-    torch: str
-    kafka: str
-    java: str
-    load: float
 
 
 class Memory(msgspec.Struct, kw_only=True):
@@ -164,22 +142,6 @@ class Results(msgspec.Struct, kw_only=True):
     shapes: list[ShapeRow] = []
     generation: GenerationSpeed | None = None
     minutes: float = 0.0
-
-
-def describe_machine() -> Machine:
-    """Describe this machine."""
-    java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
-    return Machine(
-        processor=_processor(),
-        cores=os.cpu_count() or 1,
-        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
-        system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-        torch=str(torch.__version__),
-        kafka=kafka_version(),
-        load=round(os.getloadavg()[0], 1),
-        java=(re.findall(r'"(.+?)"', java) or ["none"])[0],
-    )
 
 
 def write(results: Results, directory: Path = RESULTS) -> Path:
@@ -295,13 +257,3 @@ def update_pages(root: Path, results: Results) -> list[str]:
         (root / page).write_text(f"{before}{start}\n{content}\n{end}{after}", encoding="utf-8")
         written.append(page)
     return written
-
-
-def _processor() -> str:
-    """Name the processor."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return names[0] if names else platform.machine()

@@ -10,14 +10,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from livestep import LoadedModel
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.records import FINISH_HEADER, dead_letter_topic
-from tests.bench.bench_topics import LOG_LEVEL, PARTITIONS
+from tests.bench.bench_topics import PARTITIONS
 from tests.bench.checker import Counts
+from tests.support.rig.kafka_clients import make_reader
 
 #: Most records that one look takes.
 LOOK_RECORDS_MAX = 20_000
@@ -106,18 +107,8 @@ def _read(
     bootstrap_servers: str, topic: str, one_key_in: int, see: Callable[[Message], None]
 ) -> Iterator[LogRecord]:
     """Read a topic to its end; show all messages, yield those of the keys that are judged."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "log_level": LOG_LEVEL,
-            "group.id": "bench-audit",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-        }
-    )
+    consumer = make_reader(bootstrap_servers, topic, PARTITIONS, **{"enable.partition.eof": True})
     try:
-        consumer.assign([TopicPartition(topic, i, 0) for i in range(PARTITIONS)])
         open_partitions = set(range(PARTITIONS))
         while open_partitions:
             first = consumer.poll(STALL_TIMEOUT_S)

@@ -5,23 +5,20 @@ python -m tests.chaos --minutes 5 --seed 1
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from livestep.deploy.demo.screen import Screen
-from livestep.deploy.local.child_process import ServiceError, orderly_termination
+from livestep.deploy.local.child_process import ServiceError
 from livestep.deploy.local.jars import DATA_ROOT
-from livestep.deploy.local.services import EXIT_INTERRUPTED
 from tests.chaos.place import open_place
 from tests.chaos.report import render
 from tests.chaos.run import Plan, run
 from tests.chaos.schedule import KINDS
+from tests.support.rig.progress import Progress
+from tests.support.rig.runs import RunFolder, exits, run_folder
 
 
 @click.command(context_settings={"show_default": True})
@@ -48,35 +45,27 @@ from tests.chaos.schedule import KINDS
 )
 def main(output: Path | None, directory: Path, **options: Any) -> None:
     """Exit 0 if each event was predicted exactly once, in order and rightly; else 1, logs kept."""
-    screen = Screen()
+    with exits(), run_folder("chaos", directory) as folder:
+        is_clean = _is_clean(Plan(**options), Progress(), output, folder)
+    sys.exit(0 if is_clean else 1)
+
+
+def _is_clean(plan: Plan, progress: Progress, output: Path | None, folder: RunFolder) -> bool:
+    """Run, show and write the report; keep the logs only if they explain a failure."""
     try:
-        with orderly_termination():
-            sys.exit(0 if _is_clean(Plan(**options), screen, output, directory) else 1)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-
-
-def _is_clean(plan: Plan, screen: Screen, output: Path | None, root: Path) -> bool:
-    """Run, show and write the report; keep logs only if there is something to find in them."""
-    root.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="chaos-", dir=root)).resolve()
-    with contextlib.ExitStack() as remove:
-        remove.callback(shutil.rmtree, directory)
-        try:
-            with open_place(directory, is_cluster=plan.is_cluster) as place:
-                report = run(plan, place, screen)
-        except (ServiceError, RuntimeError, TimeoutError) as error:
-            remove.pop_all()
-            screen.say(f"the run failed: {error}", "bold red")
-            screen.say(f"logs: {directory}")
-            return False
-        screen.show(render(report))
-        if output is not None:
-            report.write(output)
-        if not report.is_clean:
-            remove.pop_all()
-            screen.say(f"logs: {directory}")
-        return report.is_clean
+        with open_place(folder.path, is_cluster=plan.is_cluster) as place:
+            report = run(plan, place, progress)
+    except (ServiceError, RuntimeError, TimeoutError) as error:
+        folder.is_kept = True
+        progress.fail(f"{error}; logs: {folder.path}")
+        return False
+    progress.console.print(render(report))
+    if output is not None:
+        report.write(output)
+    if not report.is_clean:
+        folder.is_kept = True
+        progress.fail(f"not clean; logs: {folder.path}")
+    return report.is_clean
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections import Counter
@@ -11,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
-
 from livestep.deploy.local.threads import in_background
+from tests.support.rig.kafka_clients import QUIET, make_reader
 
 #: What is shorter is how transactions come, not a loss of service.
 SILENCE_S_MIN = 0.5
@@ -123,21 +121,7 @@ class Probe:
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, partition_count: int) -> None:
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": "chaos-probe",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 50,
-                "reconnect.backoff.max.ms": 500,
-                # Brokers are away all the time here: not worth a line each.
-                "log_level": 0,
-            },
-            logger=logging.getLogger("tests.chaos.rdkafka"),
-        )
-        # By hand: no group, no rebalance, nothing that a fault could confuse.
-        self._consumer.assign([TopicPartition(topic, n, 0) for n in range(partition_count)])
+        self._consumer = make_reader(bootstrap_servers, topic, partition_count, **QUIET)
         self._arrivals = Arrivals()
         self._lock = threading.Lock()
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,20 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import msgspec
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from livestep.deploy.local.jars import kafka_version
-from livestep.deploy.local.redis_server import redis_executable, redis_version
 from livestep.pipeline.audit.output_audit import AuditReport
 from tests.chaos.crew import WORTH_RESTARTING
 from tests.chaos.probe import Arrivals, Recovery
 from tests.chaos.schedule import Kind
-
-#: Bytes of a gibibyte.
-GIB = 1 << 30
+from tests.support.rig.machine import Machine
 
 
 class Happened(NamedTuple):
@@ -93,7 +85,7 @@ class ChaosReport:
     is_cluster: bool
     minutes: float
     workers: int
-    machine: Mapping[str, str]
+    machine: Machine
     faults: Mapping[str, KindReport]
     kills: int
     worker_starts: int
@@ -117,8 +109,8 @@ class ChaosReport:
 
     def write(self, path: Path) -> None:
         """Write all of it as JSON."""
-        content = {**dataclasses.asdict(self), "is_clean": self.is_clean}
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        content = {**msgspec.to_builtins(self), "is_clean": self.is_clean}
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
 def summarize(
@@ -148,20 +140,6 @@ def summarize(
             max(after_ends),
         )
     return reports
-
-
-def describe_machine() -> dict[str, str]:
-    """Say what numbers of this run belong to."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpus": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "?"),
-        "memory": f"{memory / GIB:.0f} GiB",
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "kafka": kafka_version(),
-        "redis": ".".join(map(str, redis_version(redis_executable()))),
-    }
 
 
 def render(report: ChaosReport) -> Group:

@@ -13,18 +13,20 @@ from pathlib import Path
 import torch
 
 from livestep import GRU, load_model, save_model
-from livestep.deploy.demo.screen import Screen
 from livestep.pipeline.audit.output_audit import AuditReport, audit
 from livestep.pipeline.errors import BrokerError, ConfigError
-from livestep.pipeline.kafka.topic_setup import create_topics, lag
+from livestep.pipeline.kafka.topic_setup import lag
 from tests.chaos.chaos_faults import FAULTS, Stage
 from tests.chaos.crew import Crew
 from tests.chaos.load import Load
 from tests.chaos.place import Place
 from tests.chaos.probe import Probe
-from tests.chaos.report import ChaosReport, Happened, describe_machine, summarize
+from tests.chaos.report import ChaosReport, Happened, summarize
 from tests.chaos.schedule import Fault, Kind, kinds_for, make_schedule
 from tests.support.helpers import wait_until
+from tests.support.rig.kafka_clients import make_topics
+from tests.support.rig.machine import describe_machine
+from tests.support.rig.progress import Progress
 
 _log = logging.getLogger("tests.chaos")
 
@@ -77,20 +79,20 @@ class Plan:
         return tuple(kind for kind in possible if not self.only or kind.name in self.only)
 
 
-def run(plan: Plan, place: Place, screen: Screen) -> ChaosReport:
+def run(plan: Plan, place: Place, progress: Progress) -> ChaosReport:
     """Run a plan at a place, and judge.
 
     Args:
         plan: What to run.
         place: Services of this run alone.
-        screen: For progress.
+        progress: Told what is done.
 
     Raises:
         ServiceError: If a service can't be started again.
         TimeoutError: If the workers don't come up, or don't catch up.
     """
     with _logged(place.directory / "chaos.log"):
-        return _Run(plan, place, screen).run()
+        return _Run(plan, place, progress).run()
 
 
 @contextlib.contextmanager
@@ -108,10 +110,10 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 class _Run:
-    def __init__(self, plan: Plan, place: Place, screen: Screen) -> None:
+    def __init__(self, plan: Plan, place: Place, progress: Progress) -> None:
         self._plan = plan
         self._place = place
-        self._screen = screen
+        self._progress = progress
         self._kinds = plan.kinds
         self._model = place.directory / "model"
         self._make_model_and_topics()
@@ -145,7 +147,7 @@ class _Run:
                     "predictions on each partition",
                 )
                 begin_s, begin_count = time.monotonic(), probe.count
-                self._do_faults(begin_s, probe)
+                self._do_faults(begin_s)
                 self._heal()
                 rate = (probe.count - begin_count) / (time.monotonic() - begin_s)
                 arrivals = probe.arrivals()
@@ -179,12 +181,8 @@ class _Run:
 
     def _make_model_and_topics(self) -> None:
         save_model(self._net(), self._model, codec="float32")
-        outcomes = create_topics(
-            self._place.bootstrap_servers, [INPUT, OUTPUT, DEAD_LETTERS], self._plan.partitions
-        )
-        for outcome in outcomes:
-            if outcome.problem:
-                raise BrokerError(f"topic {outcome.name}: {outcome.problem}")
+        topics = [INPUT, OUTPUT, DEAD_LETTERS]
+        make_topics(self._place.bootstrap_servers, topics, self._plan.partitions)
 
     def _flags(self) -> list[str]:
         settings = {
@@ -198,7 +196,7 @@ class _Run:
         }
         return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
-    def _do_faults(self, begin_s: float, probe: Probe) -> None:
+    def _do_faults(self, begin_s: float) -> None:
         """Begin each fault when its time has come; it heals itself."""
         plan = self._plan
         duration_s = plan.minutes * 60
@@ -210,16 +208,15 @@ class _Run:
             session_timeout_s=plan.session_timeout_ms / 1000,
         )
         texts = {kind.name: kind.text for kind in self._kinds}
-        with self._screen.tasks(("faults", duration_s)) as [progress]:
+        with self._progress.task("seconds of faults", int(duration_s)) as update:
             for fault in [*faults, None]:
                 at_s = begin_s + (fault.at_s if fault else duration_s)
                 while (left_s := at_s - time.monotonic()) > 0:
-                    now_s = time.monotonic() - begin_s
-                    progress(now_s, f"{now_s:.0f} s, {probe.count:,} predictions")
+                    update(int(time.monotonic() - begin_s))
                     time.sleep(min(left_s, 0.25))
                     self._check_books()
                 if fault is not None:
-                    self._screen.say(f"{fault.at_s:6.1f} s  {fault.kind}: {texts[fault.kind]}")
+                    self._progress.say(f"{fault.at_s:6.1f} s  {fault.kind}: {texts[fault.kind]}")
                     self._begin(fault)
 
     def _begin(self, fault: Fault) -> None:
@@ -282,13 +279,13 @@ class _Run:
             TimeoutError: If nothing moves any more.
         """
         begin_s = moved_s = time.monotonic()
-        least = None
-        with self._screen.tasks(("catching up", None)) as [progress]:
+        first = least = self._lag()
+        with self._progress.task("catching up", first or 0) as update:
             while (left := self._lag()) != 0:
                 self._check_books()
                 if left is not None and (least is None or left < least):
                     least, moved_s = left, time.monotonic()
-                    progress(0, f"{left:,} events to go")
+                    update(max(0, (first or left) - left))
                 if time.monotonic() - moved_s > STALL_TIMEOUT_S:
                     raise TimeoutError(
                         f"{least} events are left, and none was done in {STALL_TIMEOUT_S:g} s"
@@ -308,13 +305,6 @@ class _Run:
         return sum(one.kind in kills for one in self._happened)
 
     def _audit(self) -> AuditReport:
-        with self._screen.tasks(("judging", None)) as [progress]:
-            return audit(
-                self._place.bootstrap_servers,
-                INPUT,
-                OUTPUT,
-                load_model(self._model),
-                on_progress=lambda what, done, total: progress(
-                    done, f"{what}: {done:,} of {total:,}"
-                ),
-            )
+        self._progress.say("comparing all predictions with the unroll")
+        servers = self._place.bootstrap_servers
+        return audit(servers, INPUT, OUTPUT, load_model(self._model))

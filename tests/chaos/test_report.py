@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from tests.chaos.probe import Arrivals
-from tests.chaos.report import ChaosReport, Happened, describe_machine, render, summarize
+from tests.chaos.report import ChaosReport, Happened, render, summarize
 from tests.chaos.schedule import KINDS
 from tests.support.judged import CLEAN_AUDIT
+from tests.support.rig.machine import describe_machine
 
 
 def report(**changes: Any) -> ChaosReport:

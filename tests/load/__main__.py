@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from livestep.deploy.local.child_process import ServiceError, orderly_termination
-from tests.bench.progress import Progress
-from tests.bench.results import describe_machine
+from livestep.deploy.local.child_process import ServiceError
 from tests.load import endurance, overload, recoveries
 from tests.load.rig import Rig, ScenarioError, make_rig
+from tests.support.rig.machine import describe_machine
+from tests.support.rig.progress import Progress
+from tests.support.rig.runs import exits
 
 #: What each scenario is called with: its size in full, and in a first look (--quick).
 SCENARIOS: dict[str, tuple[Callable[[Rig, Any], dict[str, Any]], float, float]] = {
@@ -50,26 +51,21 @@ def main(names: tuple[str, ...], quick: bool, minutes: float | None, output: Pat
     # The truth is computed beside the workers; threads would be in their way.
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    try:
-        with orderly_termination(), make_rig(progress) as rig:
-            for name in names or SCENARIOS:
-                scenario, full, small = SCENARIOS[name]
-                size = small if quick else full
-                if name == "endurance" and minutes:
-                    size = minutes
-                progress.say(f"scenario {name}, size {size:,g}")
-                try:
-                    found[name] = scenario(rig, size)
-                except (ScenarioError, TimeoutError) as error:
-                    progress.fail(f"{name}: {error}")
-                    continue
-                show(name, found[name])
-                if output is not None:
-                    write(output, found, progress)
-    except ServiceError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with exits(ServiceError), make_rig(progress) as rig:
+        for name in names or SCENARIOS:
+            scenario, full, small = SCENARIOS[name]
+            size = small if quick else full
+            if name == "endurance" and minutes:
+                size = minutes
+            progress.say(f"scenario {name}, size {size:,g}")
+            try:
+                found[name] = scenario(rig, size)
+            except (ScenarioError, TimeoutError) as error:
+                progress.fail(f"{name}: {error}")
+                continue
+            show(name, found[name])
+            if output is not None:
+                write(output, found, progress)
     if progress.failures:
         sys.exit(1)
 

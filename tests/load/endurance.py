@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.load.measures import LeftBehind, left_behind, redis_use, sample_process, slope
+from tests.load.measures import LeftBehind, left_behind, redis_use, slope
 from tests.load.rig import Rig
+from tests.support.rig.machine import sample_process
 
 #: Samples of a run; the first tenth of it is warming up, and left out of the slopes.
 SAMPLES, WARM_UP_SHARE = 120, 0.1

@@ -1,88 +1,21 @@
-"""What is measured of a worker and of its services, and how a slope is told from noise."""
+"""What services hold of workers, and how a slope is told from noise."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import redis
 from kafka import KafkaAdminClient
 
-from livestep.deploy.local.child_process import ChildProcess
-
 #: Of a normal distribution: 95 % lie within so many standard errors.
 CONFIDENCE_95 = 1.96
 
-_STATUS = re.compile(
-    r"([\d,]+) events/s, lag ([\d,]+), ([\d,]+) keys in pool, ([\d,]+) events a batch, (\d+) part"
-)
-_REPLAYED = re.compile(r"([\d,]+) events/s replayed")
-_VERBS = re.compile(r"us an event: (.*)$")
-
 #: States of a transaction that is over.
 _OVER = frozenset({"CompleteCommit", "CompleteAbort", "Empty", "Dead"})
-
-
-@dataclass(frozen=True)
-class ProcessSample:
-    """A process at one moment.
-
-    Attributes:
-        rss_kb: Resident memory, KB of 1024 bytes.
-        files: Open file descriptors.
-        threads: Threads.
-    """
-
-    rss_kb: int
-    files: int
-    threads: int
-
-
-def sample_process(pid: int) -> ProcessSample:
-    """Look at a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    values = dict(line.split(":", 1) for line in status.splitlines())
-    rss_kb, threads = int(values["VmRSS"].split()[0]), int(values["Threads"])
-    return ProcessSample(rss_kb, len(os.listdir(f"/proc/{pid}/fd")), threads)
-
-
-@dataclass(frozen=True)
-class Status:
-    """One status line of a worker; see `engine.status`; `verbs` are microseconds an event."""
-
-    events_per_s: int
-    lag: int
-    pool_keys: int
-    events_a_batch: int
-    partitions: int
-    replayed_per_s: int
-    verbs: str
-
-
-def statuses(worker: ChildProcess) -> list[Status]:
-    """Read all status lines of a worker's log."""
-    if not worker.log_path.exists():
-        return []
-    found = []
-    for line in worker.log_path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if match := _STATUS.search(line):
-            replayed = _REPLAYED.search(line)
-            numbers = [int(text.replace(",", "")) for text in match.groups()]
-            verbs = _VERBS.search(line)
-            found.append(
-                Status(
-                    *numbers,
-                    replayed_per_s=int(replayed[1].replace(",", "")) if replayed else 0,
-                    verbs=verbs[1] if verbs else "",
-                )
-            )
-    return found
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from typing import Any
 
 import redis
 
-from tests.load.measures import redis_use, sample_process, statuses
+from tests.load.measures import redis_use
 from tests.load.rig import Rig
+from tests.support.rig.machine import sample_process
+from tests.support.rig.status_lines import statuses
 
 #: Figures by name.
 Found = dict[str, Any]

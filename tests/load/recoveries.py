@@ -9,12 +9,13 @@ from statistics import median
 from typing import Any
 
 import redis
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
 from livestep.deploy.local.worker_process import assigned_partitions
-from tests.load.measures import statuses
 from tests.load.rig import Rig
 from tests.services.running import PARTITIONS, SESSION_TIMEOUT_MS, Running
+from tests.support.rig.kafka_clients import make_reader
+from tests.support.rig.status_lines import statuses
 
 #: Steady load under which a worker is killed: on every partition there is always a next event.
 LOAD_EVENTS_PER_S = 2_000.0
@@ -81,16 +82,9 @@ def time_one_kill(rig: Rig, running: Running, number: int) -> float:
     rig.wait(lambda: all(partitions_of(w) for w in alive), RECOVERY_TIMEOUT_S, "both to have work")
     victim = alive[number % len(alive)]
     lost = partitions_of(victim)
-    reader = Consumer(
-        {
-            "bootstrap.servers": running.services.bootstrap_servers,
-            "group.id": "load-reader",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-        }
-    )
+    servers = running.services.bootstrap_servers
+    reader = make_reader(servers, running.output_topic, PARTITIONS, offset=-1)
     try:
-        reader.assign([TopicPartition(running.output_topic, p, -1) for p in range(PARTITIONS)])
         seen: set[int] = set()
         rig.wait(lambda: _look(reader, seen) or seen >= set(lost), 60, "predictions of all")
         victim.kill()

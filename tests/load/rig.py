@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
-
 from livestep import GRU
 from livestep.deploy.local.child_process import ChildProcess
-from livestep.deploy.local.jars import DATA_ROOT
 from livestep.deploy.local.services import LocalServices, local_services
-from tests.bench.progress import Progress
-from tests.load.load_feed import Feed
-from tests.load.measures import statuses
-from tests.services.running import PARTITIONS, Running, make_running
+from livestep.pipeline.audit.whole_log import read_whole_log
+from tests.services.running import Running, make_running
+from tests.support.helpers import wait_until
+from tests.support.rig.kafka_clients import RandomFeed
+from tests.support.rig.progress import Progress
+from tests.support.rig.runs import run_folder
+from tests.support.rig.status_lines import statuses
 
 #: Of the net: small, so that it is the engine, Kafka and Redis that are measured.
 INPUT_SIZE, HIDDEN_SIZE, OUTPUT_SIZE = 4, 16, 1
 
 #: The unroll of more takes longer than the run.
 AUDIT_EVENTS_MAX = 3_000_000
-
-#: Between two looks at something that takes long.
-LOOK_S = 0.1
 
 T = TypeVar("T")
 
@@ -54,7 +49,7 @@ class Rig:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @contextlib.contextmanager
-    def pipeline(self, name: str, **options: Any) -> Iterator[tuple[Running, Feed]]:
+    def pipeline(self, name: str, **options: Any) -> Iterator[tuple[Running, RandomFeed]]:
         """Make topics and a model; what still runs of the workers is killed at the end."""
         number = next(self._numbers)
         folder = self.directory / f"{name}-{number}"
@@ -62,7 +57,7 @@ class Rig:
         running = make_running(
             self.services, folder, f"{name}-{number}", net=net, codec="float32", **options
         )
-        feed = Feed(running)
+        feed = feed_for(running)
         try:
             yield running, feed
         finally:
@@ -73,17 +68,17 @@ class Rig:
         """Wait until a look gives something true.
 
         Raises:
-            ScenarioError: If it takes too long, or one of the workers has ended.
+            ScenarioError: If one of the workers has ended.
+            TimeoutError: If it takes too long.
         """
-        deadline_s = time.monotonic() + timeout_s
-        while not (found := look()):
+
+        def look_alive() -> T:
             for worker in workers:
                 if not worker.is_running:
                     raise ScenarioError(f"{worker.name} has ended: {worker.log_tail()}")
-            if time.monotonic() > deadline_s:
-                raise ScenarioError(f"waited {timeout_s:g} s for {what}")
-            time.sleep(LOOK_S)
-        return found
+            return look()
+
+        return wait_until(look_alive, timeout_s, what)
 
     def wait_until_done(self, running: Running, what: str, timeout_s: float = 3_600) -> None:
         """Wait until all events are committed, and say how far it is."""
@@ -107,7 +102,8 @@ class Rig:
         """Compare all with the unroll, or only count them if there are too many for that."""
         if running.published > AUDIT_EVENTS_MAX:
             self.progress.say("counting all predictions")
-            count = count_records(running)
+            where = (running.services.bootstrap_servers, running.output_topic)
+            count = sum(1 for _ in read_whole_log(*where))
             if count != running.published:
                 self.progress.fail(f"{count:,} predictions of {running.published:,} events")
             return {"events": running.published, "predictions_counted": count}
@@ -118,39 +114,24 @@ class Rig:
         return {"events": report.events, "predictions": report.predictions}
 
 
-def count_records(running: Running) -> int:
-    """Count the committed records of the output topic, from its first to its end."""
-    reader = Consumer(
-        {
-            "bootstrap.servers": running.services.bootstrap_servers,
-            "group.id": "load-counter",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-        }
+def feed_for(running: Running) -> RandomFeed:
+    """Make a feed of a pipeline's input topic, whose events the pipeline counts."""
+
+    def count(events: int) -> None:
+        running.published += events
+
+    return RandomFeed(
+        running.services.bootstrap_servers,
+        running.input_topic,
+        running.model.net.input_size,
+        on_publish=count,
     )
-    count, ended = 0, set()
-    try:
-        reader.assign([TopicPartition(running.output_topic, p, 0) for p in range(PARTITIONS)])
-        while len(ended) < PARTITIONS:
-            for message in reader.consume(10_000, 1.0):
-                if (error := message.error()) is None:
-                    count += 1
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    ended.add(message.partition())
-                else:
-                    raise ScenarioError(f"counting: {error}")
-    finally:
-        reader.close()
-    return count
 
 
 @contextlib.contextmanager
 def make_rig(progress: Progress) -> Iterator[Rig]:
     """Start the services; all is gone at the end."""
-    DATA_ROOT.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="load-", dir=DATA_ROOT))
+    with run_folder("load") as folder:
         progress.say("starting Kafka and Redis")
-        services = stack.enter_context(local_services())
-        yield Rig(services, Path(directory).resolve(), progress)
+        with local_services() as services:
+            yield Rig(services, folder.path, progress)

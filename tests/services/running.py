@@ -30,9 +30,10 @@ from livestep.models.sequences.rules import Shape
 from livestep.pipeline.app import run_worker
 from livestep.pipeline.audit.output_audit import AuditReport, audit
 from livestep.pipeline.audit.whole_log import read_whole_log
-from livestep.pipeline.kafka.topic_setup import create_topics, lag
+from livestep.pipeline.kafka.topic_setup import lag
 from livestep.pipeline.settings import Settings
 from tests.support.helpers import wait_until
+from tests.support.rig.kafka_clients import make_topics
 from tests.support.shaped import ShapedEvents, shaped_parts
 
 PARTITIONS = 4
@@ -146,8 +147,7 @@ class Running:
     def another_topic(self, suffix: str) -> str:
         """Create an output topic beside the first one."""
         name = f"{self.output_topic}.{suffix}"
-        (outcome,) = create_topics(self.services.bootstrap_servers, [name], PARTITIONS)
-        assert outcome.problem is None, outcome
+        make_topics(self.services.bootstrap_servers, [name], PARTITIONS)
         return name
 
     def lag(self) -> int:
@@ -218,8 +218,7 @@ def make_running(
     model = folder / "model"
     save_model(net or GRU(input_size=3, hidden_size=8, output_size=2), model, **save_options)
     topics = [f"{name}.events", f"{name}.events.dead-letter", f"{name}.predictions"]
-    outcomes = create_topics(services.bootstrap_servers, topics, partition_count=partitions)
-    assert not [outcome.problem for outcome in outcomes if outcome.problem]
+    make_topics(services.bootstrap_servers, topics, partitions)
     return Running(services, folder, topics[0], topics[2], load_model(model))
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from livestep.deploy.demo.screen import Screen
 from tests.chaos.place import open_place
 from tests.chaos.report import ChaosReport, render
 from tests.chaos.run import Plan, run
+from tests.support.rig.progress import Progress
 
 # The run's own time-outs end it first, with what it was waiting for.
 pytestmark = pytest.mark.timeout(900)
@@ -20,7 +20,7 @@ def run_in(folder: Path, plan: Plan) -> ChaosReport:
     """Run a plan on services of its own: the other tests' have no proxies, and are theirs."""
     console = Console(highlight=False)
     with open_place(folder, is_cluster=plan.is_cluster) as place:
-        report = run(plan, place, Screen(console))
+        report = run(plan, place, Progress(console))
     console.print(render(report))
     return report
 

@@ -15,11 +15,14 @@ from livestep.deploy.local.child_process import ChildProcess
 from livestep.pipeline.commands.topics import topics
 from livestep.pipeline.errors import PartitionsChangedError
 from livestep.pipeline.kafka.topic_setup import describe_topics
-from tests.load.load_feed import Feed
-from tests.load.measures import left_behind, redis_use, sample_process, statuses
+from tests.load.measures import left_behind, redis_use
+from tests.load.rig import feed_for
 from tests.services.conftest import MakeRunning
 from tests.services.running import PATIENT_SESSION_TIMEOUT_MS, Running, make_running
 from tests.support.helpers import wait_until
+from tests.support.rig.kafka_clients import RandomFeed
+from tests.support.rig.machine import sample_process
+from tests.support.rig.status_lines import statuses
 
 #: What one worker's memory may grow by while it has far too much to do: its buffers, once.
 GROWTH_KB_MAX = 200_000
@@ -31,10 +34,10 @@ PATIENT = {"session_timeout_ms": PATIENT_SESSION_TIMEOUT_MS}
 @pytest.fixture
 def feeds() -> Iterator[Any]:
     """A maker of feeds, closed at the end."""
-    made: list[Feed] = []
+    made: list[RandomFeed] = []
 
-    def make(running: Running) -> Feed:
-        made.append(Feed(running))
+    def make(running: Running) -> RandomFeed:
+        made.append(feed_for(running))
         return made[-1]
 
     yield make

@@ -1,0 +1,1 @@
+"""What chaos, load and bench share: folders, topics, producers, readers, progress, measures."""
