@@ -1,9 +1,9 @@
-"""Speed and memory of livestep beside its peers, on the same events, broker and machine.
+"""Speed and memory of livestep and its peers, on the same events, broker and machine.
 
     python -m tests.bench                   (make bench)
     python -m tests.bench --rows livestep-exactly-once,pass-through --quick
 
-    dataset.py           the events, and what the model says of them offline
+    dataset.py           the events, and the offline outputs of the model
     bench_topics.py      topics and their filling
     contestants.py       the rows: how each system is started
     peer_environment.py  what the peers are made of, installed on first use

@@ -99,7 +99,7 @@ class Bench:
         return dataset.unroll_all(model, utterances)
 
     def install(self, contestants: Sequence[Contestant]) -> None:
-        """Install what some contestants need, beside ourselves."""
+        """Install what some contestants need, in addition to livestep."""
         kinds = {contestant.kind for contestant in contestants}
         if kinds & {"python", "java"}:
             self.peers.install_python_peers(self.progress.say)

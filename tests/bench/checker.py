@@ -44,7 +44,7 @@ class Checker:
         truth: (R, H_out) The right output of each row of the utterances.
 
     Raises:
-        ValueError: If two timesteps of an utterance can't be told apart.
+        ValueError: If two timesteps of an utterance can't be distinguished.
     """
 
     def __init__(self, log: EventLog, truth: FloatArray) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-#: Enough that what the process needs anyway is nothing beside it.
+#: Enough that what the process needs anyway is negligible compared with it.
 SLOTS = 200_000
 
 #: Keys written at once, as by a batch.

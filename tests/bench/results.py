@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from pathlib import Path
 
 import msgspec
@@ -60,7 +59,7 @@ class Memory(msgspec.Struct, kw_only=True):
         pool_slots: Size of the worker's pool.
         rss_mb_by_keys: Memory of the worker, in 10^6 bytes, after so many keys.
         redis_bytes_a_key: Of Redis' MEMORY USAGE.
-        redis_record_bytes: What we write for a key beside its name.
+        redis_record_bytes: What we write for a key, without its name.
         pool_array_bytes_a_key: Arrays and tensors of the pool.
         pool_total_bytes_a_key: With what Python needs to find a slot by its key.
     """

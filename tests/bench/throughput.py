@@ -12,7 +12,7 @@ from tests.bench.reader import OutputReader, steady_rate
 #: The slowest row needs about half a minute; starting up takes some seconds.
 RUN_TIMEOUT_S = 150.0
 
-#: Resolution of arrival times, small beside a run of seconds.
+#: Resolution of arrival times, small compared with a run of seconds.
 READER_PAUSE_S = 0.01
 
 

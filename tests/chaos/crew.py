@@ -133,7 +133,7 @@ class Member:
                 self._process.pause()
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         with self._lock:
             if self._process is not None and self._process.is_running:
                 self._process.resume()

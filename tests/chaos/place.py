@@ -25,7 +25,7 @@ from tests.chaos.proxy import Proxy
 #: How long a command of a fault may wait for Redis.
 REDIS_TIMEOUT_S = 5.0
 
-#: A broker that recovers its log beside everything else that is starting up again takes long.
+#: A broker that recovers its log while everything else restarts needs a long time.
 START_TIMEOUT_S = 240.0
 
 #: Small, and quick to be there again.
@@ -101,7 +101,7 @@ def open_place(directory: Path, *, is_cluster: bool, cache: Path = DATA_ROOT) ->
     with contextlib.ExitStack() as stack:
         for name in ("kafka", "redis"):
             (directory / name).mkdir()
-            # The data is large, the logs are not: those are copied beside it at the end.
+            # The data is large, the logs are not: those are copied next to it at the end.
             stack.callback(_keep_logs_only, directory / name)
         open_redis = _open_redis_cluster if is_cluster else _open_redis
         redis_servers, redis_proxies, redis_url = open_redis(stack, directory / "redis")

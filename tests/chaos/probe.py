@@ -156,7 +156,7 @@ class Probe:
             counts: Counter[int] = Counter()
             for message in messages:
                 partition = message.partition()
-                # An error is news of a broker that is away: the client goes on by itself.
+                # An error reports an unavailable broker: the client reconnects itself.
                 if message.error() is None and partition is not None:
                     counts[partition] += 1
             if counts:

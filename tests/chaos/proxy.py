@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that is slow, narrow, silent or cut when a test says so.
+"""A TCP proxy on loopback that is slow, narrow, silent or cut when a test asks for it.
 
 Hides: the thread and its event loop, the flow control between both sides. What toxiproxy does for
 programs of its own, in process and with nothing to install.

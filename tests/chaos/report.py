@@ -78,7 +78,7 @@ class ChaosReport:
         longest_silence_s: Longest time without a prediction on one partition, under load.
         catch_up_s: From the last fault healed, and the load's end, to a lag of 0.
         events_per_s: Predictions a second, faults included.
-        failures: What went wrong beside the truth of the predictions.
+        failures: What went wrong, apart from wrong predictions.
     """
 
     seed: int

@@ -97,7 +97,7 @@ def run(plan: Plan, place: Place, progress: Progress) -> ChaosReport:
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Write what happens when to a file, to be laid beside the workers' logs."""
+    """Log what happens when to a file, to be compared with the workers' logs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     _log.addHandler(handler)
@@ -227,7 +227,7 @@ class _Run:
         thread.start()
 
     def _do(self, fault: Fault) -> None:
-        """Do one fault and heal it, in a thread of its own: others go on meanwhile."""
+        """Do one fault and heal it, in a thread of its own: others continue meanwhile."""
         name = f"{fault.kind} ({fault.at_s} s)"
         try:
             _log.info("%s begins", name)

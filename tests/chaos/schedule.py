@@ -15,8 +15,8 @@ class Kind:
     Attributes:
         name: Its name, also of what does it in `chaos_faults.py`.
         text: What happens.
-        weight: How often it is drawn beside the others.
-        lasts_s: From, to; (0, 0) for what is over at once.
+        weight: How often it is drawn, compared with the others.
+        lasts_s: From, to; (0, 0) for what ends at once.
         is_kill: Whether it ends a process by SIGKILL.
         needs_one_node: Whether a cluster can't have it.
         needs_prlimit: Whether it takes a limit that only Linux lets us set on another process.
@@ -131,7 +131,7 @@ def make_schedule(
 
 
 def _cards(rng: random.Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
-    """Deal one of each kind, then deck after deck: what is rare comes all the same."""
+    """Deal one of each kind, then deck after deck, so that rare kinds come, too."""
     once = list(kinds)
     rng.shuffle(once)
     yield from once

@@ -12,7 +12,7 @@ def arrivals_at(*times_s: float, partition: int = 0) -> Arrivals:
     return arrivals
 
 
-def test_short_pauses_between_transactions_are_no_silence() -> None:
+def test_short_pauses_between_transactions_do_not_count_as_silence() -> None:
     arrivals = arrivals_at(1.0, 1.4, 1.8, 2.2)
     assert (arrivals.count, arrivals.silences, arrivals.longest_silence_s) == (20, [], 0.0)
 

@@ -1,1 +1,1 @@
-"""Hostile input: a table of what is bad, what becomes of it, and the tests that run the table."""
+"""Hostile input: a table of what is bad, what happens to it, and the tests that run the table."""

@@ -20,7 +20,7 @@ from livestep import (
     VanillaRNN,
 )
 
-#: What becomes of a record that is stepped and answered, or taken without an answer.
+#: What happens to a record that is stepped and answered, or taken without an answer.
 PREDICTED, TAKEN = "predicted", "taken, no answer"
 
 #: Settings under which the table holds; all else is as by default.
@@ -100,7 +100,7 @@ PLAIN = Kind(
     "three numbers, JSON",
     (GOOD,),
     (
-        # What is no JSON.
+        # What is not JSON.
         Row("an empty value", "empty-value", b""),
         Row("plain text", "not-json", b"x=1"),
         Row("half an object", "not-json", b'{"x": [1, 2'),
@@ -110,7 +110,7 @@ PLAIN = Kind(
         Row("a NUL byte alone", "not-json", b"\0"),
         Row("a byte order mark before a good event", "not-json", b"\xef\xbb\xbf" + GOOD),
         Row("UTF-16", "not-json", GOOD.decode().encode("utf-16")),
-        Row("a name that is no UTF-8", "not-json", b'{"x\xff": 1}'),
+        Row("a name that is not UTF-8", "not-json", b'{"x\xff": 1}'),
         Row("an unpaired surrogate in a name", "not-json", b'{"\\ud800": 1}'),
         Row("single quotes", "not-json", b"{'x': [1, 2, 3]}"),
         Row("a comma too many", "not-json", b'{"x": [1, 2, 3],}'),
@@ -168,7 +168,7 @@ PLAIN = Kind(
         Row("a key of 900 KB", "key-too-long", GOOD, b"k" * 900_000),
         Row("a key of 1,000 bytes, each byte in it", PREDICTED, GOOD, LONG_KEY),
         Row("a key of one NUL byte", PREDICTED, GOOD, b"\0"),
-        Row("a key that is no UTF-8", PREDICTED, GOOD, b"\xff\xfe"),
+        Row("a key that is not UTF-8", PREDICTED, GOOD, b"\xff\xfe"),
         Row("a key like a field of ours in Redis", PREDICTED, GOOD, b"applied"),
         Row("a value a byte too long", "value-too-long", GOOD.ljust(VALUE_BYTES_MAX + 1)),
         Row("a value that fits no dead letter", "value-too-long", GOOD.ljust(1_048_400)),
@@ -176,16 +176,16 @@ PLAIN = Kind(
         # Marks and headers.
         Row("a null value: the key is forgotten", TAKEN, None),
         Row("the same with a mark", TAKEN, None, headers=[("sequence", b"end")]),
-        Row("a mark that is no truth value", "bad-mark", b'{"x": [1, 2, 3], "end": 1}'),
+        Row("a mark that is neither true nor false", "bad-mark", b'{"x": [1, 2, 3], "end": 1}'),
         Row("a mark of 900 KB", "bad-mark", b'{"x": [1,2,3], "end": "%b"}' % (b"z" * 900_000)),
         Row("a mark that is null", "bad-mark", b'{"x": [1, 2, 3], "start": null}'),
         Row("a bare mark twice, wrong and right", "wrong-kind", b'{"end": 1, "end": true}'),
         Row("an end of nothing", "end-without-beginning", b'{"end": true}', b"nobody"),
-        Row("a mark that says no", "missing-feature", b'{"end": false}'),
+        Row("a mark that is false", "missing-feature", b'{"end": false}'),
         Row("steps of a model without steps", "bad-steps-max", b'{"x": [1, 2, 3], "steps_max": 2}'),
         Row("a mark in capitals in a header", "bad-mark", GOOD, headers=[("sequence", b"END")]),
         Row("a mark without a value", "bad-mark", GOOD, headers=[("sequence", None)]),
-        Row("a mark that is no UTF-8", "bad-mark", GOOD, headers=[("sequence", b"\xff")]),
+        Row("a mark that is not UTF-8", "bad-mark", GOOD, headers=[("sequence", b"\xff")]),
         Row("a header's mark of 900 KB", "bad-mark", GOOD, headers=[("sequence", b"\0" * 900_000)]),
         Row("steps of a model without them", "bad-steps-max", GOOD, headers=[("steps-max", b"3")]),
         Row("a bad mark before a good one", "bad-mark", GOOD,
@@ -194,7 +194,7 @@ PLAIN = Kind(
             headers=[("sequence", b"end"), ("sequence", b"start")]),
         Row("a member and a header that agree", PREDICTED, b'{"x": [1, 2, 3], "start": true}',
             headers=[("sequence", b"start")]),
-        Row("a member says start, the header end", PREDICTED, b'{"x": [1, 2, 3], "start": true}',
+        Row("a member is start, the header end", PREDICTED, b'{"x": [1, 2, 3], "start": true}',
             headers=[("sequence", b"end")]),
         Row("headers of the names of ours", PREDICTED, GOOD,
             headers=[("source", b"x"), ("timestep", b"\xff"), ("model", None),
@@ -205,7 +205,7 @@ PLAIN = Kind(
         Row("a thousand headers", PREDICTED, GOOD, headers=[("h", b"v")] * 1_000),
         Row("a header of 900 KB", PREDICTED, GOOD, headers=[("trace", b"\xff" * 900_000)]),
         Row("a header without a name", PREDICTED, GOOD, headers=[("", b"v")]),
-        Row("a header's name that is no ASCII", PREDICTED, GOOD, headers=[("\u2603", b"v")]),
+        Row("a header's name that is not ASCII", PREDICTED, GOOD, headers=[("\u2603", b"v")]),
         # Time.
         Row("an event of the year 2100", PREDICTED, GOOD, timestamp_ms=FAR_FUTURE_MS,
             is_for_memory_only=True),
@@ -223,7 +223,7 @@ FIELDS = Kind(
     "a category, a number, a text",
     (WORD, b'{"weather": 1, "t": 2}'),
     (
-        Row("a category that there isn't", "unknown-category", WORD.replace(b"sunny", b"snow")),
+        Row("an unknown category", "unknown-category", WORD.replace(b"sunny", b"snow")),
         Row("a category in capitals", "unknown-category", WORD.replace(b"sunny", b"Sunny")),
         Row("an empty category", "unknown-category", WORD.replace(b"sunny", b"")),
         Row("an integer that is none", "unknown-category", WORD.replace(b'"sunny"', b"2")),
@@ -233,7 +233,7 @@ FIELDS = Kind(
         Row("null for a category", "wrong-kind", WORD.replace(b'"sunny"', b"null")),
         Row("a list for a category", "wrong-kind", WORD.replace(b'"sunny"', b'["sunny"]')),
         Row("a surrogate in a text", "not-json", WORD.replace(b"ab", b"\\ud83d")),
-        Row("a text that is no UTF-8", "not-json", WORD.replace(b"ab", b"\xc3\x28")),
+        Row("a text that is not UTF-8", "not-json", WORD.replace(b"ab", b"\xc3\x28")),
         Row("a character beyond the alphabet", "unknown-character", WORD.replace(b"ab", b"az")),
         Row("a line break behind a text", "unknown-character", WORD.replace(b"ab", b"ab\\n")),
         Row("an emoji in a text", "unknown-character", WORD.replace(b"ab", b"\xf0\x9f\x98\x80")),

@@ -14,7 +14,7 @@ class Row(NamedTuple):
         flags: Flags of `livestep worker`; they come behind good ones, and the last of two counts.
         environment: Variables.
         exit_code: Of the command.
-        message: Pieces of what it says.
+        message: Parts of the error message.
     """
 
     name: str
@@ -29,13 +29,13 @@ GOOD_FLAGS = ("--model", "model", "--input-topic", "in", "--output-topic", "out"
 
 
 def flag(name: str, value: str, *message: str, exit_code: int = 3) -> Row:
-    """Give a flag a wrong value."""
+    """Make a row of a flag with an invalid value."""
     shown = value if len(value) < 50 else f"{value[:10]}..."
     return Row(f"{name} {shown!r}", (name, value), {}, exit_code, (name, *message))
 
 
 def variable(name: str, value: str, *message: str) -> Row:
-    """Give a variable a wrong value."""
+    """Make a row of a variable with an invalid value."""
     shown = value if len(value) < 50 else f"{value[:10]}..."
     return Row(f"{name}={shown!r}", (), {name: value}, 3, message or (name,))
 

@@ -9,11 +9,11 @@ from tests.hostile.model_directories import DIRECTORIES
 from tests.hostile.service_states import STATES
 
 
-def test_the_docs_are_the_table() -> None:
+def test_the_readme_equals_the_tables() -> None:
     assert README.read_text(encoding="utf-8") == markdown(), "run: python -m tests.hostile"
 
 
-def test_each_row_has_a_name_of_its_own_and_says_what_is_expected() -> None:
+def test_each_row_has_a_unique_name_and_an_expected_outcome() -> None:
     for rows in (*(kind.rows for kind in KINDS.values()), SETTINGS, DIRECTORIES, STATES):
         names = [row.name for row in rows]
         assert len(set(names)) == len(names)

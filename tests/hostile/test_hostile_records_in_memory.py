@@ -67,7 +67,7 @@ def test_a_record_that_fits_no_dead_letter_is_one_without_what_is_too_long() -> 
     # When a worker puts them aside
     world.run_to_end()
 
-    # Then each lacks the longest of its parts, and says so
+    # Then each lacks the longest of its parts, and states which
     letters = [
         (one.key(), one.value(), *read_dead_letter_headers(one.headers() or [])[1::2])
         for one in world.broker.records(DEAD)
@@ -97,7 +97,7 @@ class _Unreadable:
         raise SystemError("returned a result with an exception set") from self._cause
 
 
-def test_a_header_whose_name_is_no_utf_8_is_a_dead_letter_without_headers() -> None:
+def test_a_header_whose_name_is_not_utf_8_is_a_dead_letter_without_headers() -> None:
     # Given a batch with such a record, between good ones
     world = World(partitions=1)
     for _ in range(3):

@@ -12,7 +12,7 @@ from tests.hostile.hostile_settings import GOOD_FLAGS, SETTINGS, Row
 
 
 @pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
-def test_the_command_says_what_is_wrong_and_starts_nothing(
+def test_the_command_reports_what_is_wrong_and_starts_nothing(
     row: Row,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Each spoilt model directory of the table is refused in one line, and takes no memory."""
+"""Each damaged model directory of the table is refused in one line, without using memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def peak_bytes() -> int:
 
 
 @pytest.mark.parametrize("row", DIRECTORIES, ids=lambda row: row.name)
-def test_a_spoilt_directory_is_refused_with_what_is_wrong(row: Row, tmp_path: Path) -> None:
-    # Given a directory that loads, and is spoilt then
+def test_a_damaged_directory_is_refused_with_the_reason(row: Row, tmp_path: Path) -> None:
+    # Given a directory that loads, and is damaged then
     folder = tmp_path / "model"
     make_good(folder)
     load_model(folder)

@@ -48,7 +48,7 @@ def main(names: tuple[str, ...], quick: bool, minutes: float | None, output: Pat
     if unknown := [name for name in names if name not in SCENARIOS]:
         raise click.BadParameter(f"{', '.join(unknown)}: known are {', '.join(SCENARIOS)}")
     progress = Progress()
-    # The truth is computed beside the workers; threads would be in their way.
+    # The truth is computed next to the workers; threads would be in their way.
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     with exits(ServiceError), make_rig(progress) as rig:

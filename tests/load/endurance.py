@@ -115,7 +115,7 @@ def held_files(folder: Path) -> set[str]:
 
 
 def is_group_alive(pid: int, kill: Callable[[int, int], None] = os.killpg) -> bool:
-    """Tell whether any process of a worker's session is there still."""
+    """Return whether any process of a worker's session is there still."""
     try:
         kill(pid, 0)
     except ProcessLookupError:

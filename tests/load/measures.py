@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 #: Of a normal distribution: 95 % lie within so many standard errors.
 CONFIDENCE_95 = 1.96
 
-#: States of a transaction that is over.
+#: States of a transaction that has ended.
 _OVER = frozenset({"CompleteCommit", "CompleteAbort", "Empty", "Dead"})
 
 

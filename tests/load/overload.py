@@ -96,7 +96,7 @@ def million_keys(rig: Rig, keys: int) -> Found:
 
 
 def slow_redis(rig: Rig, pause_s: float) -> Found:
-    """Let Redis take no writes for a while under a steady load; see what predictions do."""
+    """Let Redis accept no writes for a while under a steady load; see what predictions do."""
     with rig.pipeline("slow-redis") as (running, feed):
         feed.publish(feed.random_keys(20_000, keys=1_000))
         feed.flush()

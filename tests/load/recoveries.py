@@ -141,7 +141,7 @@ def replay(rig: Rig, events: int) -> Found:
         lines = sorted((s.replayed_per_s, s.verbs) for s in statuses(again) if s.replayed_per_s)
         live_lines = sorted((s.events_per_s, s.verbs) for s in statuses(worker) if s.events_per_s)
         again.stop()
-        # All of it: a replay is over within few status lines, and a line may hold a part of one.
+        # All of it: a replay spans few status lines, and a line may cover a part of one.
         replayed = events / seconds
         replayed_verbs = lines[len(lines) // 2][1] if lines else ""
         return {

@@ -93,7 +93,7 @@ class Rig:
             self.wait(look, timeout_s, what, *(w for w in running.workers if w.is_running))
 
     def live_rate(self, worker: ChildProcess, first_line: int = 0) -> float:
-        """Give the median rate of the status lines in which a backlog was worked on."""
+        """Return the median rate of the status lines in which a backlog was worked on."""
         lines = statuses(worker)[first_line:]
         rates = sorted(s.events_per_s for s in lines if s.lag and s.events_per_s)
         return float(rates[len(rates) // 2]) if rates else 0.0

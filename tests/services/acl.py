@@ -12,7 +12,7 @@ def needed(section: str = "") -> list[str]:
     """Read a rule, word by word: of the user line, or of the comments of a section.
 
     Args:
-        section: `cluster` or `sentinel`: what is needed beside.
+        section: `cluster` or `sentinel`: what else is needed.
     """
     text = ACL_FILE.read_text(encoding="utf-8")
     if section:

@@ -346,7 +346,7 @@ class KafkaPlace:
         self._admin.delete_topics([topic])[topic].result(30)
 
     def _is_created(self, topic: str, partitions: int) -> bool:
-        # Deleting goes on for a moment after its answer.
+        # Deleting continues for a moment after its answer.
         try:
             self._admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
         except KafkaException as error:

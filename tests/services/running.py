@@ -145,7 +145,7 @@ class Running:
         producer.close()
 
     def another_topic(self, suffix: str) -> str:
-        """Create an output topic beside the first one."""
+        """Create an output topic next to the first one."""
         name = f"{self.output_topic}.{suffix}"
         make_topics(self.services.bootstrap_servers, [name], PARTITIONS)
         return name

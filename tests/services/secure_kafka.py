@@ -78,7 +78,7 @@ def listed_rights() -> list[Right]:
 
 
 def password_of(user: str) -> str:
-    """Give a user's password."""
+    """Return a user's password."""
     return f"marker-of-{user}-7c1f"
 
 
@@ -129,7 +129,7 @@ class SecureKafka:
         self.broker.start_timeout_s = START_TIMEOUT_S
 
     def options(self, user: str) -> dict[str, str]:
-        """Give librdkafka's options for a user."""
+        """Return librdkafka's options for a user."""
         return {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": MECHANISM,
@@ -139,7 +139,7 @@ class SecureKafka:
         }
 
     def environment(self, user: str, **changes: str) -> dict[str, str]:
-        """Give the variables for a user; `changes` are options with `_` for their dots."""
+        """Return the variables for a user; `changes` are options with `_` for their dots."""
         options = {name.replace(".", "_"): value for name, value in self.options(user).items()}
         variables = {
             f"LIVESTEP_KAFKA_{name.upper()}": value
@@ -149,13 +149,13 @@ class SecureKafka:
 
     @contextlib.contextmanager
     def administration(self) -> Iterator[AdminClient]:
-        """Give a client that may do everything."""
+        """Return a client that may do everything."""
         yield AdminClient(
             {**self.options(ADMIN), "bootstrap.servers": self.broker.bootstrap_servers}
         )
 
     def allow(self, *bindings: AclBinding) -> None:
-        """Give rights, and wait until they count."""
+        """Grant rights, and wait until they are in effect."""
         with self.administration() as admin:
             for future in admin.create_acls(list(bindings)).values():
                 future.result(30)

@@ -21,7 +21,7 @@ from livestep.pipeline.errors import HistoryMissingError, OtherModelError
 from tests.services.conftest import MakeRunning
 
 
-def test_another_model_is_refused_until_the_operator_says_how_it_takes_over(
+def test_another_model_is_refused_until_the_operator_chooses_how_it_takes_over(
     pipeline: MakeRunning, tmp_path: Path
 ) -> None:
     # Given predictions of one model, and another model in its place
@@ -41,7 +41,7 @@ def test_another_model_is_refused_until_the_operator_says_how_it_takes_over(
     assert len(warm) == 100
     assert min(p.timestep for p in warm) > 40
 
-    # When the first model comes back with zeros, then its keys begin anew
+    # When the first model comes back with zeros, then its keys start over
     running.publish(100, keys=5)
     running.burst(on_new_model="zeros")
     again = running.predictions()[-100:]
@@ -109,7 +109,7 @@ def test_a_defect_ends_a_worker_by_exit_code_9_with_its_traceback_in_the_log_onc
     running = pipeline()
     running.publish(200)
     worker = running.start(crash=f"defect-{verb}:5", batch_events_max=20, pool_slots=40)
-    # Then it leaves with one line that says so, and where to look
+    # Then it leaves with one line that reports the cause, and where to look
     assert worker.wait(90) == 9, worker.log_tail()
     log = worker.log_tail(10_000)
     (last,) = [line for line in log.splitlines() if line.startswith("error: ")]
@@ -121,7 +121,7 @@ def test_a_defect_ends_a_worker_by_exit_code_9_with_its_traceback_in_the_log_onc
     running.assert_truth()
 
 
-def test_check_says_what_is_wrong_and_exits_0_or_1(
+def test_check_reports_what_is_wrong_and_exits_with_0_or_1(
     pipeline: MakeRunning, services: LocalServices
 ) -> None:
     running = pipeline()

@@ -76,7 +76,7 @@ def test_a_topic_created_again_is_predicted_from_its_first_event_and_nothing_is_
     recreate(running.input_topic)
     running.published = 0
     publish(running, ["a"] * new_events)
-    # Then it says so, and what a restart does
+    # Then it reports that, and what a restart does
     left_with(
         worker,
         STATE_EXIT,
@@ -130,14 +130,14 @@ def test_a_model_without_states_soon_predicts_on_partitions_that_are_added(
     running.assert_truth()
 
 
-def test_a_worker_says_that_its_output_topic_is_another_or_gone(
+def test_a_worker_reports_that_its_output_topic_was_replaced_or_deleted(
     pipeline: MakeRunning, recreate: Recreate, admin: AdminClient
 ) -> None:
     running = pipeline(partitions=1)
     worker = running.start()
     publish(running, ["a"])
     running.wait_until_done()
-    # Created again: it goes on there
+    # Created again: it continues there
     output = running.output_topic
     recreate(output)
     running.wait_for_log(worker, f"topic {output} was deleted and created again")

@@ -34,7 +34,7 @@ def test_a_worker_killed_at_a_verb_leaves_no_trace(pipeline: MakeRunning, crash:
     wait_until(lambda: doomed.exit_code is not None, 90, f"the crash {crash}")
     assert doomed.exit_code == -9, doomed.log_tail()
 
-    # When its successor of the same name goes on
+    # When its successor of the same name continues
     running.publish(300)
     running.burst(batch_events_max=70, pool_slots=140, worker_id="one")
 
@@ -76,7 +76,7 @@ def test_a_zombie_is_fenced_and_does_no_harm(pipeline: MakeRunning) -> None:
     zombie.pause()
     running.publish(3_000)
 
-    # When another one takes its place, works, and then the first one goes on
+    # When another one takes its place, works, and then the first one continues
     successor = running.start(batch_events_max=200, pool_slots=400)
     running.wait_until_done()
     zombie.resume()
@@ -111,7 +111,7 @@ def test_a_zombie_in_the_middle_of_a_transaction_has_it_aborted(pipeline: MakeRu
     running.assert_truth()
 
 
-def test_of_two_workers_with_one_id_the_older_is_fenced_and_says_why(
+def test_of_two_workers_with_one_id_the_older_is_fenced_and_logs_why(
     pipeline: MakeRunning,
 ) -> None:
     # Given a worker at work
@@ -142,13 +142,13 @@ def test_a_flushed_redis_is_healed_by_replay(
     running.burst(batch_events_max=200, pool_slots=400)
     redis_client.flushall()
 
-    # When a worker goes on, and is killed in the middle of its replay, and another goes on
+    # When a worker continues, and is killed in the middle of its replay, and another continues
     running.publish(200)
     doomed = running.start(crash="after-store:4", batch_events_max=100, pool_slots=200)
     wait_until(lambda: doomed.exit_code is not None, 90, "the crash in the replay")
     running.burst()
 
-    # Then the predictions go on as if nothing had happened
+    # Then the predictions continue as if nothing had happened
     running.assert_truth()
 
 
@@ -165,7 +165,7 @@ def test_a_redis_that_forgets_while_the_worker_runs_is_healed(
     redis_client.flushall()
     running.publish(1_000, keys=200)
 
-    # Then it notices, replays, and goes on
+    # Then it notices, replays, and continues
     running.wait_until_done()
     worker.stop()
     assert worker.exit_code == 0, worker.log_tail()

@@ -128,7 +128,7 @@ def test_a_damaged_state_whose_history_is_gone_ends_the_worker_by_exit_code_7(
         future.result(30)
     running.publish(40, keys=5, seed=1)
 
-    # When a worker meets it, then it says what is missing and how to go on, and leaves
+    # When a worker meets it, then it says what is missing and how to continue, and leaves
     worker = running.start(burst=True)
     assert worker.wait(90) == StateError.exit_code == 7
     log = worker.log_tail(10_000)

@@ -1,4 +1,4 @@
-"""A stop is over in time, whatever Redis and Kafka do, and the next worker makes up for it."""
+"""A worker stops in time, whatever Redis and Kafka do, and the next one makes up for it."""
 
 from __future__ import annotations
 

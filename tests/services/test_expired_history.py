@@ -40,7 +40,7 @@ def publish(bootstrap_servers: str, topic: str, file: Path) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
 
 
-def test_old_events_are_said_to_vanish_until_the_command_that_is_shown_is_run(
+def test_publishing_warns_of_expiring_events_until_the_command_it_shows_is_run(
     bootstrap_servers: str, topic: str, tmp_path: Path
 ) -> None:
     # Given two events of 2014, and one of now

@@ -80,13 +80,13 @@ def test_each_record_has_its_outcome_and_the_audit_is_clean(
 
 
 class _RawName(str):
-    """A header's name that stands in the log as bytes that are no UTF-8."""
+    """A header's name whose bytes in the log are not UTF-8."""
 
     def encode(self, *_: Any, **__: Any) -> bytes:
         return b"tr\xffce"
 
 
-def test_a_header_whose_name_is_no_utf_8_is_a_dead_letter(pipeline: MakeRunning) -> None:
+def test_a_header_whose_name_is_not_utf_8_is_a_dead_letter(pipeline: MakeRunning) -> None:
     # Given such a record between good ones
     running = pipeline(partitions=1)
     running.publish_raw([(b"k", GOOD)])
@@ -96,7 +96,7 @@ def test_a_header_whose_name_is_no_utf_8_is_a_dead_letter(pipeline: MakeRunning)
     sender.close()
     running.publish_raw([(b"k", GOOD)])
 
-    # When a worker steps them, then it alone is put aside, and its key goes on
+    # When a worker steps them, then it alone is put aside, and its key continues
     running.burst()
     assert reasons(running, 1) == {1: "bad-header"}
     assert [one.timestep for one in running.predictions()] == [0, 1]

@@ -159,7 +159,7 @@ def test_the_listed_rights_are_enough_also_for_a_replay_and_after_a_crash(
     crashed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert crashed.returncode < 0, crashed.stderr
 
-    # When others go on, and Redis loses all
+    # When others continue, and Redis loses all
     predict(monkeypatch, kafka, model, redis_server)
     publish(monkeypatch, kafka)
     predict(monkeypatch, kafka, model, redis_server)
@@ -260,7 +260,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_who_cant_come_in_is_told_why(case, kafka, redis_server, model, monkeypatch):
+def test_a_client_without_access_gets_the_reason(case, kafka, redis_server, model, monkeypatch):
     changes, text = REFUSED[case]
     if "ssl_ca_location" in changes:
         changes = {"ssl_ca_location": str(kafka.folder / changes["ssl_ca_location"])}

@@ -27,7 +27,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def set_bytes_max(server: RedisServer, count: int) -> None:
-    """Say how much the server may hold; 0 is no bound."""
+    """Limit the memory of the server; 0 removes the limit."""
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory", count)
 
@@ -51,7 +51,7 @@ def test_each_signal_that_ends_a_program_drains_the_worker(
     running.assert_truth()
 
 
-def test_a_burst_that_leaves_states_unsaved_says_so_by_its_exit_code(
+def test_a_burst_that_leaves_states_unsaved_has_its_own_exit_code(
     pipeline: MakeRunning, own_redis: RedisServer
 ) -> None:
     # Given states in a Redis that is full by now

@@ -119,7 +119,7 @@ def test_many_keys_go_through_a_small_pool(pipeline: MakeRunning, feeds: Any) ->
     running.assert_truth()
 
 
-def test_a_slow_redis_holds_back_polling_only_when_its_queue_is_full_and_says_so(
+def test_a_slow_redis_holds_back_polling_only_when_its_queue_is_full_and_the_log_shows_it(
     pipeline: MakeRunning, feeds: Any, redis_client: redis.Redis
 ) -> None:
     # Given a worker with room for three batches that wait for Redis, all keys in its pool
@@ -133,12 +133,12 @@ def test_a_slow_redis_holds_back_polling_only_when_its_queue_is_full_and_says_so
     done = len(running.predictions())
     assert done == 400
 
-    # When Redis takes no writes, and much more comes than may wait
+    # When Redis accepts no writes, and much more comes than may wait
     redis_client.execute_command("CLIENT", "PAUSE", "600000", "WRITE")
     try:
         feed.publish(feed.random_keys(2_000, keys=10))
         feed.flush()
-        # Then predictions go on until the bound, which is told, and then polling waits
+        # Then predictions continue up to the bound, which is logged, and then polling waits
         running.wait_for_log(worker, "polling is held back: ")
         wait_until(lambda: tells_of_waiting(worker), 60, "a status line that tells of it")
         waiting = len(running.predictions()) - done
@@ -178,7 +178,7 @@ def test_workers_without_work_wait_and_leave_nothing_behind(pipeline: MakeRunnin
     assert running.predictions() == []
 
 
-def test_one_worker_takes_64_partitions(pipeline: MakeRunning, feeds: Any) -> None:
+def test_one_worker_can_own_64_partitions(pipeline: MakeRunning, feeds: Any) -> None:
     running = raw(pipeline, partitions=64)
     feed = feeds(running)
     feed.publish(feed.random_keys(2_000, keys=500))

@@ -39,7 +39,7 @@ def place(request: pytest.FixtureRequest, topic_names: TopicNames) -> Iterator[P
     made.close()
 
 
-def test_poll_gives_records_in_order_and_at_most_so_many(place: Place) -> None:
+def test_poll_returns_records_in_order_up_to_its_limit(place: Place) -> None:
     log = place.log()
     joined(log)
     place.publish(*(b"%d" % i for i in range(7)))
@@ -51,7 +51,7 @@ def test_poll_gives_records_in_order_and_at_most_so_many(place: Place) -> None:
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-def test_an_open_transaction_holds_back_what_stands_behind_it(
+def test_an_open_transaction_holds_back_the_records_after_it(
     place: Place, is_committed: bool
 ) -> None:
     # Given a record of an open transaction with one behind it, and one in another partition
@@ -165,7 +165,7 @@ def test_a_newer_log_of_the_same_worker_fences_the_older(place: Place) -> None:
     with pytest.raises(FencedError):
         old.commit({0: (Offset(1), "old")})
     assert new.committed()[0] == (None, "")
-    # And once its place in the group is free, too, the newer one goes on
+    # And once its place in the group is free, too, the newer one continues
     place.close_log(old)
     wait_until(lambda: new.poll(1, POLL_TIMEOUT_S) or len(keeper.owned) == 2, 60, "the partitions")
     new.send(place.output, sent(b"new"))
@@ -227,7 +227,7 @@ def test_paused_partitions_are_left_out_until_they_are_resumed(place: Place) -> 
     assert values(poll_until(log, 1)) == [b"paused"]
 
 
-def test_a_partition_begins_where_the_listener_says_and_may_begin_paused(place: Place) -> None:
+def test_a_partition_starts_where_the_listener_says_and_can_start_paused(place: Place) -> None:
     log = place.log()
     place.publish(b"0", b"1", b"2")
     place.publish(b"a", b"b", partition=1)

@@ -1,4 +1,4 @@
-"""What a member is told that the group goes on without: the same in memory and on Kafka."""
+"""What a member that the group has removed is told: the same in memory and on Kafka."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def _polled_on(log: Log, heir: Log, keeper: Keeper, output: str) -> list[Any]:
     return records
 
 
-def test_a_member_that_is_lost_and_taken_back_is_told_of_its_loss_and_begins_behind_the_heir(
+def test_a_member_that_was_removed_and_rejoins_sees_its_loss_and_starts_after_its_successor(
     place: Place,
 ) -> None:
-    # Given a member that has lost its partitions to another, which has gone on
+    # Given a member that has lost its partitions to another, which has continued
     log, heir = place.log(), place.log("two")
     keeper = _Interrupted(log)
     joined(log, keeper)
@@ -95,7 +95,7 @@ def test_a_member_that_is_lost_and_taken_back_is_told_of_its_loss_and_begins_beh
     # When the group takes it back before it has polled
     place.take_back(log)
     first = _polled_on(log, heir, keeper, place.output)[0]
-    # Then it is told of the loss before anything is assigned anew
+    # Then it is told of the loss before anything is assigned again
     assert keeper.told == [
         ("assigned", (0, 1)),
         ("lost", (0, 1)),
@@ -105,7 +105,7 @@ def test_a_member_that_is_lost_and_taken_back_is_told_of_its_loss_and_begins_beh
     assert first.offset() == 5
 
 
-def test_a_member_that_is_lost_while_it_is_assigned_is_told_so_and_can_not_answer(
+def test_a_member_that_is_removed_during_an_assignment_sees_its_loss_and_cannot_predict(
     place: Place,
 ) -> None:
     # Given a member whose listener takes its time, for longer than the group waits for it
@@ -123,7 +123,7 @@ def test_a_member_that_is_lost_while_it_is_assigned_is_told_so_and_can_not_answe
     log.subscribe(keeper)
     # When the listener is done, with a position that is out of date
     first = _polled_on(log, heir, keeper, place.output)[0]
-    # Then nothing of it was answered, and what it was given is lost before it is assigned anew
+    # Then nothing of it was answered, and what it was given is lost before it is assigned again
     assert keeper.told == [
         ("assigned", (0, 1)),
         ("lost", (0, 1)),
@@ -149,7 +149,7 @@ def test_a_member_that_is_lost_while_it_gives_up_a_partition_loses_the_other_one
     keeper = _Interrupted(log, "revoked", meanwhile)
     joined(log, keeper)
     heir.subscribe(Keeper())
-    # When the group goes on without it while its listener lets go
+    # When the group continues without it while its listener lets go
     first = _polled_on(log, heir, keeper, place.output)[0]
     # Then the one that it has kept is lost, and nothing of it was answered
     (_, (given_up,)) = keeper.told[1]
@@ -159,7 +159,7 @@ def test_a_member_that_is_lost_while_it_gives_up_a_partition_loses_the_other_one
     assert place.visible() == []
 
 
-def test_the_group_waits_for_a_member_whose_listener_takes_its_time(place: Place) -> None:
+def test_the_group_waits_for_a_member_with_a_slow_listener(place: Place) -> None:
     # Given a member whose listener is still busy with what is assigned to it
     log, heir = place.log(), place.log("two")
     other = Keeper()

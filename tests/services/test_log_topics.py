@@ -58,7 +58,7 @@ def at_five(place: Place, **changes: Any) -> Log:
 
 
 def poll_on(log: Log) -> Callable[[], bool]:
-    """Give what polls, and goes on until something is raised."""
+    """Return a function that polls until something is raised."""
 
     def poll() -> bool:
         assert log.poll(10, POLL_TIMEOUT_S) == []

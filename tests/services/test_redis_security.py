@@ -84,7 +84,7 @@ def test_a_worker_runs_over_tls_with_the_listed_rights_only(
     def burst() -> None:
         running.burst(environment=environment, **options)
 
-    # When it runs, goes on, and Redis forgets all, states and scripts, before it goes on again
+    # When it runs, continues, and Redis forgets all, states and scripts, before it continues again
     running.publish(400, keys=100)
     burst()
     running.publish(400, keys=100)
@@ -156,7 +156,7 @@ def test_a_wrong_password_is_refused_at_once_and_shown_nowhere(
     assert "retrying in" not in caplog.text
 
 
-def test_a_redis_that_wants_a_password_and_gets_none_is_told_at_once(
+def test_a_missing_password_of_redis_fails_at_once(
     server: RedisServer,
 ) -> None:
     with admin_of(server) as admin:
@@ -208,7 +208,7 @@ def test_a_certificate_that_nobody_trusts_is_refused_at_once(tls: Proxy, tmp_pat
         assert "\n" not in str(caught.value)
 
 
-def test_tls_on_one_side_only_is_told(server: RedisServer, tls: Proxy) -> None:
+def test_tls_on_one_side_only_is_reported(server: RedisServer, tls: Proxy) -> None:
     # Given a Redis without TLS, which takes our greeting for noise, and one with it
     for url, message in [
         (f"rediss://127.0.0.1:{server.port}?socket_connect_timeout=1", "TLS handshake"),
@@ -317,7 +317,7 @@ def test_a_url_that_can_not_be_read_is_an_error_of_the_settings(url: str, messag
 
 
 def test_a_key_file_that_is_encrypted_is_refused_and_nothing_is_asked_for(tmp_path: Path) -> None:
-    # Given a certificate whose key is no key that can be read without a password
+    # Given a certificate whose key can't be read without a password
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     trustme.CA().cert_pem.write_to_path(certificate)
     key.write_text(

@@ -69,7 +69,7 @@ def test_the_truth_holds_when_a_master_is_killed_and_its_replica_takes_over(
     victim.kill()
     pipe.publish(2_000, keys=400)
 
-    # Then the worker goes on with the replica, and nothing is lost, repeated or wrong
+    # Then the worker continues with the replica, and nothing is lost, repeated or wrong
     pipe.wait_until_done()
     worker.stop(60)
     assert worker.exit_code == 0, worker.log_tail()
@@ -232,7 +232,7 @@ def test_one_server_and_a_cluster_are_not_taken_for_each_other(
     ],
     ids=["full", "too few replicas", "a replica for now", "a replica without its master"],
 )
-def test_a_redis_that_takes_no_writes_for_now_is_waited_for(
+def test_the_worker_waits_for_a_redis_that_rejects_writes(
     begin: str, end: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Given a Redis that refuses our script, or what is in it
@@ -280,7 +280,7 @@ def test_sentinels_with_users_of_their_own_are_asked_with_their_password(
     store.check()
     store.close()
 
-    # When they don't know the master, or the password is wrong or missing, then the store says so
+    # When they don't know the master, or the password is wrong or missing, then the store raises
     store = open_store(sentinels.url.replace(SERVICE, "another"), right, wait_s=0)
     with pytest.raises(StoreError, match="No master found for 'another'"):
         store.check()

@@ -35,7 +35,7 @@ LAST_LETTER = Category("last_letter", LETTERS, optional=True)
 
 
 def stored_keys(running: Running, client: redis.Redis) -> set[bytes]:
-    """Give the keys that have a state in Redis."""
+    """Return the keys that have a state in Redis."""
     return {
         field[1:]
         for name in client.scan_iter(match=f"*:{running.group}")
@@ -45,7 +45,7 @@ def stored_keys(running: Running, client: redis.Redis) -> set[bytes]:
 
 
 def by_key(found: list[Prediction]) -> dict[str, list[Any]]:
-    """Give the answers to each key, in order."""
+    """Return the answers to each key, in order."""
     answers: dict[str, list[Any]] = {}
     for one in sorted(found, key=lambda one: (one.partition, one.offset)):
         answers.setdefault(one.key, []).append(one.value)
@@ -53,7 +53,7 @@ def by_key(found: list[Prediction]) -> dict[str, list[Any]]:
 
 
 def labels_of(answers: list[Any]) -> list[str]:
-    """Give the letter of each answer."""
+    """Return the letter of each answer."""
     return [answer["letter"]["label"] for answer in answers]
 
 
@@ -74,14 +74,14 @@ def test_answers_are_the_offline_truth_whatever_batches(pipeline: MakeRunning, s
     assert report.dead_letters > 0
 
 
-def test_two_workers_share_the_keys_of_sequences_that_go_on(pipeline: MakeRunning) -> None:
+def test_two_workers_share_the_keys_of_sequences_that_continue(pipeline: MakeRunning) -> None:
     # Given two workers, and sequences under way
     running, events, _ = shaped_running(pipeline, "encode-decode", 1)
     first, second = running.start(batch_events_max=50), running.start(batch_events_max=50)
     running.publish_shaped(events, 500)
     running.wait_until_done()
 
-    # When one of them leaves, and the sequences go on
+    # When one of them leaves, and the sequences continue
     first.stop()
     running.publish_shaped(events, 500)
     running.wait_until_done()
@@ -105,7 +105,7 @@ def test_a_key_that_is_ended_or_forgotten_has_no_state_in_redis(
     running.burst()
     assert stored_keys(running, redis_client) == {b"open", b"ended later", b"forgotten"}
 
-    # When one of them is ended by a bare mark, and one is forgotten, which is begun anew later
+    # When one of them is ended by a bare mark, and one is forgotten, which is started over later
     with EventPublisher(servers, running.input_topic) as publisher:
         publisher.publish("ended later", None, end=True)
         publisher.forget("forgotten")
@@ -147,7 +147,7 @@ def test_a_truth_that_arrives_later_replaces_what_was_fed_back(pipeline: MakeRun
         publisher.publish("told", {"x": 0.2, "last_letter": None})
     running.burst()
 
-    # Then it goes on from that, and the other key from what was fed back
+    # Then it continues from that, and the other key from what was fed back
     answers = by_key(running.predictions())
     assert answers["left"][3] != answers["told"][3]
     told = [*({"x": x} for x in xs), {"x": 0.2, "last_letter": other}, {"x": 0.2}]

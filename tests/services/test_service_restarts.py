@@ -42,7 +42,7 @@ def test_a_redis_that_is_away_for_a_while_is_waited_for(
     finally:
         services.redis.start()
 
-    # Then the worker goes on, and nothing is wrong
+    # Then the worker continues, and nothing is wrong
     running.wait_until_done()
     worker.stop()
     assert worker.exit_code == 0, worker.log_tail()
@@ -63,7 +63,7 @@ def test_a_broker_that_is_killed_and_comes_back_is_waited_for(
     services.kafka.start()
     running.publish(500)
 
-    # Then the worker has waited, or has left and its successor goes on; nothing is wrong
+    # Then the worker has waited, or has left and its successor continues; nothing is wrong
     wait_until(lambda: running.lag() == 0 or not worker.is_running, 90, "an end either way")
     worker.stop(30)
     assert "Traceback" not in worker.log_tail(10_000)

@@ -229,7 +229,7 @@ def test_services_in_the_foreground_leave_no_process_and_no_port(
     wait_until(lambda: not any(is_listening(port_of(address)) for address in addresses.values()))
 
 
-def test_a_service_that_can_not_start_says_why(tmp_path: Path) -> None:
+def test_a_service_that_cannot_start_reports_why(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.command.append("--no-such-option")
     with pytest.raises(ServiceError, match=r"(?s)Redis ended with exit status 1 .*FATAL"):

@@ -35,7 +35,7 @@ def test_a_worker_killed_at_a_verb_leaves_no_trace(
     wait_until(lambda: doomed.exit_code is not None, 90, f"the crash {crash}")
     assert doomed.exit_code == -9, doomed.log_tail()
 
-    # When its successor of the same name goes on
+    # When its successor of the same name continues
     running.publish_shaped(events, 150)
     running.burst(batch_events_max=70, pool_slots=140, worker_id="one", **options)
 
@@ -53,13 +53,13 @@ def test_a_flushed_redis_is_healed_by_replay_in_the_middle_of_sequences(
     running.burst(batch_events_max=50, pool_slots=100)
     redis_client.flushall()
 
-    # When a worker goes on, and is killed in the middle of its replay, and another goes on
+    # When a worker continues, and is killed in the middle of its replay, and another continues
     running.publish_shaped(events, 100)
     doomed = running.start(crash="after-store:2", batch_events_max=40, pool_slots=80)
     wait_until(lambda: doomed.exit_code is not None, 90, "the crash in the replay")
     running.burst()
 
-    # Then the answers go on as if nothing had happened
+    # Then the answers continue as if nothing had happened
     running.assert_sequences()
 
 

@@ -214,7 +214,7 @@ def test_an_older_end_does_not_take_a_newer_state(store: Store) -> None:
     assert store.load(0, [b"a"]) == (30, [record(18)])
 
 
-def test_beginning_anew_drops_what_was_there(store: Store) -> None:
+def test_starting_over_drops_what_was_stored(store: Store) -> None:
     save(store, 10, 15, {b"a": record(14)})
     store.begin(0, expected=15, applied=30, start=30, partitions=5)
     found = about(store)
@@ -270,7 +270,7 @@ def test_two_workers_see_each_others_saves_and_the_slower_one_is_refused(connect
 
 
 def test_a_save_whose_first_chunk_was_lost_on_the_way_is_refused(connect: Connect) -> None:
-    # Given a save of several chunks, and a store that is flushed and begun anew between two of them
+    # Given a save of several chunks, and a store that is flushed and reset between two of them
     store = connect()
     store.begin(0, expected=None, applied=10, start=10, partitions=4)
 
@@ -301,7 +301,7 @@ def test_a_save_with_a_clock_is_one_save_and_its_times_can_be_read(store: Store)
     # When they are saved
     store.save(0, expected=10, applied=count, keys=keys, records=records, clock=record(9, b"clock"))
 
-    # Then all of them are there, and the clock beside them, which is none of them
+    # Then all of them are there, and the clock, which is not a key
     assert store.load(0, [CLOCK_KEY, b"0", keys[-1]])[1] == [
         record(9, b"clock"),
         records[0],
@@ -329,7 +329,7 @@ BAD_FIELDS = {
 
 
 @pytest.mark.parametrize(("changes", "detail"), BAD_FIELDS.values(), ids=list(BAD_FIELDS))
-def test_a_field_that_cannot_be_right_is_named_and_the_partition_can_begin_anew(
+def test_an_invalid_field_is_named_and_the_partition_can_start_over(
     store: Store, change: Change, changes: dict[str, bytes | None], detail: str
 ) -> None:
     # Given a field that somebody has changed
@@ -347,7 +347,7 @@ def test_a_field_that_cannot_be_right_is_named_and_the_partition_can_begin_anew(
         with pytest.raises(SaveRefusedError):
             save(store, 10, 15, {})
 
-    # And the partition begins anew by whoever has seen those bytes
+    # And the partition starts over, by a worker that has seen those bytes
     with pytest.raises(SaveRefusedError):
         store.begin(0, expected=b"others", applied=3, start=3, partitions=4)
     store.begin(0, expected=found.applied, applied=3, start=3, partitions=4)
@@ -355,7 +355,7 @@ def test_a_field_that_cannot_be_right_is_named_and_the_partition_can_begin_anew(
 
 
 @pytest.mark.parametrize("old", [b"", b"short", record(99)[:15]])
-def test_what_is_too_short_to_be_a_record_gives_way_to_a_record(
+def test_bytes_too_short_for_a_record_are_replaced_by_a_record(
     store: Store, change: Change, old: bytes
 ) -> None:
     change(0, b"ka", old)

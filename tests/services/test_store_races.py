@@ -32,7 +32,7 @@ class Chunks(list[bytes]):
         return super().__getitem__(part)
 
 
-def test_another_workers_save_of_the_same_offsets_takes_no_chunks_place(
+def test_another_workers_save_of_the_same_offsets_replaces_no_chunk(
     redis_url: str, redis_client: redis.Redis, topic_names: TopicNames
 ) -> None:
     # Given two saves of the same events, one with a key more: their chunks differ

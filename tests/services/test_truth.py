@@ -68,7 +68,7 @@ def test_two_workers_share_the_keys_and_a_third_joins(pipeline: MakeRunning) -> 
     running.assert_truth()
 
 
-def test_at_least_once_gives_exact_states_when_nothing_crashes(pipeline: MakeRunning) -> None:
+def test_at_least_once_keeps_exact_states_when_nothing_crashes(pipeline: MakeRunning) -> None:
     running = pipeline()
     running.publish(2_000)
     running.burst(guarantee="at-least-once", batch_events_max=300, pool_slots=600)

@@ -1,4 +1,4 @@
-"""What the promise rests on, taken away piece by piece: each time the simulation has to notice."""
+"""The mechanisms behind the guarantees, removed one by one: the simulation has to notice."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Patch = pytest.MonkeyPatch
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """A piece to take away.
+    """A mechanism to remove.
 
     Attributes:
         text: What is missing then.
-        take_away: Does it.
+        take_away: Removes it.
         seed: One of the first that show it.
         edition: Of its plan.
     """
@@ -266,44 +266,44 @@ def _commit_before_send(patch: Patch) -> None:
 #: All by their names.
 ABLATIONS: dict[str, Ablation] = {
     "no-generation-fence": Ablation(
-        "who has missed a rebalance may commit", _no_generation_fence, 14
+        "a worker that has missed a rebalance can commit", _no_generation_fence, 14
     ),
-    "no-replay": Ablation("what the store lacks is not read again", _no_replay, 1),
+    "no-replay": Ablation("missing states are not replayed", _no_replay, 1),
     "no-compare-and-set": Ablation(
-        "a save is written whatever `applied` is", _no_compare_and_set, 107
+        "a save is written without comparing `applied`", _no_compare_and_set, 107
     ),
     "save-before-commit": Ablation("states are saved before their commit", _save_before_commit, 2),
     "slot-given-away-unsaved": Ablation(
-        "a slot is given away before its state is saved", _slot_given_away_unsaved, 22
+        "a slot is reused before its state is saved", _slot_given_away_unsaved, 22
     ),
-    "offset-plus-one": Ablation("offsets are taken to have no gaps", _offset_plus_one, 16),
-    "feedback-not-saved": Ablation("what is fed back is not saved", _feedback_not_saved),
-    "no-rewind": Ablation("after an abort the next batch follows", _no_rewind),
-    "slots-kept": Ablation("the slots of a partition that has gone are kept", _slots_kept, 4),
+    "offset-plus-one": Ablation("offsets are assumed to have no gaps", _offset_plus_one, 16),
+    "feedback-not-saved": Ablation("the fed-back outputs are not saved", _feedback_not_saved),
+    "no-rewind": Ablation("after an abort, the next batch follows without a rewind", _no_rewind),
+    "slots-kept": Ablation("the slots of a revoked partition are kept", _slots_kept, 4),
     "no-chunk-chain": Ablation(
-        "a save's chunk is written without the one before", _no_chunk_chain, 886
+        "a chunk of a save is written without the previous one", _no_chunk_chain, 886
     ),
     "applied-first": Ablation("`applied` moves in the first chunk of a save", _applied_first, 4),
     "no-replay-skip": Ablation(
-        "a replay steps what a state has already seen", _no_replay_skip, 549
+        "a replay steps events that a state has already seen", _no_replay_skip, 549
     ),
     "commit-read-first": Ablation("the commit is read before the store", _commit_read_first, 6),
-    "no-transaction": Ablation(
-        "predictions are sent outside of the transaction", _no_transaction, 3
-    ),
+    "no-transaction": Ablation("predictions are sent outside the transaction", _no_transaction, 3),
     "no-producer-fence": Ablation(
-        "neither an old producer nor an old generation is refused", _no_producer_fence, 3
+        "old producers and old generations are not refused", _no_producer_fence, 3
     ),
     "taken-when-asked": Ablation(
-        "a member is told nothing of what the group does while its listener is busy",
+        "a member learns nothing of the group while its listener is busy",
         _taken_when_asked,
         1440,
     ),
     "clock-not-saved": Ablation("the clock of a partition is not saved", _clock_not_saved, 1),
-    "no-checksum": Ablation("a state in Redis is taken as it is", _no_checksum, 1033, edition=2),
-    "topic-by-name": Ablation("an input topic is known by its name", _topic_by_name, 3, edition=2),
+    "no-checksum": Ablation("a state in Redis is loaded unchecked", _no_checksum, 1033, edition=2),
+    "topic-by-name": Ablation(
+        "an input topic is identified by its name", _topic_by_name, 3, edition=2
+    ),
     "model-not-asked": Ablation(
-        "a commit is taken for this model's, whoever made it", _model_not_asked, 28, edition=2
+        "every commit is assumed to be this model's", _model_not_asked, 28, edition=2
     ),
     "commit-before-send": Ablation(
         "at least once, a batch is committed before it is sent", _commit_before_send, 328, edition=2

@@ -99,7 +99,7 @@ class Checkers:
     def take_sending(self, log: MemoryLog, topic: str, record: Outgoing) -> None:
         """Take note of an answer that is about to be sent, seen at once, at least once.
 
-        Its event has to be one that is not committed, unless the group has gone on without who
+        Its event has to be one that is not committed, unless the group has continued without who
         sends: it does not know yet, and no commit of it will be accepted.
         """
         partition = record[2]
@@ -151,7 +151,7 @@ class Checkers:
         return count
 
     def what_is_left(self) -> str:
-        """Say what is not yet committed or saved; nothing if all is."""
+        """Return what is not yet committed or saved; nothing if all is."""
         for partition in range(self._broker.partition_counts[INPUT]):
             offset = self.era.committed.get(partition)
             side = self.era.side_of(partition)
@@ -190,7 +190,7 @@ class Checkers:
             era.judge(answers, mine, self._broker.partition_counts[OUTPUT], is_over=is_over)
 
     def _letters(self) -> list[Any]:
-        """Give the dead letters; at least once, the first of each event."""
+        """Return the dead letters; at least once, the first of each event."""
         letters = self._broker.records(DEAD)
         if self._plan.guarantee == "exactly-once":
             return letters

@@ -1,4 +1,4 @@
-"""What goes on beside the workers: the group, the broker's clock, restarts, and who operates it."""
+"""What happens around the workers: the group, the broker's clock, restarts, an operator."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Coordinator:
             self._broker.fence(process.log.worker_id)
 
     def members(self) -> list[Any]:
-        """Give the group's members."""
+        """Return the group's members."""
         return list(self._broker.group.members)
 
     def deal(self, members: list[Any]) -> None:

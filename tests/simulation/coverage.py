@@ -12,7 +12,7 @@ Hits = Counter[tuple[str, str, str]]
 
 
 def missing(hits: Hits) -> list[tuple[str, str, str]]:
-    """Give the moments at which a fault can strike and never has."""
+    """Return the moments at which a fault can strike and never has."""
     moments = [(name, *moment) for name, kind in KINDS.items() for moment in kind.moments]
     moments += [(GAPS, "poll", "within"), *((story, "", "") for story in STORIES)]
     return [moment for moment in moments if not hits[moment]]

@@ -142,7 +142,7 @@ class Era:
                 side.checks.take_event(source, record)
 
     def side_of(self, partition: int) -> Side | None:
-        """Give the model that answers a partition now."""
+        """Return the model that answers a partition now."""
         found = [side for side in self.sides.values() if partition in side.begins]
         return found[-1] if found else None
 
@@ -193,12 +193,12 @@ class Era:
             _judge_bad(bad, mine)
 
     def _first_seen(self, number: int, partition: int) -> int:
-        """Give the first offset that a model's states have to see."""
+        """Return the first offset that a model's states have to see."""
         begins = list(self.sides.values())[number].begins
         return begins.get(partition, 0 if number == 0 or self._is_warm else _NEVER)
 
     def _turn(self, number: int, partition: int, is_over: bool) -> tuple[int, int]:
-        """Give the offsets from which on and before which a model answers."""
+        """Return the offsets from which on and before which a model answers."""
         sides = list(self.sides.values())
         firsts = [side.answers_from.get(partition, _NEVER) for side in sides]
         firsts[0] = 0
@@ -209,7 +209,7 @@ class Era:
 
 
 def _judge_bad(bad: list[Source], letters: list[Any]) -> None:
-    """Check that each event that can't be used is a dead letter, and none beside."""
+    """Check that each event that can't be used is a dead letter, and no other."""
     found = [
         _letter_source(one)
         for one in letters

@@ -40,7 +40,7 @@ def size(plan: Plan) -> int:
 
 
 def _smaller(plan: Plan) -> Iterator[Plan]:
-    """Give plans that lack something of this one."""
+    """Return plans that lack something of this one."""
     for name in ("events", "faults", "rebalances"):
         for rest in _without_parts(getattr(plan, name)):
             yield dataclasses.replace(plan, **{name: rest})

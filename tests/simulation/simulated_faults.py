@@ -63,23 +63,23 @@ _NO_STORE = "the verb does not call the store"
 #: All kinds by their names.
 KINDS: dict[str, Kind] = {
     "crash": Kind("the process dies", _everywhere()),
-    "zombie": Kind("the process stands still and wakes late", _everywhere()),
+    "zombie": Kind("the process is paused and resumes late", _everywhere()),
     "rebalance": Kind("the group begins a new generation", _everywhere()),
     "fenced": Kind("another process starts under the same name", _everywhere()),
-    "restart": Kind("the worker is told to leave; it comes back in other sizes", _everywhere()),
-    "flushed": Kind("Redis loses all", _everywhere()),
+    "restart": Kind("the worker is stopped and restarted with other sizes", _everywhere()),
+    "flushed": Kind("Redis loses everything", _everywhere()),
     "failover": Kind("Redis loses its last writes", _everywhere()),
     "evicted": Kind("Redis loses one partition's hash", _everywhere()),
-    "changed": Kind("somebody changes bytes in Redis", _everywhere(), edition=2),
+    "changed": Kind("bytes in Redis are changed", _everywhere(), edition=2),
     "aborted": Kind(
         "the broker aborts the transaction", _OPEN, when="before", elsewhere=_NO_TRANSACTION
     ),
-    "timed-out": Kind("the transaction's time is out", _OPEN, elsewhere=_NO_TRANSACTION),
+    "timed-out": Kind("the transaction times out", _OPEN, elsewhere=_NO_TRANSACTION),
     "unknown": Kind(
-        "the sender can't learn whether the commit has happened",
+        "the result of the commit is unknown",
         _within("commit"),
         place="log",
-        elsewhere="only a commit has a result of that kind",
+        elsewhere="only a commit has such a result",
     ),
     "broker-late": Kind(
         "the broker answers late",
@@ -88,12 +88,12 @@ KINDS: dict[str, Kind] = {
         elsewhere="the verb does not call the broker",
     ),
     "nothing-polled": Kind(
-        "the broker gives nothing for a while",
+        "the broker returns nothing for a while",
         (("poll", "before"),),
-        elsewhere="only a poll is given anything",
+        elsewhere="only a poll returns records",
     ),
     "refused": Kind(
-        "Redis refuses, or its answer is lost for good",
+        "Redis refuses, or its response is lost for good",
         _within("poll", "load", "save"),
         place="store",
         elsewhere=_NO_STORE,
@@ -102,7 +102,7 @@ KINDS: dict[str, Kind] = {
         "Redis answers late", _within("poll", "load", "save"), place="store", elsewhere=_NO_STORE
     ),
     "sent-twice": Kind(
-        "an answer of Redis is lost, and the call made again",
+        "a response of Redis is lost, and the call is retried",
         _within("poll", "save"),
         place="store",
         when="after",
@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
 #: Offsets that are no records; they are in the log, and the verb that reads it meets them.
 GAPS = "gap"
 
-#: What a run may be about, beside its faults.
+#: What a run may be about, in addition to its faults.
 STORIES = {
     "at-least-once": "the workers send without a transaction",
     "takeover-zeros": "another model takes over, with states at zeros",

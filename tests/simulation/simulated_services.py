@@ -107,7 +107,7 @@ class SimulatedLog(MemoryLog):
             records_max = self._rng.randint(1, records_max)
         self._meet("log", "before", "poll")
         if self.silent_polls:
-            # A member hears of a rebalance all the same.
+            # A member hears of a rebalance anyway.
             self.silent_polls -= 1
             records_max = 0
         records = super().poll(records_max, timeout_s)
@@ -286,12 +286,12 @@ class SimulatedStore(MemoryStore):
         return bool(fields) and any(fields.get(one) == changed[one] for one in changed)
 
     def records_of(self, partition: int) -> dict[bytes, bytes]:
-        """Give the records of a partition by their keys, for who checks them."""
+        """Return the records of a partition by their keys, for who checks them."""
         fields = self.fields(partition)
         return {name[1:]: fields[name] for name in fields if name[:1] == b"k"}
 
     def applied_of(self, partition: int) -> Offset | None:
-        """Give `applied`, for who checks it."""
+        """Return `applied`, for who checks it."""
         return read_number(self.fields(partition).get(b"applied"))
 
     def _note(self, *partitions: int) -> None:

@@ -86,11 +86,11 @@ class Simulation:
     # What the processes call.
 
     def tell(self, text: str) -> None:
-        """Tell what the process that runs has done."""
+        """Return what the process that runs has done."""
         self.story.append((self.scheduler.now, self.scheduler.running.process.name, text))
 
     def tell_poll(self, work: Any) -> None:
-        """Tell what a poll gave."""
+        """Return what a poll gave."""
         if work is None:
             return
         offsets: dict[int, list[int]] = {}
@@ -102,7 +102,7 @@ class Simulation:
         self.tell(f"poll    {'replay ' if work.is_replay else ''}{'; '.join(texts)}")
 
     def say(self, text: str, name: str = "") -> None:
-        """Tell what happens beside the processes, or to one of them."""
+        """Return what happens around the processes, or to one of them."""
         self.story.append((self.scheduler.now, name, text))
 
     @contextlib.contextmanager
@@ -179,7 +179,7 @@ class Simulation:
             rng = random.Random(f"{self.plan.seed}/changed/{fault.call}/{fault.length}")
             self.tell(f"        {side.store.change_some(partition, rng, side.model)}")
 
-    # What goes on beside them.
+    # What happens around them.
 
     def run(self) -> None:
         """Run to the end.

@@ -49,24 +49,24 @@ def run(seed, edition=EDITION):
 
 
 @pytest.mark.parametrize("first", FIRST_FIXED)
-def test_nothing_is_wrong_whatever_strikes(first, hits):
+def test_no_fault_makes_a_check_fail(first, hits):
     for seed in range(first, first + BLOCK):
         hits["faults"] += run(seed).hits
     hits["blocks"].add(first)
 
 
 @pytest.mark.parametrize("number", range(len(DERIVED) // BLOCK))
-def test_nothing_is_wrong_with_seeds_that_no_commit_before_has_run(number):
+def test_seeds_that_no_earlier_commit_has_run_pass(number):
     for seed in DERIVED[number * BLOCK : (number + 1) * BLOCK]:
         run(seed)
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=lambda one: f"{one.edition}/{one.seed}")
-def test_what_has_failed_once_is_right_now(failed):
+def test_seeds_that_failed_once_pass(failed):
     run(failed.seed, failed.edition)
 
 
-def test_each_fault_has_struck_wherever_it_can_and_each_story_was_told(hits):
+def test_each_fault_has_struck_wherever_it_can_and_each_story_has_run(hits):
     if hits["blocks"] != set(FIRST_FIXED):
         pytest.skip("not all fixed seeds have run")
     assert missing(hits["faults"]) == []
@@ -79,7 +79,7 @@ def test_other_commits_run_other_seeds_and_the_same_commit_the_same():
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_what_the_promise_rests_on_is_missed_when_it_is_taken_away(name):
+def test_each_mechanism_is_missed_when_it_is_removed(name):
     # Given an engine, a log or a store without one of their pieces
     found, one = None, ABLATIONS[name]
     # When it runs, the seed first that is known to show it, then all others
@@ -93,7 +93,7 @@ def test_what_the_promise_rests_on_is_missed_when_it_is_taken_away(name):
     assert found.check != "defect", found.failure
 
 
-def test_a_seed_gives_the_same_story_in_another_process():
+def test_a_seed_repeats_the_same_run_in_another_process():
     # Given a seed with faults of the newest kind, and another hash seed of Python
     newest = {name for name, kind in KINDS.items() if kind.edition == EDITION}
     seed = next(s for s in FIXED if newest & {kind for kind, _, _ in simulate(draw_plan(s)).hits})

@@ -40,7 +40,7 @@ class _Reader(KeyReader):
     """Gives away what it keeps."""
 
     def state(self, model: LoadedModel, clock: int) -> KeyState | None:
-        """Give the state of the open sequence; None if there is none."""
+        """Return the state of the open sequence; None if there is none."""
         sequence, rules = self._open, model.rules
         if sequence is None:
             return None
@@ -84,7 +84,7 @@ class PartitionTruth:
     gaps: Iterator[list[bytes]] = iter(())
 
     def at(self, key: bytes, offset: int) -> tuple[int, KeyState | None] | None:
-        """Give the last entry of a key up to an offset."""
+        """Return the last entry of a key up to an offset."""
         found = (
             [entry for entry in self.states[key] if entry[0] <= offset]
             if (key in self.states)

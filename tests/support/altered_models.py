@@ -165,7 +165,7 @@ class CountsLarge(Changing):
 
 
 class Learns(Changing):
-    """Which goes on learning."""
+    """A model that keeps learning."""
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         self.weight.data = self.weight.data + 0.01 * inputs.mean()
@@ -173,7 +173,7 @@ class Learns(Changing):
 
 
 class RunningStatistics(Changing):
-    """With a batch norm that goes on in eval mode."""
+    """With a batch norm that keeps learning in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def clean_end() -> Iterator[None]:
             is_interrupted = True
             raise KeyboardInterrupt
 
-    # SIGINT, too: a shell has background jobs ignore it, and execnet sends it all the same.
+    # SIGINT, too: a shell has background jobs ignore it, and execnet sends it anyway.
     previous = {number: signal.signal(number, interrupt) for number in ENDING}
     tie_to_parent(os.getppid(), signal.SIGTERM)
     try:

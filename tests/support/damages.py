@@ -141,7 +141,7 @@ RECORDS: dict[str, tuple[Callable[[Scene], Changes], str]] = {
     ),
 }
 
-#: Fields beside the states that are changed; None where it does no harm, and nothing is said.
+#: Other fields than states that are changed; None where it does no harm, and nothing is said.
 FIELDS: dict[str, tuple[Changes, str | None]] = {
     "applied no number": ({b"applied": b"ten"}, "field `applied` is b'ten', not a valid number"),
     "applied with a space": ({b"applied": b" 1"}, "field `applied` is b' 1', not a valid number"),

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Between two looks at a predicate: short beside anything that a test waits for.
+#: Between two looks at a predicate: short compared with anything that a test waits for.
 POLL_INTERVAL_S = 0.02
 
 
@@ -16,7 +16,7 @@ def wait_until(predicate: Callable[[], T], timeout_s: float = 30.0, message: str
     """Wait until `predicate` returns something true, and return that.
 
     Replaces every sleep of a fixed length. The predicate is asked at least once, and once more
-    after the time is over.
+    after the time-out.
 
     Args:
         predicate: Asked again and again; an exception from it ends the wait.

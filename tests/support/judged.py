@@ -137,7 +137,7 @@ def judged(
 
 
 def faults(report: AuditReport) -> tuple[int, int, int, int]:
-    """Give the four counts that have to be 0."""
+    """Return the four counts that have to be 0."""
     return report.lost, report.repeated, report.out_of_order, report.different
 
 

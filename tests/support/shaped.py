@@ -168,7 +168,7 @@ def is_huge(record: ShapedRecord) -> bool:
 
 
 class ShapedEvents:
-    """Random events for a model, some of them bad, with an event time that goes on by itself.
+    """Random events for a model, some of them bad, with an event time that advances.
 
     Args:
         model: Whose.

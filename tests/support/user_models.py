@@ -147,7 +147,7 @@ class Writes(Sum):
 
 
 class Remembers(Sum):
-    """Which keeps something beside its state."""
+    """Which keeps something next to its state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ class NotAPair(Sum):
 
 
 class DictState(Sum):
-    """Whose state is no tensor."""
+    """Whose state is not a tensor."""
 
     def initial_state(self, batch_size: int) -> Any:
         return {"sum": torch.zeros(batch_size, 1)}

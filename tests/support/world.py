@@ -1,4 +1,4 @@
-"""A whole pipeline in memory for tests: topics, states and a model; engines come and go on them."""
+"""A whole pipeline in memory for tests: topics, states, a model; engines start and stop on it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class World:
         assert report.predictions + report.dead_letters == self.published, report
 
     def reasons(self) -> list[bytes]:
-        """Give the reason of each dead letter."""
+        """Return the reason of each dead letter."""
         return [dict(r.headers() or [])["dead-letter-reason"] for r in self.broker.records(DEAD)]
 
 

@@ -8,7 +8,7 @@ import torch
 from livestep import GRU, TOLERANCE
 
 
-def test_stepping_on_from_a_state_gives_what_the_whole_sequence_gives():
+def test_stepping_on_from_a_state_equals_the_whole_sequence():
     # Given a model, and a sequence of ten timesteps
     torch.manual_seed(0)
     model = GRU(input_size=3, hidden_size=8, output_size=2).eval()

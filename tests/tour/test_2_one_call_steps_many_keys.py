@@ -15,7 +15,7 @@ from livestep.pipeline.memory.memory_broker import MemoryRecord
 from tests.support.world import loaded
 
 
-def test_a_mixed_batch_gives_each_key_what_it_would_get_alone():
+def test_each_key_of_a_mixed_batch_gets_the_output_it_would_get_alone():
     # Given events of two keys in turn: a b a a
     model = loaded(GRU(input_size=1, hidden_size=4, output_size=1))
     codec = JsonCodec(model.inputs, model.outputs)

@@ -31,7 +31,7 @@ def test_a_crash_after_the_commit_loses_and_repeats_nothing(monkeypatch):
     assert world.broker.group.offsets[0][0] == 8  # What is done ...
     assert world.store.describe([0])[0].applied == 0  # ... and what the states have seen of it.
 
-    # When another worker takes its place, and the same keys go on
+    # When another worker takes its place, and the same keys continue
     world.publish_random(random.Random(1), events=8)
     world.run_to_end()
 

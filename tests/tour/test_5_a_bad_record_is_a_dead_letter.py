@@ -7,7 +7,7 @@ from tests.support.world import World
 
 
 def test_a_bad_record_is_put_aside_with_its_reason():
-    # Given a record that is no JSON, between two good events of the same key
+    # Given a record that is not JSON, between two good events of the same key
     world = World(partitions=1)
     world.publish("a", {"x": [1, 2]})
     world.publish("a", b"what is this?")
@@ -16,7 +16,7 @@ def test_a_bad_record_is_put_aside_with_its_reason():
     # When all three come in one batch
     world.run_to_end()
 
-    # Then the bad one is kept as it came, and says why and where it was
+    # Then the bad one is kept unchanged, with the reason and its source
     (letter,) = world.broker.records("events.dead-letter")
     assert (letter.key(), letter.value()) == (b"a", b"what is this?")
     assert dict(letter.headers())["dead-letter-reason"] == b"not-json"

@@ -15,7 +15,7 @@ from tests.support.world import World
 
 
 def test_a_worker_that_comes_back_too_late_writes_nothing():
-    # Given a worker that has states in its pool, and stands still in the middle of a batch
+    # Given a worker that has states in its pool, and hangs in the middle of a batch
     world = World(partitions=1)
     world.publish_random(random.Random(0), events=8, keys=1)
     stale = world.start()
@@ -23,7 +23,7 @@ def test_a_worker_that_comes_back_too_late_writes_nothing():
     world.publish_random(random.Random(0), events=8, keys=1)
     batch = stale.poll(timeout_s=0)
 
-    # When another takes its place and does its work, and then the first one goes on
+    # When another takes its place and does its work, and then the first one continues
     fresh = world.start()
     run_to_end(fresh)
     with pytest.raises(FencedError):

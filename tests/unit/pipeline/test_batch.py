@@ -104,7 +104,7 @@ def test_the_longest_key_and_value_that_are_allowed_are_good():
     assert not batch.dead
 
 
-def test_a_batch_of_bad_records_only_has_no_events_and_goes_on_behind_them():
+def test_a_batch_of_invalid_records_has_no_events_and_moves_past_them():
     batch = packed([record(0, None), record(1, value=b"[]")])
     assert (len(batch.dead), len(batch.records), batch.inputs.shape) == (2, 0, (0, 1))
     assert batch.next_offsets == {0: 2}

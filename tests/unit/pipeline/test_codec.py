@@ -66,7 +66,7 @@ def without(name):
         (None, "not-an-object"),
     ],
 )
-def test_json_that_is_no_event_of_the_model_says_why(codec, event, reason):
+def test_json_that_is_not_an_event_of_the_model_is_refused_with_the_reason(codec, event, reason):
     assert refused(codec, json.dumps(event).encode()) == reason
 
 
@@ -89,7 +89,7 @@ def test_json_that_is_no_event_of_the_model_says_why(codec, event, reason):
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_bytes_that_are_no_json_say_so_however_deep_they_are_nested(codec, value):
+def test_invalid_json_is_reported_however_deep_it_is_nested(codec, value):
     assert refused(codec, value) == "not-json"
 
 
@@ -98,7 +98,7 @@ def test_bytes_that_are_no_json_say_so_however_deep_they_are_nested(codec, value
     [b'{"weather": "\xff"}', b'{"\xff": 1}', b'{"a\\"b": ' + b"[" * 100_000],
     ids=lambda value: repr(value[:20]),
 )
-def test_bytes_that_fail_deep_within_are_no_event(value):
+def test_bytes_that_fail_deep_inside_are_not_an_event(value):
     codec = JsonCodec([Number("x"), WEATHER], OUTPUTS)
     assert refused(codec, value) in {"not-json", "unknown-feature"}
 
@@ -137,7 +137,7 @@ def test_any_name_and_any_category_can_be_read_and_written(found, category):
     assert refused(codec, b'{"other": 1}') in {"unknown-feature", "missing-feature"}
 
 
-#: JSON of all kinds, near to an event: what the fast road takes, the slow one takes, and the same.
+#: JSON of all kinds, close to an event: the slow path reads all that the fast one does, equally.
 numbers = st.one_of(
     st.integers(-(10**40), 10**40),
     st.floats(allow_nan=False, allow_infinity=False),
@@ -165,7 +165,7 @@ near_events = st.one_of(
 
 
 @given(near_events)
-def test_the_fast_road_and_the_careful_one_agree(event):
+def test_the_fast_path_and_the_careful_one_agree(event):
     codec = JsonCodec(INPUTS, OUTPUTS)
     value = json.dumps(event).encode()
     try:
@@ -187,7 +187,7 @@ floats = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
 @given(st.lists(st.lists(floats, min_size=7, max_size=7), max_size=5))
-def test_what_is_written_is_what_the_offline_decode_gives(outputs):
+def test_encoded_outputs_equal_the_offline_decode(outputs):
     array = np.array(outputs, np.float32).reshape(len(outputs), 7)
     written = [orjson.loads(value) for value in JsonCodec(INPUTS, OUTPUTS).encode(array)]
     offline = decode(OUTPUTS, array)
@@ -233,7 +233,7 @@ def test_raw_float32_is_read_and_written_little_endian():
     assert codec.encode(array) == [row.astype("<f4").tobytes() for row in expected]
 
 
-def test_raw_float32_of_a_wrong_length_says_how_long_it_is():
+def test_raw_float32_of_a_wrong_length_is_refused_with_its_length():
     codec = Float32Codec([Number("x", 2)], [Number("y")])
     assert refused(codec, b"12345") == "not-float32"
     assert refused(codec, b"1234") == "wrong-length"

@@ -122,7 +122,7 @@ def test_a_loss_is_healed_also_while_the_pool_has_all_keys(is_saving_behind):
     engine = world.start(is_saving_behind=is_saving_behind)
     world.publish_random(rng, 30)
     run_to_end(engine)
-    # When the store forgets all, and events go on
+    # When the store forgets all, and events continue
     world.store.flush()
     for _ in range(3):
         world.publish_random(rng, 30)
@@ -161,7 +161,7 @@ def test_a_replay_that_ends_in_markers_brings_the_states_up_to_the_commit():
     assert applied(world) == {0: end}
 
 
-def test_replayed_events_are_not_answered_again_and_then_predicting_goes_on():
+def test_replayed_events_are_not_predicted_again_and_then_predicting_continues():
     # Given states that are lost
     rng, world = random.Random(1), World()
     world.publish_random(rng, 40)
@@ -177,7 +177,7 @@ def test_replayed_events_are_not_answered_again_and_then_predicting_goes_on():
     world.assert_truth()
 
 
-def test_offsets_of_aborted_records_and_markers_are_no_events():
+def test_offsets_of_aborted_records_and_markers_are_not_events():
     # Given an input topic with gaps: an aborted transaction, then a committed one
     world = World(partitions=1)
     feed = world.broker.producer("feed")
@@ -213,7 +213,7 @@ def test_an_aborted_batch_is_read_again_and_leaves_no_trace_in_the_pool():
     world.broker.group.rebalance({log: [0, 1]})
     engine.run(work)
     assert not world.broker.records("predictions")
-    # Then the batch is read and stepped anew
+    # Then the batch is read and stepped again
     run_to_end(engine)
     world.assert_truth()
 
@@ -250,8 +250,8 @@ def test_dead_letters_keep_their_bytes_and_the_good_events_are_not_disturbed():
     world.assert_truth()
 
 
-def test_a_key_without_a_usable_event_takes_no_memory():
-    # Given a new key whose only event is beyond float32, beside a good one
+def test_a_key_without_a_usable_event_uses_no_memory():
+    # Given a new key whose only event is beyond float32, next to a good one
     world = World(partitions=1)
     world.publish("bad", {"x": [1e39, 0]})
     world.publish("good", {"x": [1, 0]})
@@ -297,7 +297,7 @@ class Reciprocals(StepModel):
 @pytest.mark.parametrize(
     "outputs", [(Number("y", 2),), (Category("sign", ("plus", "minus")),)], ids=["y", "sign"]
 )
-def test_an_event_whose_step_is_not_finite_is_a_dead_letter_and_its_key_goes_on(outputs):
+def test_an_event_whose_step_is_not_finite_is_a_dead_letter_and_its_key_continues(outputs):
     # Given an event that the model can't take, though its numbers are in order
     world = World(loaded(Reciprocals(1, 2), outputs=outputs), partitions=1)
     for x in (1.0, 0.0, 2.0):
@@ -327,7 +327,7 @@ def test_at_least_once_may_repeat_outputs_but_never_bends_states():
         crash_at(patch, "commit", "before", 3)  # the first commits where the group begins
         with pytest.raises(Crash):
             world.run_to_end(guarantee="at-least-once")
-    # When the next one goes on
+    # When the next one continues
     world.run_to_end(guarantee="at-least-once")
     # Then outputs repeat, and every one of them is right
     report = world.report()
@@ -335,7 +335,7 @@ def test_at_least_once_may_repeat_outputs_but_never_bends_states():
     assert (report.lost, report.different) == (0, 0)
 
 
-def test_headers_and_commit_metadata_say_which_model_and_which_event():
+def test_headers_and_commit_metadata_name_the_model_and_the_event():
     world = World(partitions=1)
     world.publish("a", {"x": [1, 2]}, timestamp_ms=5)
     world.publish("a", {"x": [1, 2]}, timestamp_ms=6)

@@ -97,7 +97,7 @@ class TestEachKindOfDamagedRecord:
         found = [r for r in world.broker.records("predictions")[outputs:] if r.key() == b"key-0"]
         assert found == []
         assert {b"k" + b"key-0": before[b"kkey-0"]}.items() <= world.store.fields(0).items()
-        # When that is accepted, then it goes on with what is left
+        # When that is accepted, then it continues with what is left
         world.run_to_end(accept_missing_history=True)
         assert world.store.describe([0])[0].start == 7
 
@@ -140,7 +140,7 @@ def test_a_state_that_is_damaged_under_a_worker_at_work_is_healed_there(world, c
     damage(world, RECORDS["NaN"][0](scene(world)))
     publish(world, random.Random(2), 20)
     run_to_end(engine)
-    # Then it is found before it is stepped, and the worker goes on
+    # Then it is found before it is stepped, and the worker continues
     (line,) = warnings(caplog)
     assert "key b'key-0'" in line
     assert engine.partitions == [0, 1]
@@ -189,7 +189,7 @@ def test_damage_without_an_end_ends_the_worker(world, caplog):
     durable, world.store = world.store, Damaging()
     world.store.restore(durable)
     publish(world, random.Random(1), 20)
-    # When it comes again and again, then the worker gives up and says why
+    # When it comes again and again, then the worker gives up and reports why
     with pytest.raises(StateError, match=f"damaged again.*{HEALS_MAX} times: the state of key"):
         world.run_to_end(batch_events_max=4, pool_slots=8)
     assert len(warnings(caplog)) == HEALS_MAX
@@ -207,8 +207,8 @@ def test_a_damage_now_and_then_is_healed_as_often_as_it_comes(world):
     world.assert_truth()
 
 
-def test_a_late_save_between_the_finding_and_the_new_beginning_is_no_end(world):
-    # Given a store in which another worker's late save lands just before the states begin anew
+def test_a_late_save_between_finding_damage_and_starting_over_does_not_end_the_worker(world):
+    # Given a store that gets another worker's late save just before the states start over
     class Late(MemoryStore):
         late = None
 
@@ -249,13 +249,13 @@ def test_late_saves_are_not_counted_as_healings(world, caplog):
     world.store.restore(durable)
     damage(world, RECORDS["truncated"][0](scene(world)))
     publish(world, random.Random(1), 20)
-    # When a damage is healed, then that is no reason to leave
+    # When a damage is repaired, then the worker does not leave
     world.run_to_end()
     assert len(warnings(caplog)) == 1
     world.assert_truth()
 
 
-def test_the_half_saved_batch_of_the_next_owner_is_no_damage_to_a_late_worker(world, caplog):
+def test_a_late_worker_does_not_take_a_half_saved_batch_of_the_next_owner_for_damage(world, caplog):
     # Given a worker that has polled, and then was away for so long that another has its partition
     late = world.start(MemoryLog(world.broker, world.settings(), "late"))
     assert late.poll(0) is None
@@ -270,7 +270,7 @@ def test_the_half_saved_batch_of_the_next_owner_is_no_damage_to_a_late_worker(wo
     world.store.restore(before)
     keys = {name[1:]: record for name, record in saved.items() if name.startswith(b"k")}
     world.store.write(0, 40, 80, keys, is_last=False)
-    # When it wakes, then it begins nothing anew
+    # When it wakes, then it starts nothing over
     late.run(work)
     assert [line for line in warnings(caplog) if "damaged" in line] == []
     assert keys.items() <= {n[1:]: r for n, r in world.store.fields(0).items()}.items()
@@ -297,7 +297,7 @@ class TestDamageToOpenSequences:
     ):
         # Given a changed state whose sequence only the clock will end
         damage(world, make(scene(world)))
-        # When time goes on
+        # When time continues
         for time_ms in (500, 600, 700, 800):
             world.publish("other", {"x": [1, 2]}, partition=0, timestamp_ms=time_ms)
         world.run_to_end()

@@ -20,7 +20,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
 SOON_S = 60
 
 
-def test_there_is_no_end_before_a_stop():
+def test_there_is_no_deadline_before_a_stop():
     deadline = Deadline(30)
     assert deadline.work_s(1_000) == deadline.leave_s(1_000) == 1_000
 
@@ -132,7 +132,7 @@ def test_a_stop_ends_reading_from_a_redis_that_is_away():
     assert "127.0.0.1:1" in str(found[0])
 
 
-def test_a_save_goes_on_waiting_for_redis_until_the_worker_gives_up():
+def test_a_save_waits_for_redis_until_the_worker_gives_up():
     deadline = Deadline(SOON_S)
     connection = RedisConnection(NOWHERE, SOON_S, deadline=deadline)
     waiting, found = in_thread(lambda: connection.call(lambda client: client.ping(), is_save=True))
@@ -144,7 +144,7 @@ def test_a_save_goes_on_waiting_for_redis_until_the_worker_gives_up():
     assert isinstance(found[0], StoreError)
 
 
-def test_what_redis_refuses_is_no_stop():
+def test_a_refusal_of_redis_is_not_a_stop():
     deadline = Deadline(SOON_S)
     connection = RedisConnection(NOWHERE, SOON_S, deadline=deadline)
     deadline.begin()

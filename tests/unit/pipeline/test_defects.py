@@ -84,7 +84,7 @@ def test_where_a_log_is_set_up_it_has_the_traceback(tmp_path: Path) -> None:
         ("SystemExit(143)", 143, ""),
     ],
 )
-def test_what_a_command_means_by_its_exit_is_no_defect(
+def test_an_intended_exit_of_a_command_is_not_a_defect(
     exception: str, code: int, text: str, tmp_path: Path
 ) -> None:
     result = run(exception, folder=tmp_path)

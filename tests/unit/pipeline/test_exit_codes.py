@@ -20,7 +20,7 @@ PAGE_CODE = re.compile(r"\| (\d+) \| ([^|]+?) (?=\|)")
 
 
 def commands(command: click.Command, path: str = "livestep") -> dict[str, click.Command]:
-    """Give a command that does something, or all such below a group, by what is typed."""
+    """Return a command, or all commands of a group, by what a user types."""
     if not isinstance(command, click.Group):
         return {path: command}
     found = {}
@@ -54,7 +54,7 @@ def test_the_documentation_has_the_table() -> None:
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_each_command_says_in_its_help_how_it_can_end(path: str) -> None:
+def test_each_command_lists_its_exit_codes_in_its_help(path: str) -> None:
     codes = codes_in_help(COMMANDS[path])
     assert {0, 2, 9, 11} <= codes.keys()
     assert codes == {code: MEANINGS[ExitCode(code)] for code in codes}

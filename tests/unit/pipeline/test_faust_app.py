@@ -104,7 +104,7 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_partition_that_comes_while_the_app_stops_is_no_failure():
+def test_a_partition_assigned_while_the_app_stops_is_not_a_failure():
     # Given a worker that has run a batch of partition 0, and is polling
     held = Held(work_of(1))
     engine = ScriptedEngine(work_of(0), held)
@@ -121,7 +121,7 @@ def test_a_partition_that_comes_while_the_app_stops_is_no_failure():
         starting = asyncio.create_task(app.start())
         await begun(held.has_begun)
         await starting
-        # When it is told to stop, and this very poll gives it partition 1 and records of it
+        # When it is asked to stop, and this very poll gives it partition 1 and records of it
         await app.stop()
         return failures
 

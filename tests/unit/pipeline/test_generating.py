@@ -62,7 +62,7 @@ def run(net, starts, steps_max):
         return generator_of(model_of(net)).generate(openings(states, steps_max))
 
 
-def test_each_sequence_ends_by_itself_or_at_its_own_bound():
+def test_each_sequence_ends_with_its_end_value_or_at_its_own_bound():
     # Given sequences that stop at their third, first and ninth step, with bounds of 6, 6, 2 and 3
     found = run(Counting(), [3, 1, 9, 3], [6, 6, 2, 3])
 
@@ -89,14 +89,14 @@ def test_a_sequence_that_becomes_nan_has_no_records_and_its_neighbours_are_unhar
     assert np.isfinite(found.outputs).all()
 
 
-def test_nothing_to_generate_gives_nothing():
+def test_nothing_to_generate_returns_nothing():
     found = run(Counting(), [], [])
     assert (len(found.step), found.outputs.shape) == (0, (0, 4))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 @pytest.mark.parametrize("with_stop", [True, False])
-def test_together_gives_what_one_after_another_gives(temperature, with_stop):
+def test_generating_together_equals_one_after_another(temperature, with_stop):
     # Given a lively net and the states of some sequences
     torch.manual_seed(1)
     net = GRU(4, 8, 4)

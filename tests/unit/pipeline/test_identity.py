@@ -36,7 +36,7 @@ def test_each_worker_has_the_lowest_number_that_is_free_on_its_host(group):
         worker.close()
 
 
-def test_elsewhere_the_process_id_tells_workers_apart(group, monkeypatch):
+def test_elsewhere_the_process_id_distinguishes_workers(group, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("os.getpid", lambda: 4711)
     worker = WorkerId(group)

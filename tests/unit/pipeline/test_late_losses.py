@@ -59,7 +59,7 @@ def test_a_chunk_whose_answer_was_lost_may_be_sent_again() -> None:
     assert store.load(0, [b"a", b"b", b"c"]) == (9, [record(7)] * 3)
 
 
-def test_another_workers_save_of_the_same_offsets_takes_no_chunks_place() -> None:
+def test_another_workers_save_of_the_same_offsets_replaces_no_chunk() -> None:
     # Given two saves of the same events, whose chunks differ: one knows of a key that has ended
     store = begun(MemoryStore())
     ended = record(8)[:8] + (-1).to_bytes(8, "little", signed=True)
@@ -105,7 +105,7 @@ def test_another_model_meets_an_idle_partition_of_its_predecessor() -> None:
         for _, mark in MemoryLog(world.broker, world.settings()).committed().values()
     ] == ["model=00000000000000aa"]
 
-    # When another model takes over with zeros, the commit says so before any event comes
+    # When another model takes over with zeros, the commit records that before any event comes
     world.model = small_model(1, fingerprint="00000000000000bb")
     world.run_to_end(on_new_model="zeros")
     world.store.flush()
@@ -125,12 +125,12 @@ def test_history_accepted_as_missing_is_committed_and_not_asked_about_again() ->
     world.publish_random(rng, 10)
     world.broker.delete_records("events", 0, world.broker.bounds("events", 0)[1])
 
-    # When that is accepted once, then the next worker goes on without being told
+    # When that is accepted once, then the next worker continues without being told
     world.run_to_end(accept_missing_history=True)
     world.run_to_end()
 
 
-def test_the_store_is_read_before_the_commit_so_that_a_successor_in_between_is_no_reset(
+def test_the_store_is_read_before_the_commit_so_that_a_successor_in_between_is_not_a_reset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given a worker, and another one that commits and saves between the two looks of its recovery

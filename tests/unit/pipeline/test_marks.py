@@ -63,13 +63,13 @@ def test_marks_stand_in_headers(headers, expected):
         (("steps-max", b"9" * 5000), "bad-steps-max"),
     ],
 )
-def test_a_header_that_is_no_mark_is_refused(header, reason):
+def test_a_header_that_is_not_a_mark_is_refused(header, reason):
     with pytest.raises(DecodeError) as caught:
         marks_of([header])
     assert caught.value.reason == reason
 
 
-def test_members_and_headers_say_the_same():
+def test_members_and_headers_mean_the_same():
     end = [("sequence", b"end")]
     batch = packed(
         [
@@ -177,7 +177,7 @@ def test_a_bad_mark_is_a_dead_letter_and_its_neighbours_are_not(value, headers, 
     assert batch.steps_max.tolist() == [5, 0]
 
 
-def test_a_model_that_generates_nothing_takes_no_bound():
+def test_a_model_that_generates_nothing_accepts_no_bound():
     batch = packed([b'{"x": 1, "steps_max": 2}', (b'{"x": 1}', [("steps-max", b"2")])])
     assert [letter.reason for letter in batch.dead] == ["bad-steps-max"] * 2
 
@@ -208,14 +208,14 @@ def test_sequences_begin_and_end_at_marks():
     batch = packed(values)
     sequences = split(batch, SequenceRules())
 
-    # Then the first goes on from the key's state, and only the last may leave one behind
+    # Then the first continues from the key's state, and only the last may leave one behind
     assert sequences.of_event.tolist() == [0, 0, 1, 1, 2]
     assert sequences.is_continued.tolist() == [True, False, False]
     assert sequences.closing.tolist() == [1, 3, -1]
     assert sequences.is_last.tolist() == [False, False, True]
 
 
-def test_a_start_in_front_does_not_go_on_from_the_state():
+def test_a_start_mark_does_not_continue_from_the_state():
     sequences = split(packed([b'{"x":1,"start":true}', b'{"x":1}']), SequenceRules())
     assert sequences.is_continued.tolist() == [False]
 

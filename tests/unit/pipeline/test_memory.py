@@ -44,7 +44,7 @@ def test_an_aborted_transaction_is_never_read_and_leaves_gaps_in_the_offsets(bro
     assert broker.read("out", 0, 1) == ([broker.records("out")[1]], 6)
 
 
-def test_an_open_transaction_holds_back_what_stands_behind_it(broker):
+def test_an_open_transaction_holds_back_the_records_after_it(broker):
     first, second = broker.producer("a"), broker.producer("b")
     first.send("out", outgoing(b"open"))
     second.send("out", outgoing(b"done") + outgoing(b"elsewhere", 1))
@@ -121,7 +121,7 @@ def test_events_may_be_bytes_and_raw_float32():
 
 @pytest.mark.parametrize("codec", ["json", "float32"])
 def test_marks_among_the_members_are_answered_as_offline_in_either_codec(codec):
-    # Given sequences that end with an event, with a bare mark, and with nulls beside the mark
+    # Given sequences that end with an event, with a bare mark, and with nulls next to the mark
     fields = (Number("x", 2, optional=True),)
     model = small_model(codec=codec, inputs=fields, rules=SequenceRules("many-to-one"))
     events = [
@@ -142,7 +142,7 @@ def test_marks_among_the_members_are_answered_as_offline_in_either_codec(codec):
     assert values == pytest.approx([a["value"]["y"] for a in expected], abs=1e-6)
 
 
-def test_no_events_are_no_predictions():
+def test_no_events_make_no_predictions():
     assert predict_in_memory(small_model(), []) == []
 
 

@@ -216,7 +216,7 @@ def test_a_torchscript_program_is_imported_with_the_shapes_given(
     assert run("check", tmp_path / "new").exit_code == 0
 
 
-def test_a_file_that_is_no_program_is_named_before_trust_is_asked_for(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_program_is_named_before_trust_is_requested(tmp_path: Path) -> None:
     torch.save(Cell().state_dict(), tmp_path / "weights.pt")
     for options in ((), ("--model-packages", "torchscript,exported")):
         with pytest.raises(ModelError, match=r"weights.pt: .*but weights from .*load_state_dict"):
@@ -259,7 +259,7 @@ def test_a_pair_of_states_and_a_time_axis_are_shown_at_import(tmp_path: Path) ->
     assert done.exit_code == 0, done.output
 
 
-def test_an_exported_program_says_its_shapes_itself(tmp_path: Path) -> None:
+def test_an_exported_program_states_its_shapes_itself(tmp_path: Path) -> None:
     count = torch.export.Dim("N", max=1000)  # of which the check of the speed takes more
     program = torch.export.export(
         Cell(), (torch.zeros(2, 3), torch.zeros(1, 2, 4)), dynamic_shapes=({0: count}, {1: count})
@@ -301,7 +301,7 @@ def test_fields_that_can_not_be_read_are_wrong_usage(text: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
-def test_sizes_that_are_no_object_are_wrong_usage(text: str) -> None:
+def test_sizes_that_are_not_an_object_are_wrong_usage(text: str) -> None:
     assert run("check", "tests.support.user_models:Sum", "--sizes", text).exit_code == 2
 
 

@@ -1,4 +1,4 @@
-"""What is sent beside predictions: a record that is refused twice is one dead letter."""
+"""What is sent in addition to predictions: a record refused twice is one dead letter."""
 
 from types import SimpleNamespace
 

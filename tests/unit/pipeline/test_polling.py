@@ -36,7 +36,7 @@ class Consumer:
         return 0, self.ends[place.partition]
 
 
-def test_a_poll_takes_the_first_and_what_has_arrived_with_it():
+def test_a_poll_returns_the_first_record_and_all_that_arrived_with_it():
     consumer = Consumer("abcdef")
     assert poll_together(consumer, 4, 0.0) == list("abcd")
     assert poll_together(consumer, 1, 0.0) == ["e"]
@@ -44,7 +44,7 @@ def test_a_poll_takes_the_first_and_what_has_arrived_with_it():
     assert poll_together(consumer, 4, 0.0) == []
 
 
-def test_the_lag_is_what_lies_between_position_and_end():
+def test_the_lag_is_the_distance_from_position_to_end():
     consumer, positions = Consumer(), {0: Offset(4), 1: Offset(25)}
     polling = Polling(consumer, "events", positions)
     assert polling.lag() == 6
@@ -52,7 +52,7 @@ def test_the_lag_is_what_lies_between_position_and_end():
     assert polling.lag() == 1
 
 
-def test_during_a_rebalance_the_last_lag_is_told_without_waiting():
+def test_during_a_rebalance_the_last_lag_is_returned_without_waiting():
     # Given a worker that has seen its lag, and more that has come since
     consumer, positions = Consumer(), {0: Offset(4), 1: Offset(20)}
     polling = Polling(consumer, "events", positions)
@@ -63,7 +63,7 @@ def test_during_a_rebalance_the_last_lag_is_told_without_waiting():
     thread = threading.Thread(target=lambda: polling.poll(10, 0.0))
     thread.start()
     assert consumer.has_begun.wait(SOON_S)
-    # Then another thread has its answer at once, and the new one when it is over
+    # Then another thread gets the old answer at once, and the new one after the poll
     assert polling.lag() == 6
     consumer.release.set()
     thread.join(SOON_S)

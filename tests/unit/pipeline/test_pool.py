@@ -30,7 +30,7 @@ def test_what_is_written_is_read_back_for_each_key():
     assert len(pool) == 3
 
 
-def test_keys_of_two_partitions_are_told_apart():
+def test_equal_keys_of_two_partitions_are_different_keys():
     pool = Pool(LAYOUT, 4)
     write(pool, "a", 1)
     write(pool, "a", 2, partition=1)
@@ -93,7 +93,7 @@ def test_forgetting_a_partition_frees_its_slots_saved_or_not():
     assert len(pool) == 4
 
 
-def test_reading_gives_a_copy():
+def test_reading_returns_a_copy():
     pool = Pool(LAYOUT, 2)
     write(pool, "a", 1)
     found = pool.read(pool.find(keys("a")))

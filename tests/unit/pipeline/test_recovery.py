@@ -62,7 +62,7 @@ def test_the_first_run_begins_where_the_group_begins(at):
     assert decided(group_start=at) == (at, at, at, True)
 
 
-def test_a_first_run_that_died_before_its_first_commit_goes_on_where_it_began():
+def test_a_first_run_that_died_before_its_first_commit_continues_where_it_started():
     # Also when the log has grown, and a group without commits would begin elsewhere now.
     begun = stored(7, start=7, has_states=False)
     assert decided(stored=begun, group_start=90) == (7, 7, 7, False)
@@ -86,7 +86,7 @@ def test_a_group_deleted_under_its_states_is_refused():
 
 
 @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
-def test_states_as_far_as_the_commit_go_on_whoever_committed(mark):
+def test_states_as_far_as_the_commit_continue_for_any_committer(mark):
     # Another model's mark with our states: this model has taken over, and not committed yet.
     assert decided(committed=50, mark=mark, stored=stored(50)) == (50, 3, 50, False)
 
@@ -102,7 +102,7 @@ def test_lost_states_are_replayed_from_where_they_began():
 
 @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
 @pytest.mark.parametrize("on_new_model", ["refuse", "zeros", "warm"])
-def test_offsets_reset_under_the_states_are_refused_whoever_committed(mark, on_new_model):
+def test_offsets_reset_under_the_states_are_refused_for_any_committer(mark, on_new_model):
     refused(
         OffsetsResetError,
         "up to offset 51",
@@ -139,7 +139,7 @@ def test_a_new_model_may_begin_at_zeros_at_the_commit(states):
 def test_a_new_model_may_replay_the_history_that_the_log_holds():
     begun = dict(committed=50, mark=THEIRS, log_start=10, on_new_model="warm")
     assert decided(**begun) == (50, 10, 10, True)
-    # After a crash in it, it goes on from where it was.
+    # After a crash in it, it continues from where it was.
     assert decided(**begun, stored=stored(20, start=10)) == (50, 10, 20, False)
 
 
@@ -165,7 +165,7 @@ def test_a_replay_whose_events_are_gone_is_refused_unless_accepted(changes):
     assert decided(**changes, accept_missing_history=True)[0] == max(50, changes["log_start"])
 
 
-def test_missing_history_says_which_offsets():
+def test_missing_history_names_the_offsets():
     refused(
         HistoryMissingError,
         "offsets 20 to 29",
@@ -240,7 +240,7 @@ def test_a_mark_of_before_marks_had_the_topics_id_is_read():
         OURS.to_text() + " more",
     ],
 )
-def test_other_metadata_is_no_mark(text):
+def test_other_metadata_is_not_a_mark(text):
     assert CommitMark.from_text(text) is None
 
 
@@ -256,12 +256,12 @@ def test_a_commit_against_a_deleted_topic_is_none_and_the_new_one_begins_at_its_
         committed=committed, mark=mark, log_start=2, group_start=100, on_new_model=on_new_model
     )
     assert found == (2, 2, 2, True)
-    # And a crash before the first commit against the new topic goes on where it began.
+    # And a crash before the first commit against the new topic continues where it began.
     begun = stored(2, start=2, has_states=False)
     assert decided(committed=committed, mark=mark, stored=begun) == (2, 2, 2, False)
 
 
-def test_a_commit_against_a_deleted_topic_is_told_of():
+def test_a_commit_for_a_deleted_topic_is_reported():
     decision = decide(situation(committed=5, mark=GONE))
     assert "the commit at 5 was made against a topic that has been deleted" in decision.reason
     assert decision.is_first_run
@@ -286,9 +286,9 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
 class TestDamagedStates:
-    """They begin anew where the commit says that they begin, if the log reaches back."""
+    """They start over where the commit says that they begin, if the log reaches back."""
 
-    def test_they_begin_anew_where_the_commit_says(self, damage):
+    def test_they_start_over_where_the_commit_says(self, damage):
         assert decided(committed=50, mark=OURS, **damage) == (50, 3, 3, True)
         assert decide(situation(committed=50, mark=OURS, **damage)).damage
 
@@ -302,7 +302,7 @@ class TestDamagedStates:
         assert decided(**gone, accept_missing_history=True) == (50, 10, 10, True)
 
 
-def test_the_message_says_which_state_is_damaged_when_the_history_is_gone():
+def test_the_message_names_the_damaged_state_when_the_history_is_gone():
     damage = dict(stored=stored(50), damaged_state="the state of key b'a': cut")
     refused(
         HistoryMissingError,
@@ -321,12 +321,12 @@ def test_damaged_states_under_another_models_commit_are_as_none_there():
     assert decided(**theirs, on_new_model="warm", log_start=10) == (50, 10, 10, True)
 
 
-def test_damaged_states_that_have_already_taken_over_begin_anew_where_they_began():
+def test_damaged_states_that_have_already_taken_over_start_over_where_they_began():
     damage = dict(stored=stored(50, start=30), damaged_state="the state of key b'a'")
     assert decided(committed=50, mark=THEIRS, **damage) == (50, 30, 30, True)
 
 
-def test_damaged_states_under_a_commit_set_by_hand_begin_anew_if_their_start_is_known():
+def test_damaged_states_under_a_commit_set_by_hand_start_over_if_their_start_is_known():
     damage = dict(stored=stored(20), damaged_state="the state of key b'a'")
     assert decided(committed=50, **damage) == (50, 3, 3, True)
     refused(StateError, "field `applied`", "set by hand", "Delete", committed=50, stored=UNREADABLE)
@@ -346,13 +346,13 @@ def test_damaged_states_ahead_of_the_commit_are_refused_as_any():
 
 
 class TestAModelWithoutStates:
-    """It has nothing to heal: it goes on where the log says."""
+    """It has nothing to repair: it continues where the log says."""
 
     def test_the_first_run_begins_where_the_group_begins(self):
         assert decided(is_stateless=True, group_start=40) == (40, 40, 40, False)
 
     @pytest.mark.parametrize("mark", [OURS, THEIRS, None])
-    def test_it_goes_on_at_the_commit_whoever_made_it(self, mark):
+    def test_it_continues_at_the_commit_for_any_committer(self, mark):
         assert decided(is_stateless=True, committed=50, mark=mark) == (50, 50, 50, False)
 
     def test_its_topic_may_get_more_partitions(self):

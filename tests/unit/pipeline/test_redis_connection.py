@@ -1,4 +1,4 @@
-"""Which client a connection to a Redis Cluster goes on with; the rest is tested on real servers."""
+"""Which client a connection to a Redis Cluster uses next; the rest is tested on real servers."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def test_a_thread_that_fails_late_leaves_the_client_that_another_has_made_since(
             raise RedisClusterException("gone")
         return made.index(client)
 
-    # When the slower one fails, too, then both go on with the new one, and the old one is let go
+    # When the slower one fails, too, then both continue with the new one, and the old one is let go
     assert connection.call(fail_late) == 1
     assert [client.idle for client in made] == [0, 1]

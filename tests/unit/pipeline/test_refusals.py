@@ -125,7 +125,7 @@ def test_a_model_without_states_replays_nothing_when_missing_history_is_accepted
     without_replays(world)
 
 
-def test_states_without_an_event_left_to_replay_go_on_without_a_replay(world):
+def test_states_without_an_event_left_to_replay_continue_without_a_replay(world):
     # Given events that the log no longer has, and states that have seen all before them
     kept = shorten_log(world)
     with pytest.raises(HistoryMissingError, match="are no longer in the log"):
@@ -133,7 +133,7 @@ def test_states_without_an_event_left_to_replay_go_on_without_a_replay(world):
     # When the operator accepts it, then nothing is replayed, and what is left is predicted
     without_replays(world, accept_missing_history=True)
     assert outputs(world) == 40 + kept
-    # And the states go on from there, without being asked again
+    # And the states continue from there, without being asked again
     without_replays(world)
     world.publish_random(random.Random(8), 10)
     without_replays(world)

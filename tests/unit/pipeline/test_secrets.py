@@ -93,7 +93,7 @@ def test_a_password_has_one_source():
         Settings(**NEEDED, redis_password=4711)
 
 
-def test_a_file_gives_the_value_of_a_variable(tmp_path):
+def test_a_file_holds_the_value_of_a_variable(tmp_path):
     # Given files as Docker and Kubernetes mount them
     password, url = tmp_path / "password", tmp_path / "url"
     password.write_text(MARKER + "\n")
@@ -135,7 +135,7 @@ def test_a_value_and_its_file_are_not_both_given(tmp_path):
         (b"x" * (1 << 20) + b"y", "longer than"),
     ],
 )
-def test_a_file_that_is_no_value_is_named_by_its_variable(tmp_path, content, problem):
+def test_an_unusable_secret_file_is_named_by_its_variable(tmp_path, content, problem):
     path = tmp_path / "f"
     if content is not None:
         path.write_bytes(content)
@@ -195,7 +195,7 @@ def test_security_options_are_translated_for_the_clients():
         ),
     ],
 )
-def test_what_a_client_cant_do_is_said_by_the_variables_name(options, text):
+def test_an_unsupported_client_option_is_reported_by_its_variable(options, text):
     with pytest.raises(ConfigError, match=text):
         kafka_python_options(options)
 

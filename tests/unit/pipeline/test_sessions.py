@@ -47,7 +47,7 @@ def sessions_of(*times, clock=NO_TIME, gap_ms=10):
 
 
 def ended(batch):
-    """Give event's offset and key of each end that was put in."""
+    """Return event's offset and key of each end that was put in."""
     return [
         (int(batch.offsets[i]), batch.keys[batch.key_index[i]][1])
         for i in np.flatnonzero(batch.marks == GAP_END)
@@ -103,7 +103,7 @@ def test_what_has_ended_or_not_begun_is_not_ended_by_a_gap(marks):
     assert ended(batch) == []
 
 
-def test_one_record_ends_a_few_the_longest_idle_first_and_the_next_ones_go_on():
+def test_one_record_ends_a_few_sequences_the_longest_idle_first_and_the_next_ones_continue():
     idle = [(i, i // 2, b"%02d" % i) for i in range(2 * GAP_ENDS_MAX + 1)]
     batch = batch_of([(b"x", 1_000 + i, 0) for i in range(4)])
     sessions_of(*reversed(idle), clock=8).read(batch)
@@ -130,7 +130,7 @@ def test_a_batch_that_is_aborted_leaves_no_trace():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_any_batches_with_restarts_between_give_what_the_plain_form_gives(seed):
+def test_any_batches_with_restarts_in_between_equal_the_plain_form(seed):
     # Given a log of some keys with ends, tombstones and idle times, many at the same moment
     rng = random.Random(seed)
     time, log = 0, []

@@ -95,7 +95,7 @@ def test_a_crash_at_any_call_leaves_the_truth(shape, when, place):
             try:
                 world.run_to_end()
             except Crash:
-                # When its transaction is aborted by its successor, and sequences go on
+                # When its transaction is aborted by its successor, and sequences continue
                 world.publish_shaped(10)
     world.run_to_end()
 

@@ -42,7 +42,7 @@ def test_the_bytes_of_a_record_are_the_same_everywhere_and_always():
     assert written.hex() == header + numbers + checksum
 
 
-def test_no_states_are_no_records():
+def test_no_states_make_no_records():
     assert RECORDS.write(0, [], LAYOUT.fresh(0)) == []
 
 
@@ -72,7 +72,7 @@ def test_a_record_of_another_length_is_found_and_named(length):
         RECORDS.read(0, KEYS, [first, second, (third * 2)[:length]], before=9)
 
 
-def test_how_many_are_damaged_is_said():
+def test_the_number_of_damaged_states_is_reported():
     first, second, third = RECORDS.write(0, KEYS, states(1, 2, 3))
     with pytest.raises(DamagedStateError, match=r"key b'b' \(and 1 more\): its checksum"):
         RECORDS.read(0, KEYS, [first, third, second], before=9)

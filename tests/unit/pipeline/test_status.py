@@ -41,11 +41,11 @@ def test_a_line_counts_since_the_last_one():
     assert line(meter).startswith("0 events/s")
 
 
-def test_an_idle_worker_says_nothing_about_microseconds():
+def test_an_idle_worker_logs_no_microseconds():
     assert "us an event" not in line(Meter())
 
 
-def test_replayed_events_are_told_apart():
+def test_replayed_events_are_counted_apart():
     meter = Meter()
     meter.count(batch(30, dead=5), is_replay=True)
     text = line(meter, replaying=1)
@@ -71,7 +71,7 @@ def test_a_verb_gets_the_time_of_its_block_also_when_it_fails():
 
 
 def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
-    # Given a clock that goes on by a second with each of a hundred batches of a thousand letters
+    # Given a clock that advances by a second with each of a hundred batches of a thousand letters
     now_s = 0.0
     log = DeadLetterLog(lambda: now_s)
     for number in range(100):
@@ -90,7 +90,7 @@ def test_many_dead_letters_are_few_lines_that_count_all_of_them(caplog):
     assert sum(int(line.split("no-key ")[1].split(";")[0]) for line in lines) == 1_000
 
 
-def test_what_a_record_says_cant_write_lines_of_its_own(caplog):
+def test_text_of_a_record_cannot_add_lines_to_the_log(caplog):
     log = DeadLetterLog()
     log.count(
         [letter("wrong-kind", "no\nERROR livestep: all is lost \x1b[2J\u202e" + "x" * 1_000)], 10
@@ -100,7 +100,7 @@ def test_what_a_record_says_cant_write_lines_of_its_own(caplog):
     assert len(record.getMessage()) < 400
 
 
-def test_the_status_line_tells_of_letters_that_wait(caplog):
+def test_the_status_line_counts_waiting_dead_letters(caplog):
     # Given letters that came while a line was not due
     now_s = 0.0
     meter = Meter()
@@ -119,7 +119,7 @@ def told(caplog):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_line_says_loudly_that_most_records_are_dead_letters(caplog):
+def test_a_line_warns_that_most_records_are_dead_letters(caplog):
     # Given a worker whose first batches are good
     now_s = 0.0
     meter = Meter()
@@ -127,7 +127,7 @@ def test_a_line_says_loudly_that_most_records_are_dead_letters(caplog):
     meter.count(batch(1_000, dead=30), is_replay=False)
     assert "MOST" not in told(caplog)[0]
 
-    # When most records of the next interval are dead letters, then the line says so
+    # When most records of the next interval are dead letters, then the line reports it
     meter.count(batch(20, dead=80), is_replay=False)
     now_s = DEAD_LETTER_INTERVAL_S
     line(meter)

@@ -56,7 +56,7 @@ def left_out(stepped):
     st.lists(st.integers(0, 30), max_size=4),
     st.sampled_from([VanillaRNN, GRU, LSTM]),
 )
-def test_split_anywhere_gives_the_same_result(key_index, cuts, kind):
+def test_split_anywhere_the_result_is_the_same(key_index, cuts, kind):
     # Given events of some keys
     torch.manual_seed(0)
     net = kind(2, 3, 2)

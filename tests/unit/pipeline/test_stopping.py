@@ -1,4 +1,4 @@
-"""How a process is told to stop: by one signal, by a second one, and by its time."""
+"""How a process is asked to stop: by one signal, by a second one, and by its time."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ class Program:
         assert self.process.stdout.readline() == word + "\n"
 
     def end(self):
-        """Give its exit code and what it wrote last."""
+        """Return its exit code and what it wrote last."""
         output, errors = self.process.communicate(timeout=SOON_S)
         return self.process.returncode, output + errors
 
@@ -91,7 +91,7 @@ def test_a_second_signal_ends_at_once(first, second, code):
         assert program.end() == (code, text)
 
 
-def test_when_the_time_is_over_the_process_ends_with_its_last_words():
+def test_at_the_time_out_the_process_ends_with_its_last_words():
     with Program(0.1) as program:
         program.wait_for("listens")
         program.process.send_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ def test_when_the_time_is_over_the_process_ends_with_its_last_words():
 
 
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
-def test_a_standard_error_that_takes_nothing_does_not_keep_the_process(reader):
+def test_a_blocked_standard_error_does_not_keep_the_process(reader):
     reading, writing = os.pipe()
     if reader == "gone":
         os.close(reading)

@@ -32,7 +32,7 @@ def at_five(**changes: Any) -> tuple[World, Engine]:
 
 
 def timesteps(world: World) -> list[tuple[bytes, int, int]]:
-    """Give key, offset of the source and timestep of each prediction."""
+    """Return key, offset of the source and timestep of each prediction."""
     found = []
     for record in world.broker.records(OUTPUT):
         headers = dict(record.headers() or [])
@@ -54,7 +54,7 @@ def test_a_topic_created_again_under_a_worker_is_answered_from_its_first_event_a
     run_to_end(engine)
     world.recreate(partitions, is_group_told=False)
     publish(world, 8)
-    # When it polls what lies behind its position, then it answers nothing of that
+    # When it polls records after its position, then it predicts none of them
     with pytest.raises(TopicReplacedError, match="restart begins with the new topic's first"):
         run_to_end(engine)
     engine.drain()
@@ -141,7 +141,7 @@ def test_partitions_that_are_added_while_a_batch_is_in_flight_stop_its_commit() 
     assert len(world.broker.records(OUTPUT)) == 5
 
 
-def test_a_model_without_states_goes_on_with_partitions_that_are_added() -> None:
+def test_a_model_without_states_continues_with_partitions_that_are_added() -> None:
     world = World(small_model(rules=STATELESS), partitions=2)
     log = MemoryLog(world.broker, world.settings())
     engine = world.start(log)

@@ -76,7 +76,7 @@ def test_the_next_batch_asks_again(watch, admin):
         watch.verify()
 
 
-def test_what_is_committed_without_a_batch_asks_by_itself(watch, admin):
+def test_a_commit_without_a_batch_checks_the_topic_itself(watch, admin):
     watch.ask()
     watch.verify()
     watch.forget()
