@@ -1,4 +1,4 @@
-"""The command `livestep`; its exit codes are in `exit_codes.py`."""
+"""The command `livestep`. Its exit codes are defined in `exit_codes.py`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import click
 
 from livestep.models.model_errors import ModelError
 from livestep.models.worker_extra import MissingExtraError, missing_extra
+from livestep.pipeline.commands.help_text import closing_help, examples_help
 from livestep.pipeline.errors import EngineError, ReaderGoneError
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.process.defects import reported_defect
 from livestep.pipeline.process.standard_streams import guarded_streams
 from livestep.pipeline.settings import Settings
 
-#: Where each command is, but for the worker's: the module within `pipeline.commands`, and its name.
+#: The module in `pipeline.commands` and the name of each command but the worker's.
 _COMMANDS = {
     "audit": ("audit", "audit"),
     "check": ("check", "check"),
+    "completion": ("completion", "completion"),
     "dead-letters": ("predictions", "dead_letters"),
     "example": ("example", "example"),
     "model": ("model", "model"),
@@ -33,7 +35,7 @@ _COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command when it is asked for: `--version` needs none."""
+    """A group that imports a command when it is used: `--version` needs none of them."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List all commands without importing them."""
@@ -50,11 +52,11 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command, and translate two errors that only the place where it is run can explain.
+        """Run a command, and translate two errors that click and Python don't explain.
 
         Raises:
             MissingExtraError: If the command needs `livestep[worker]`, which is not installed.
-            DefectError: If a connection broke. Click would take it for a closed standard output.
+            DefectError: If a connection broke. Click would treat it as a closed standard output.
         """
         try:
             return super().invoke(context)
@@ -67,17 +69,46 @@ class _LazyGroup(click.Group):
             raise explained from error
 
 
+#: What `livestep` prints without a command.
+FIRST_TRY = """\
+Live predictions from recurrent models, for every key of a Kafka topic.
+
+A first try, without Kafka or Redis:
+
+  livestep model init sensors                           # write a small model
+  cd sensors && python train.py                         # train it, in seconds
+  livestep model check model --model-packages my_model  # can it run live?
+
+The README.md in that folder makes it live. All commands: livestep --help
+"""
+
+
 @click.group(
     cls=_LazyGroup,
+    invoke_without_command=True,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    epilog=examples_help(
+        "livestep topics create events --with-dead-letter",
+        "livestep topics create predictions",
+        "livestep worker --model DIR --input-topic events --output-topic predictions",
+        "livestep publish events.jsonl --topic events --key sensor",
+        "livestep predictions --topic predictions --from-beginning",
+    ),
 )
 @click.version_option(package_name="livestep")
-def cli() -> None:
-    """Live predictions from recurrent models, for every key of a Kafka topic."""
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Live predictions from recurrent models, for every key of a Kafka topic.
+
+    TLS and passwords for Kafka are environment variables, for all commands:
+    LIVESTEP_KAFKA_SECURITY_PROTOCOL, LIVESTEP_KAFKA_SASL_PASSWORD_FILE and so on.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(FIRST_TRY, nl=False)
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one flag for each of `Settings`, but for secrets."""
+    """Add a flag for each of the `Settings`, except for secrets."""
     for item in reversed(dataclasses.fields(Settings)):
         if not item.metadata.get("has_flag"):
             continue
@@ -97,35 +128,38 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command(
     short_help="Predict: events in, predictions out.",
-    epilog=exit_codes_help(
-        ExitCode.SETTING,
-        ExitCode.KAFKA,
-        ExitCode.REDIS,
-        ExitCode.MODEL,
-        ExitCode.STATES,
-        ExitCode.FENCED,
-        ExitCode.UNSAVED,
+    epilog=closing_help(
+        "livestep worker --model DIR --input-topic events --output-topic predictions",
+        "LIVESTEP_REDIS_PASSWORD_FILE=/run/secrets/redis livestep worker ...",
+        codes=(
+            ExitCode.SETTING,
+            ExitCode.KAFKA,
+            ExitCode.REDIS,
+            ExitCode.MODEL,
+            ExitCode.STATES,
+            ExitCode.FENCED,
+            ExitCode.UNSAVED,
+        ),
     ),
 )
 @settings_options
-@click.option("--verbose", is_flag=True, help="Say what each part does.")
+@click.option("--verbose", is_flag=True, help="Also log details, for debugging.")
 def worker(verbose: bool, **flags: Any) -> None:
-    """Predict until SIGTERM or Ctrl-C: step each event's key through the model, publish the output.
+    """Run every key with new events through the model and publish the outputs, until SIGTERM.
 
-    Each flag can be given as LIVESTEP_... in the environment, too (LIVESTEP_INPUT_TOPIC); a
-    librdkafka option as LIVESTEP_KAFKA_... (LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4). With _FILE behind
-    its name a variable names a file whose content is the value (LIVESTEP_REDIS_PASSWORD_FILE).
+    Every flag is also an environment variable (LIVESTEP_INPUT_TOPIC). librdkafka options are
+    variables, too (LIVESTEP_KAFKA_COMPRESSION_TYPE=lz4). A variable that ends in _FILE names a file
+    that holds the value (LIVESTEP_REDIS_PASSWORD_FILE).
     """
-    from livestep.pipeline.app import (
-        run_worker,  # torch and Faust take seconds that --help need not wait
-    )
+    # Torch and Faust take seconds to import; --help should not wait for them.
+    from livestep.pipeline.app import run_worker
 
     set_up_logging(verbose)
     run_worker(Settings.from_environment(**flags))
 
 
 def set_up_logging(verbose: bool) -> None:
-    """Log to stderr: the worker's own lines, and warnings of the libraries."""
+    """Log to stderr: the worker's own lines, and warnings from libraries."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING,
@@ -135,7 +169,7 @@ def set_up_logging(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error is one line and an exit code, never a stack trace."""
+    """Run the command line; an error is one line and an exit code, never a traceback."""
     try:
         sys.exit(_run())
     except ModelError as error:
@@ -155,10 +189,10 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command that is asked for, and give its exit code."""
+    """Run the requested command and return its exit code."""
     with guarded_streams():
         try:
-            # Else click would exit with 1 for Ctrl-C, which says that a check has found something.
+            # In standalone mode click would exit with 1 on Ctrl-C, the code of a failed check.
             result = cli(standalone_mode=False)
         except click.ClickException as error:
             error.show()

@@ -1,4 +1,4 @@
-"""`livestep check`: is everything there that a worker needs, and do the events fit?"""
+"""`livestep check`: is everything ready for a worker, and do the events fit the model?"""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from livestep.models.model_errors import ModelError
+from livestep.pipeline.commands.help_text import closing_help
 from livestep.pipeline.errors import ConfigError, EngineError
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.kafka.partitioners import judge_placement
 from livestep.pipeline.settings import Settings
 
@@ -25,26 +26,29 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Test services, topics, model and recent events; exit 0 or 1.",
-    epilog=exit_codes_help(ExitCode.FOUND, ExitCode.SETTING),
+    epilog=closing_help(
+        "livestep check --model DIR --input-topic events --output-topic predictions",
+        codes=(ExitCode.FOUND, ExitCode.SETTING),
+    ),
 )
 @click.option("--model", help="Directory of the model.")
-@click.option("--model-packages", help="Packages and kinds of programs that may be run.")
+@click.option("--model-packages", help="Packages and kinds of programs that may run.")
 @click.option("--input-topic", help="Topic of events.")
 @click.option("--output-topic", help="Topic of predictions.")
 @click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
 @click.option("--redis-url", help="Redis, redis[s]://host:port/db.")
-@click.option("--guarantee", help="exactly-once tests transactions, too.")
+@click.option("--guarantee", help="exactly-once also tests transactions.")
 def check(**flags: Any) -> None:
-    """Test what a worker with the same flags would need, and say what is wrong with each.
+    """Test everything that a worker with the same flags needs, and report what is wrong.
 
-    The last records of the input topic are read: whether they are events of the model, and whether
-    their keys are where Livestep's clients would put them. Before a first run it looks whether the
+    Reads the last records of the input topic: are they valid events of the model, and are their
+    keys in the partitions where Livestep's clients put them? Before a first run, checks that the
     log still has its first records. A warning does not change the exit code.
 
-    Nothing is written, except that a transactional id of its own is asked for.
+    Writes nothing; with exactly-once, registers a transactional id of its own.
     """
     settings = Settings.from_environment(**flags)
-    # What librdkafka has to say comes as an error of its calls; its log would come between.
+    # Errors of librdkafka are raised by its calls; its log would only disturb the report.
     quiet = {"log_level": "0", **settings.kafka_options}
     settings = dataclasses.replace(settings, kafka_options=quiet)
     failed = run_tests(_tests(settings), Console(highlight=False, soft_wrap=True))
@@ -52,7 +56,7 @@ def check(**flags: Any) -> None:
 
 
 class Caution(NamedTuple):
-    """What a test has found that may be as the operator wants it."""
+    """A finding that may be what the operator intends."""
 
     text: str
 
@@ -61,9 +65,9 @@ class CheckItem(NamedTuple):
     """One line of the report.
 
     Attributes:
-        name: Of what is tested.
-        run: Returns what is fine, or a caution; raises what is wrong.
-        needs: Names of tests without which this one says nothing.
+        name: What is tested.
+        run: Returns what is fine, or a caution; raises an error if something is wrong.
+        needs: Names of tests that must pass before this one is run.
     """
 
     name: str
@@ -72,14 +76,14 @@ class CheckItem(NamedTuple):
 
 
 def run_tests(tests: Sequence[CheckItem], console: Console) -> int:
-    """Run tests one after another, and print a line for each.
+    """Run tests in order, and print a line for each.
 
     Args:
-        tests: What they return or raise is shown as it stands, whatever brackets there are in it.
+        tests: Their results are shown verbatim, including any brackets.
         console: Where to print.
 
     Returns:
-        failed: How many; one that was skipped since another failed is not counted again.
+        failed: The number of failed tests, without those that were skipped because of them.
     """
     without: set[str] = set()
     failed = 0
@@ -130,7 +134,7 @@ def _check_kafka(settings: Settings) -> str:
     from livestep.pipeline.kafka.client_options import client_options
 
     Admin(client_options(settings)).check_brokers()
-    return f"{settings.bootstrap_servers} answers"
+    return f"{settings.bootstrap_servers} responds"
 
 
 class _InputLog:
@@ -141,7 +145,7 @@ class _InputLog:
         self._bounds: dict[int, tuple[Offset, Offset]] = {}
 
     def check_topics(self) -> str | Caution:
-        """Look for the topics, and learn where the input begins and ends."""
+        """Look up the topics, and where the input starts and ends."""
         from livestep.pipeline.engine.retention import compaction_warning
         from livestep.pipeline.kafka.kafka_log import KafkaLog
 
@@ -158,13 +162,13 @@ class _InputLog:
             log.close()
 
     def check_beginning(self) -> str | Caution:
-        """Look whether the log still has what a first run of the group would read."""
+        """Check that the log still has what a first run of the group would read."""
         from livestep.pipeline.engine.retention import missing_beginning, retention_of
         from livestep.pipeline.kafka.kafka_log import KafkaLog
 
         settings = self._settings
         if settings.auto_offset_reset != "earliest":
-            return "a first run begins at the end of the log"
+            return "a first run starts at the end of the log"
         log = KafkaLog(settings, "check")
         try:
             committed = log.committed()
@@ -177,7 +181,7 @@ class _InputLog:
                 return Caution(text)
         finally:
             log.close()
-        return "the log has all that a first run reads" if first else "the group goes on"
+        return "the log has all that a first run reads" if first else "the group continues"
 
     @cached_property
     def _recent(self) -> list[Record]:
@@ -186,7 +190,7 @@ class _InputLog:
         return read_recent(self._settings, self._bounds)
 
     def check_keys(self) -> str | Caution:
-        """Compare where keys are with where our partitioner puts them."""
+        """Compare the partition of each key with the one that our partitioner chooses."""
         keyed = [(key, record.partition()) for record in self._recent if (key := record.key())]
         if not keyed:
             return "no recent records"
@@ -196,7 +200,7 @@ class _InputLog:
         return Caution(placement.text()) if placement.misplaced else placement.text()
 
     def check_events(self) -> str | Caution:
-        """Read records as the worker does, and count what would be dead letters."""
+        """Read records as the worker does, and count the dead letters."""
         from livestep.models.disk.model_json import read_description
         from livestep.pipeline.batch.codec import codec_for
         from livestep.pipeline.batch.packing import pack
@@ -228,13 +232,13 @@ def _check_transactions(settings: Settings) -> str:
     from livestep.pipeline.kafka.transaction import Transactions
 
     if settings.guarantee != "exactly-once":
-        return "not asked for (at least once)"
+        return "not needed (at least once)"
     transactions = Transactions(producer_options(settings, f"{settings.group}.check"))
     try:
         transactions.begin()
     finally:
         transactions.close()
-    return "the broker gives them"
+    return "the broker supports them"
 
 
 def _check_redis(settings: Settings) -> str:
@@ -247,4 +251,4 @@ def _check_redis(settings: Settings) -> str:
         connection.check()
     finally:
         connection.close()
-    return f"{connection.address} answers and evicts nothing"
+    return f"{connection.address} responds and evicts nothing"

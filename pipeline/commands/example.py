@@ -14,56 +14,60 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from livestep.models.examples import SUMMARIES
 from livestep.models.sequences.rules import MARKS
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.commands.help_text import closing_help
+from livestep.pipeline.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from livestep.models.examples import ExampleEvent
 
-#: Members of a line that are not the event's own.
+#: Members that each line has in addition to the event.
 KEY_MEMBER, TIME_MEMBER = "key", "time"
 
 
-#: Click wraps the lines of a paragraph unless it begins with a backspace.
+#: Click rewraps a paragraph unless it starts with a backspace.
 _LIST = "\b\n" + "\n".join(f"{name:<12} {text}" for name, text in SUMMARIES.items())
 
-_HELP = f"""Train a small net on one thread, in a minute or less, and try it on held-out data.
+_HELP = f"""Train a small net on real data, on one thread in a minute or less, and test it.
 
 {_LIST}
 
-The data are in packages: pip install 'livestep[examples]', and for the vowels pip install --no-deps
+The data come in packages: pip install 'livestep[examples]'. The vowels need pip install --no-deps
 aeon.
 """
 
 
 @click.command(
     help=_HELP,
-    short_help="Train a model on real data, and write events to stream.",
-    epilog=exit_codes_help(ExitCode.MODEL),
+    short_help="Train a model on real data, and write events to publish.",
+    epilog=closing_help(
+        "livestep example names --model names --events names.jsonl",
+        codes=(ExitCode.MODEL,),
+    ),
 )
 @click.argument("name", type=click.Choice(list(SUMMARIES)), metavar="NAME")
 @click.option(
     "--model",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory to write the model to; replaced if it is one.",
+    help="Directory for the model; an existing model is replaced.",
 )
 @click.option(
     "--events",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
-    help="File to write the held-out events to; replaced.",
+    help="File for the held-out events; replaced.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of weights, order and mixing.")
+@click.option("--seed", default=0, show_default=True, help="Seed of weights and order.")
 def example(name: str, model: Path, events: Path, seed: int) -> None:
-    """Do what `_HELP` says."""
-    # torch takes seconds, which --help need not wait for.
+    """Train and save the model, write its events, and report: see `_HELP`."""
+    # Torch takes seconds to import; --help should not wait for it.
     from livestep.models.disk.saving import save_model
     from livestep.models.examples import EXAMPLES
 
     chosen = EXAMPLES[name]
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    # First, since it takes no time and shows whether data and file are as they should.
+    # First: it is fast, and fails early if the data or the file are missing.
     written = _write(events, chosen.events(seed, None))
     started_s = time.monotonic()
     with _progress(console) as progress:
@@ -90,7 +94,7 @@ def example(name: str, model: Path, events: Path, seed: int) -> None:
 
 
 class _Written(NamedTuple):
-    """What a file of events has."""
+    """What a written file of events contains."""
 
     event_count: int
     key_count: int
@@ -123,7 +127,7 @@ def _write(file: Path, events: Iterable[ExampleEvent]) -> _Written:
 
 
 def _progress(console: Console) -> Progress:
-    """Make a progress bar that is gone at the end, and never there without a terminal."""
+    """Create a progress bar that disappears at the end; without a terminal there is none."""
     return Progress(
         BarColumn(),
         TextColumn("{task.description}"),

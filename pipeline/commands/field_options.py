@@ -14,14 +14,20 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: name, ? if optional, then :SIZE or =VALUE|VALUE.
+#: The name, ? if optional, then :SIZE or =VALUE|VALUE.
 _FIELD = re.compile(r"(?P<name>[^?:=]+)(?P<optional>\?)?(:(?P<size>\d+)|=(?P<values>.+))?")
 
-_HELP = (
-    "What the columns of the {} mean: NAME for a number, NAME:SIZE for a list of numbers, "
-    "NAME=A|B|C for a category, NAME? for one that may be absent; commas between them. Or JSON, as "
-    "in model.json."
-)
+_HELP = "The {}: x,y:12,mood?=good|bad (see below), or JSON."
+
+#: Explains the notation, for the help of commands with these options.
+FIELDS_HELP = """\b
+FIELDS is a list with commas, or JSON as in model.json:
+  NAME        a number
+  NAME:SIZE   a list of numbers
+  NAME=A|B|C  a category with these values
+  NAME?...    optional: may be missing
+
+"""
 
 
 def fields_options(is_required: bool) -> Callable[[F], F]:
@@ -44,11 +50,11 @@ def read_fields(text: str, option: str) -> list[Field]:
     """Read fields from the command line.
 
     Args:
-        text: As in the head of this file, or a JSON list as `model.json` has it.
-        option: Its name, for errors.
+        text: As in the first line of this file, or a JSON list as in `model.json`.
+        option: The name of the option, for errors.
 
     Raises:
-        click.BadParameter: If it can't be read.
+        click.BadParameter: If the text is invalid.
 
     Example:
         >>> read_fields("wind, dish?=1|2", "--inputs")
@@ -64,7 +70,7 @@ def read_fields(text: str, option: str) -> list[Field]:
         for part in text.split(","):
             found = _FIELD.fullmatch(part.strip())
             if found is None:
-                raise ValueError(f"{part.strip()!r} is no field")
+                raise ValueError(f"{part.strip()!r} is not a field")
             is_optional = found["optional"] is not None
             if found["values"]:
                 values = tuple(value.strip() for value in found["values"].split("|"))

@@ -1,4 +1,4 @@
-"""`livestep model`: check a model, import a program, begin a model of one's own."""
+"""`livestep model`: check a model, import a program, or start a model of your own."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from livestep.pipeline.commands.field_options import F, fields_options, read_fields
+from livestep.pipeline.commands.field_options import FIELDS_HELP, F, fields_options, read_fields
+from livestep.pipeline.commands.help_text import closing_help, examples_help
 from livestep.pipeline.commands.shared_options import codec_option
 from livestep.pipeline.commands.starter import write_starter
 from livestep.pipeline.errors import ConfigError
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.settings import split_names
 
-# torch takes seconds that --help need not wait: models are imported by the commands that need them.
+# Torch takes seconds to import, and --help should not wait: each command imports what it needs.
 if TYPE_CHECKING:
     from livestep.models.contract import StepModel
     from livestep.models.fields.field_types import Field
 
-#: What --time-axis takes.
+#: Values of --time-axis.
 _TIME_AXES: Final[Mapping[str, Literal[0, 1]]] = {"0": 0, "1": 1}
 
-#: Width of the table where there is no terminal.
+#: Width of the table without a terminal.
 _TABLE_WIDTH = 140
 
 
 def packages_option(text: str) -> Callable[[F], F]:
-    """Add --model-packages with its help."""
+    """Add --model-packages with this help."""
     return click.option(
         "--model-packages",
         default="",
@@ -43,25 +44,33 @@ def packages_option(text: str) -> Callable[[F], F]:
     )
 
 
-@click.group()
+@click.group(
+    epilog=examples_help(
+        "livestep model init sensors",
+        "livestep model check DIR",
+    )
+)
 def model() -> None:
-    """Check a model, import a program, begin a model of your own."""
+    """Check a model, import a program, or start a model of your own."""
 
 
 @model.command(
     "check",
     short_help="Can it be stepped live? Exit 0 or 1.",
-    epilog=exit_codes_help(ExitCode.FOUND, ExitCode.MODEL),
+    epilog=FIELDS_HELP
+    + closing_help(
+        "livestep model check DIR",
+        "livestep model check my_model:Forecast --sizes '{\"hidden_size\": 8}' \\",
+        "  --inputs value --outputs next_value",
+        codes=(ExitCode.FOUND, ExitCode.MODEL),
+    ),
 )
 @click.argument("target", metavar="DIR|package.module:Class")
-@packages_option(
-    "Packages whose classes a directory may name, and torchscript or exported if it may hold a "
-    "program. A class given as such is imported anyway."
-)
-@click.option("--sizes", default="{}", metavar="JSON", help="Arguments of a class, as an object.")
+@packages_option("Packages, torchscript or exported that may run.")
+@click.option("--sizes", default="{}", metavar="JSON", help="Arguments of the class, as an object.")
 @fields_options(is_required=False)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
-@click.option("--seed", default=0, show_default=True, help="Of the random events.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random events.")
 def check_command(
     target: str,
     model_packages: str,
@@ -71,10 +80,13 @@ def check_command(
     device: str,
     seed: int,
 ) -> None:
-    """Check what live stepping needs of a model, on random events, and measure its speed.
+    """Report which rules of live stepping a model breaks, how to fix them, and its speed.
 
-    A class is made with random weights, by the arguments in --sizes; what its columns mean is taken
-    from --inputs and --outputs, else from its attributes input_size and output_size.
+    Runs the model on random events. A class gets random weights and the arguments in --sizes; its
+    columns are those of --inputs and --outputs, else its attributes input_size and output_size.
+
+    A directory may use the classes of the packages in --model-packages, and programs of a kind that
+    is listed there (torchscript, exported). A class on the command line is always imported.
     """
     import torch
 
@@ -91,7 +103,7 @@ def check_command(
         title = target
     else:
         if inputs is not None or outputs is not None or sizes != "{}":
-            raise ModelError("a directory says itself what its columns mean", field="--inputs")
+            raise ModelError("not allowed for a directory, which has its own", field="--inputs")
         loaded = load_model(target, str(choose_device(device)), split_names(model_packages))
         net, fields = loaded.net, loaded.inputs
         title = f"{loaded.name}, fingerprint {loaded.fingerprint}"
@@ -100,7 +112,7 @@ def check_command(
         console = Console(highlight=False, markup=False, width=_TABLE_WIDTH)
     table = Table("check", "result", "what to do", title=title, title_justify="left")
     failed = unchecked = 0
-    torch.set_num_threads(1)  # as a worker does by default: what is measured is what it will get
+    torch.set_num_threads(1)  # as a worker does by default, so that the measured speed is its speed
     for result in report(net, fields, seed):
         failed += result.verdict == "failed"
         unchecked += result.verdict == "not checked"
@@ -118,8 +130,13 @@ def check_command(
 
 @model.command(
     "import",
-    short_help="Make a model directory of a TorchScript or exported program.",
-    epilog=exit_codes_help(ExitCode.MODEL),
+    short_help="Make a model directory from a TorchScript or exported program.",
+    epilog=FIELDS_HELP
+    + closing_help(
+        "livestep model import program.pt2 DIR --inputs value --outputs next_value \\",
+        "  --model-packages exported",
+        codes=(ExitCode.MODEL,),
+    ),
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
@@ -127,31 +144,29 @@ def check_command(
     "--state",
     default="",
     metavar="NAME[,...]",
-    help="Arguments of the program that are states.  [default: all after the first]",
+    help="Arguments that are states.  [default: all after the first]",
 )
 @click.option(
     "--state-shape",
     "state_shapes",
     multiple=True,
     metavar="NAME=[DTYPE:]SIZE,...",
-    help="Shape of one key's state, such as h=64; with N where the key axis is if it isn't the "
-    "first, h=1,N,64; repeatable. Exported programs say it themselves.",
+    help="TorchScript only: shape of a key's state, such as h=64. Repeatable.",
 )
 @click.option(
     "--time-axis",
     type=click.Choice(list(_TIME_AXES)),
-    help="Where the inputs have an axis of one timestep: 1 for (N, 1, columns), 0 for (1, N, "
-    "columns). Exported programs say it themselves.  [default: (N, columns)]",
+    help="TorchScript only: axis of the inputs for time.  [default: none]",
 )
 @fields_options(is_required=True)
 @click.option(
     "--rules",
     default="{}",
     metavar="JSON",
-    help='Rules that are not the default, such as {"shape": "many-to-one"}.',
+    help='Rules, such as {"shape": "many-to-one"}.',
 )
 @codec_option
-@packages_option("Has to name torchscript or exported, the kind of the program: it is run.")
+@packages_option("Allow torchscript or exported: its code runs.")
 def import_command(
     file: Path,
     directory: Path,
@@ -164,11 +179,15 @@ def import_command(
     codec: Literal["json", "float32"],
     model_packages: str,
 ) -> None:
-    """Make DIR, which a worker takes, from a program whose states are inputs and outputs.
+    """Make DIR, a model directory, from a program whose states are inputs and outputs.
 
-    The program's forward takes (inputs, state...) and gives (outputs, next state...); inputs are
-    (N, columns), or have an axis of one timestep. Tuples are opened: the pair `state` of an LSTM is
-    state_0 and state_1. A program is code, and the import runs it: take it from people you trust.
+    The program's forward accepts (inputs, state...) and returns (outputs, next state...). Tuples
+    are flattened: the pair `state` of an LSTM becomes state_0 and state_1. A program is code, and
+    the import runs it: use programs from people you trust only.
+
+    An exported program contains its shapes. For TorchScript, --state-shape is the shape of one
+    key's state; write N if the key axis is not the first: h=1,N,64. --time-axis is 1 if the inputs
+    are (N, 1, columns), 0 if they are (1, N, columns); by default they are (N, columns).
     """
     import msgspec
 
@@ -208,7 +227,7 @@ def import_command(
             click.echo(f"state {one.name}: {one.dtype} ({', '.join(sizes)})")
         axes = key_axes(program, states, axis)
         if bounds := str(batch_sizes(program.examples, axes, program.bounds)):
-            click.echo(f"keys in one call: {bounds}; other batches are stepped in pieces")
+            click.echo(f"keys in one call: {bounds}; other batches are split")
         save_program(
             content,
             directory,
@@ -227,18 +246,18 @@ def import_command(
 @model.command(
     "init",
     short_help="Write a small working example of a model of your own.",
-    epilog=exit_codes_help(ExitCode.SETTING),
+    epilog=closing_help("livestep model init sensors", codes=(ExitCode.SETTING,)),
 )
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
 def init_command(directory: Path) -> None:
-    """Write a model, its training, events and a test to DIR; its README makes it live."""
+    """Write a model, its training, events and a test to DIR. The README there makes it live."""
     try:
         names = write_starter(directory)
     except OSError as error:
         raise ConfigError(f"{directory} can't be written: {error.strerror}") from None
     for name in names:
         click.echo(f"written  {directory / name}")
-    click.echo(f"next: cd {directory} && python train.py, and so on in its README.md")
+    click.echo(f"next: cd {directory} && python train.py; its README.md has the rest")
 
 
 def _class_model(
@@ -248,7 +267,7 @@ def _class_model(
     outputs: Sequence[Field] | None,
     device: str,
 ) -> StepModel:
-    """Make a class's model with random weights."""
+    """Build the model of a class, with random weights."""
     import torch
 
     from livestep.models.contract import StepModel
@@ -270,7 +289,7 @@ def _class_model(
         width = total_width(fields) if fields else size
         if isinstance(module, StepModel) and width != size:
             raise ModelError(
-                f"not the columns of a {kind.__name__} of these --sizes",
+                f"wrong number of columns for {kind.__name__} with these --sizes",
                 field=f"--{name}s",
                 expected=f"{size} columns ({name}_size)",
                 found=width,
@@ -291,5 +310,5 @@ def _json_object(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise click.BadParameter(str(error), param_hint="--sizes") from None
     if not isinstance(value, dict):
-        raise click.BadParameter("no JSON object", param_hint="--sizes")
+        raise click.BadParameter("not a JSON object", param_hint="--sizes")
     return value

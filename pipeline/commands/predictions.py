@@ -1,4 +1,4 @@
-"""`livestep predictions` and `livestep dead-letters`: follow a topic, one JSON line a record."""
+"""`livestep predictions` and `livestep dead-letters`: follow a topic, one JSON line per record."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from livestep.pipeline.clients.readers import (
     PredictionReader,
     TopicReader,
 )
+from livestep.pipeline.commands.help_text import closing_help
 from livestep.pipeline.commands.shared_options import Number, bootstrap_servers_option, codec_option
 from livestep.pipeline.errors import ConfigError, DecodeError, MissingTopicError
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.records import DEAD_LETTER_SUFFIX, dead_letter_topic
 from livestep.pipeline.topic_names import check_topic_name
 
-_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
+_EXIT_CODES = (ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _following_options(function: F) -> F:
-    """Add what both commands have."""
+    """Add the options that both commands have."""
     for option in (
         click.option(
             "--key", "keys", multiple=True, metavar="K", help="Only this key; repeatable."
         ),
-        click.option("--from-beginning", is_flag=True, help="Begin at the oldest record, not now."),
+        click.option(
+            "--from-beginning", is_flag=True, help="Start at the oldest record, not at the end."
+        ),
         click.option(
             "--max", "max_count", type=click.IntRange(1), metavar="N", help="Stop after N records."
         ),
@@ -43,7 +46,7 @@ def _following_options(function: F) -> F:
             type=Number(0),
             default=float("inf"),
             metavar="SECONDS",
-            help="Stop when no record came for so long.  [default: never]",
+            help="Stop if no record arrives for so long.  [default: never]",
         ),
         bootstrap_servers_option,
     ):
@@ -51,7 +54,14 @@ def _following_options(function: F) -> F:
     return function
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(
+    short_help="Follow predictions, one JSON line each.",
+    epilog=closing_help(
+        "livestep predictions --topic predictions --from-beginning --max 10",
+        "livestep predictions --topic predictions --key sensor-7",
+        codes=_EXIT_CODES,
+    ),
+)
 @click.option("--topic", required=True, help="Output topic of the worker.")
 @codec_option
 @_following_options
@@ -64,7 +74,7 @@ def predictions(
     idle_timeout_s: float,
     bootstrap_servers: str,
 ) -> None:
-    """Follow predictions: one JSON line each on standard output, until Ctrl-C."""
+    """Follow predictions until Ctrl-C: print one JSON line for each."""
     check_topic_name(topic, "--topic")
     reader = PredictionReader(
         bootstrap_servers,
@@ -79,8 +89,15 @@ def predictions(
         raise ConfigError(not_a_prediction(topic, codec, error)) from error
 
 
-@click.command("dead-letters", epilog=_EXIT_CODES)
-@click.option("--topic", required=True, help="Input topic, whose dead-letter topic is read.")
+@click.command(
+    "dead-letters",
+    short_help="Follow records that the worker could not use.",
+    epilog=closing_help(
+        "livestep dead-letters --topic events --from-beginning --idle-timeout 5",
+        codes=_EXIT_CODES,
+    ),
+)
+@click.option("--topic", required=True, help="Input topic; its dead-letter topic is read.")
 @_following_options
 def dead_letters(
     topic: str,
@@ -90,7 +107,7 @@ def dead_letters(
     idle_timeout_s: float,
     bootstrap_servers: str,
 ) -> None:
-    """Follow records that could not be used: one JSON line each on standard output."""
+    """Follow records that the worker could not use: print one JSON line for each."""
     check_topic_name(topic, "--topic")
     try:
         reader = DeadLetterReader(
@@ -100,31 +117,31 @@ def dead_letters(
         if not topic.endswith(DEAD_LETTER_SUFFIX):
             raise
         raise MissingTopicError(
-            f"there is no topic {dead_letter_topic(topic)!r}: --topic takes the name of the input "
-            f"topic, {topic.removesuffix(DEAD_LETTER_SUFFIX)!r}"
+            f"topic {dead_letter_topic(topic)!r} does not exist: --topic expects the name of the "
+            f"input topic, {topic.removesuffix(DEAD_LETTER_SUFFIX)!r}"
         ) from None
     try:
         _print_lines(reader, dead_letter_line, max_count, idle_timeout_s)
     except DecodeError as error:
         raise ConfigError(
-            f"topic {dead_letter_topic(topic)!r} holds a record that is not a dead letter of a "
-            f"worker: {error.detail}"
+            f"topic {dead_letter_topic(topic)!r} has a record that is not a worker's dead letter: "
+            f"{error.detail}"
         ) from error
 
 
 def not_a_prediction(topic: str, codec: str, error: DecodeError) -> str:
-    """Say why a record can't be printed, and what would help."""
+    """Explain why a record can't be printed, and what would help."""
     if error.reason in ("not-json", "not-float32", "wrong-length"):
         other = "float32" if codec == "json" else "json"
-        return f"{error.detail}; with --codec {other}, if that is the model's codec, it can be read"
+        return f"{error.detail}; if the model's codec is {other}, use --codec {other}"
     return (
-        f"topic {topic!r} holds a record that is not a prediction of a worker: {error.detail}. "
-        "--topic is a worker's output topic"
+        f"topic {topic!r} has a record that is not a worker's prediction: {error.detail}. "
+        "--topic expects a worker's output topic"
     )
 
 
 def prediction_line(prediction: Prediction) -> bytes:
-    """Write a prediction as one line of JSON; what only some shapes have is left out if absent."""
+    """Write a prediction as one line of JSON, without the members that its shape lacks."""
     of_some_shapes = {
         "step": prediction.step,
         "finish": prediction.finish,
@@ -146,7 +163,7 @@ def prediction_line(prediction: Prediction) -> bytes:
 
 
 def dead_letter_line(letter: DeadLetter) -> bytes:
-    """Write a dead letter as one line of JSON; bytes that are no UTF-8 are escaped."""
+    """Write a dead letter as one line of JSON; bytes that are not UTF-8 are escaped."""
     return _line(
         {
             "key": None if letter.key is None else _printable(letter.key),
@@ -168,7 +185,7 @@ def _print_lines(
     max_count: int | None,
     idle_timeout_s: float,
 ) -> None:
-    """Print what the reader gives, each line at once."""
+    """Print each record as soon as it arrives."""
     output = click.get_binary_stream("stdout")
     with reader:
         records = reader.iterate(idle_timeout_s=idle_timeout_s)

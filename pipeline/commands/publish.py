@@ -8,114 +8,117 @@ from typing import Any, BinaryIO, Literal
 
 import click
 
+from livestep.pipeline.commands.help_text import closing_help
 from livestep.pipeline.commands.shared_options import (
     InputFile,
     Number,
     bootstrap_servers_option,
     codec_option,
 )
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 
 
 @click.command(
-    epilog=exit_codes_help(
-        ExitCode.FOUND,
-        ExitCode.SETTING,
-        ExitCode.KAFKA,
-        ExitCode.MODEL,
-        ExitCode.HANGUP,
-        ExitCode.INTERRUPT,
-        ExitCode.TERMINATED,
-    )
+    short_help="Publish the events of a file or of standard input.",
+    epilog=closing_help(
+        "livestep publish events.jsonl --topic events --key sensor",
+        "livestep publish events.csv --topic events --key sensor --model DIR",
+        "livestep publish - --format jsonl --topic events --key sensor --rate 100",
+        codes=(
+            ExitCode.FOUND,
+            ExitCode.SETTING,
+            ExitCode.KAFKA,
+            ExitCode.MODEL,
+            ExitCode.HANGUP,
+            ExitCode.INTERRUPT,
+            ExitCode.TERMINATED,
+        ),
+    ),
 )
 @click.argument("file", type=InputFile("rb"), metavar="FILE.csv|.jsonl|-")
-@click.option("--topic", required=True, help="Where to; must exist.")
+@click.option("--topic", required=True, help="Topic to publish to; must exist.")
 @click.option(
     "--key",
     multiple=True,
     metavar="COLUMN",
-    help="Column that says whose event it is; several of them are joined to one key.",
+    help="Column of the key; several are joined to one key.",
 )
 @click.option(
     "--key-separator",
     default="/",
     show_default=True,
     metavar="TEXT",
-    help="Between the columns of a key; may not be within them.",
+    help="Between the columns of a key; not allowed inside.",
 )
-@click.option("--key-value", metavar="TEXT", help="The key of all events, instead of --key.")
-@click.option("--key-row", is_flag=True, help="The row's number is its key, instead of --key.")
+@click.option("--key-value", metavar="TEXT", help="Key of all events, instead of --key.")
+@click.option("--key-row", is_flag=True, help="Use the row number as the key, instead of --key.")
 @click.option(
     "--model",
     metavar="DIR",
-    help="Send the inputs of this model and no other column, checked and converted as its fields "
-    "say, with its codec.",
+    help="Send this model's inputs only, checked and converted, with its codec.",
 )
 @click.option(
     "--columns",
     metavar="A,B,C",
-    help="Columns of the value.  [default: all that mean nothing else]",
+    help="Columns of the value.  [default: all without another role]",
 )
 @click.option(
     "--missing",
     multiple=True,
     metavar="TEXT",
-    help="A cell with this text has no value, such as NA; may be repeated. An empty one never has.",
+    help="Text of a cell without a value, such as NA. Repeatable.",
 )
 @click.option(
     "--timestamp",
     metavar="COLUMN",
-    help="Column of the event time: milliseconds since 1970, or ISO 8601. Kafka deletes by it: a "
-    "topic for old events needs --config retention.ms=-1.  [default: now]",
+    help="Column of the event time: milliseconds, or ISO 8601.  [default: now]",
 )
 @click.option(
     "--marks",
     is_flag=True,
-    help="Columns `start` and `end` (true or false) and `steps_max` (a number) are marks of the "
-    "key's sequence. A line with no more than a mark is no event: it only begins or ends it.",
+    help="Columns start, end and steps_max are marks of the key's sequence.",
 )
 @click.option(
     "--forget",
     metavar="COLUMN",
-    help="Column that says by `true` that the line has no event: the key is to be forgotten.",
+    help="Column that is true if the key is to be forgotten.",
 )
 @click.option(
     "--end-each-key",
     is_flag=True,
-    help="After the last line, end the sequence of each key of the file.",
+    help="After the last row, end the sequence of each key.",
 )
 @click.option(
     "--skip",
     metavar="N",
     default="0",
     show_default=True,
-    help="Leave the first N rows out: they are in the topic. A publish that ends early says N.",
+    help="Skip the first N rows; the end of a publish prints N.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="At a row that can't be sent: stop before it, or leave it out and go on.",
+    help="At a bad row: stop before it, or skip it.",
 )
 @click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
-    help="File for the rows that are left out, with line and reason; replaced, but with --skip "
-    "added to.",
+    help="File for skipped rows; replaced, or with --skip appended to.",
 )
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["csv", "jsonl"]),
-    help="[default: by the name; - needs it]",
+    help="Needed for -.  [default: by the file name]",
 )
 @click.option(
     "--rate",
     type=Number(0.001, 1e9),
     metavar="EVENTS_PER_S",
-    help="No faster than this, from 0.001 on.  [default: as fast as it goes]",
+    help="At most so many, from 0.001 up.  [default: no limit]",
 )
 @codec_option
 @bootstrap_servers_option
@@ -133,17 +136,22 @@ def publish(
     bootstrap_servers: str,
     **column_options: Any,
 ) -> None:
-    """Publish the events of a file, or of standard input (-), one a line, in their order.
+    """Publish the events of a file, or of standard input (-), one per row, in order.
 
-    In CSV a cell that is a number becomes one (`.5` and `+5` too, but not `007` or `nan`), and an
-    empty cell is left out; with --model the model's inputs say what is a number. What the broker
-    would refuse, such as a time in the future, is found before it is sent.
+    In CSV, a cell that looks like a number is sent as one (`.5` and `+5`, but not `007` or `nan`),
+    and an empty cell is omitted. With --model, the model's inputs decide what is a number. Rows
+    that the broker would refuse, such as a time in the future, are found before they are sent.
 
-    With --on-error stop nothing of a bad row is sent, but the rows before it are. Whatever ends it
-    (the end of the file, a bad row, Ctrl-C), the last lines say how many events the broker has
-    acknowledged and the --skip that continues from there.
+    With --marks, `start` and `end` are true or false, and `steps_max` is a number. A row with marks
+    only is not an event: it starts or ends a sequence.
+
+    Kafka deletes events by their own timestamps: with an old --timestamp, create the topic with
+    --config retention.ms=-1.
+
+    However it ends (end of file, bad row, Ctrl-C), the last lines report how many events the broker
+    has acknowledged, and the --skip that continues from there.
     """
-    # librdkafka and rich take time that --help need not wait.
+    # librdkafka and rich take time to import; --help should not wait for them.
     from livestep.pipeline.publishing.publish_run import publish_file
     from livestep.pipeline.publishing.setup import columns_of
 

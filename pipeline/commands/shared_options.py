@@ -12,21 +12,20 @@ import click
 
 from livestep.pipeline.environment import read_variables
 
-#: Where a broker listens that was started as its documentation says.
+#: Where a broker listens by default.
 _LOCAL_BROKER = "127.0.0.1:9092"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def bootstrap_servers_option(function: F) -> F:
-    """Add --bootstrap-servers, which the worker has as well."""
+    """Add --bootstrap-servers, as the worker has it."""
     return click.option(
         "--bootstrap-servers",
         default=_bootstrap_servers,
         show_default=_LOCAL_BROKER,
         metavar="HOST:PORT[,...]",
-        help="Kafka brokers, or LIVESTEP_BOOTSTRAP_SERVERS. TLS and passwords: "
-        "LIVESTEP_KAFKA_SECURITY_PROTOCOL and so on, as the worker's.",
+        help="Kafka; or LIVESTEP_BOOTSTRAP_SERVERS.",
     )(function)
 
 
@@ -35,7 +34,7 @@ def _bootstrap_servers() -> str:
 
 
 class InputFile(click.File):
-    """A file to read; `-` is standard input, if it is open."""
+    """A file to read; `-` is standard input if that is open."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -47,12 +46,12 @@ class InputFile(click.File):
 
 
 class Number(click.FloatRange):
-    """A number within a range; `nan` is in none."""
+    """A number within a range; `nan` is refused."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
     ) -> Any:
-        """Read the number."""
+        """Parse the number."""
         number = super().convert(value, parameter, context)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", parameter, context)
@@ -66,5 +65,5 @@ def codec_option(function: F) -> F:
         type=click.Choice(["json", "float32"]),
         default="json",
         show_default=True,
-        help="What a value is, as in the model's model.json.",
+        help="Format of values, as in model.json.",
     )(function)

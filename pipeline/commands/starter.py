@@ -1,4 +1,4 @@
-"""What `livestep model init` writes: a model of one's own at its smallest, and all around it."""
+"""The files that `livestep model init` writes: the smallest model of your own, ready to run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Forecast(nn.Module):
-    """Says what a sensor will show next, from all that it has shown."""
+    """Predicts the next value of a sensor from all of its values so far."""
 
     def __init__(self, hidden_size: int = 16) -> None:
         super().__init__()
@@ -24,17 +24,17 @@ class Forecast(nn.Module):
         self.head = nn.Linear(hidden_size, 1)
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """What keys begin with; axis 0 is the key. A tuple of tensors, of any dtypes, is fine."""
+        """The state of new keys; axis 0 is the key. May be a tuple of tensors of any dtypes."""
         return self.head.weight.new_zeros(batch_size, self.cell.hidden_size)  # (N, H)
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Advance each row, which is one key, by one event: (N, H_in) in, (N, H_out) out."""
+        """Advance each row, one key, by one event: (N, H_in) in, (N, H_out) out."""
         state = self.cell(inputs, state)
         return inputs + self.head(state), state
 
 
 def unroll(model: nn.Module, sequences: Tensor) -> Tensor:
-    """Step along sequences (L, N, H_in), for training."""
+    """Step through sequences (L, N, H_in), for training."""
     state = model.initial_state(sequences.shape[1])
     outputs = []
     for inputs in sequences:
@@ -44,7 +44,7 @@ def unroll(model: nn.Module, sequences: Tensor) -> Tensor:
 '''
 
 _TRAIN = '''\
-"""Train the model in seconds, and write the directory that a worker takes."""
+"""Train the model, in seconds, and write the directory for the worker."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ model = Forecast(hidden_size=16)
 optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
 times = torch.arange(25).reshape(25, 1, 1)
 for _ in range(150):
-    # 64 sensors, each a wave of its own.
+    # 64 sensors, each with its own wave.
     waves = torch.sin(0.4 * times + 6.3 * torch.rand(1, 64, 1))  # (25, 64, 1)
     loss = torch.nn.functional.mse_loss(unroll(model, waves[:-1]), waves[1:])
     optimizer.zero_grad()
@@ -76,7 +76,7 @@ print(f"trained: mean squared error {loss.item():.5f}; saved in model")
 '''
 
 _TEST = '''\
-"""The model keeps the contract that live stepping needs, and has learned something."""
+"""The model can be stepped live, and has learned something."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_the_model_can_be_stepped_live() -> None:
     check_model(MODEL)
 
 
-def test_the_model_says_what_comes_next() -> None:
+def test_the_model_predicts_the_next_value() -> None:
     lines = (HERE / "events.jsonl").read_text().splitlines()
     events = [event for event in map(json.loads, lines) if event["sensor"] == "s-1"]
     values = [event["value"] for event in events]
@@ -106,7 +106,8 @@ def test_the_model_says_what_comes_next() -> None:
 _README = """\
 # A model of your own, live
 
-Once: `make services` of livestep in another terminal, and the `export` lines that it prints here.
+You need Kafka and Redis. Livestep's `make services` starts both in another terminal; paste the
+`export` lines that it prints here.
 
 ```bash
 python train.py
@@ -120,14 +121,14 @@ livestep worker --model model --input-topic sensors --output-topic next-values -
 livestep predictions --topic next-values --from-beginning --max 3
 ```
 
-`LIVESTEP_MODEL_PACKAGES` allows livestep to import `my_model.py`, which lies in the current folder.
-Without `--burst` the worker goes on until Ctrl-C. Change `my_model.py` and train again: `livestep
-model check model` says whether it can still be stepped live, and what to do if not.
+`LIVESTEP_MODEL_PACKAGES` allows livestep to import `my_model.py` from the current folder. Without
+`--burst` the worker runs until Ctrl-C. After you change `my_model.py`, train again: `livestep model
+check model` reports what breaks live stepping, and how to fix it.
 """
 
 
 def starter_files() -> dict[str, str]:
-    """Give the name and the text of each file."""
+    """Return the text of each file by name."""
     return {
         "my_model.py": _MY_MODEL,
         "train.py": _TRAIN,
@@ -138,19 +139,19 @@ def starter_files() -> dict[str, str]:
 
 
 def write_starter(folder: Path) -> list[str]:
-    """Write the files to a folder, which is made if it is not there.
+    """Write the files to a folder, which is created if missing.
 
     Returns:
-        names: Of the files.
+        names: The names of the files.
 
     Raises:
-        ConfigError: If one of them is there; nothing was written then.
+        ConfigError: If one of them exists; nothing was written.
         OSError: If the folder can't be written.
     """
     files = starter_files()
     for name in files:
         if (folder / name).exists():
-            raise ConfigError(f"{folder / name} is there already; nothing was written")
+            raise ConfigError(f"{folder / name} already exists; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -158,7 +159,7 @@ def write_starter(folder: Path) -> list[str]:
 
 
 def _events() -> str:
-    """Two sensors in turns, each a wave of its own."""
+    """Two sensors in turns, each with its own wave."""
     lines = []
     for time in range(20):
         for sensor, phase in (("s-1", 0.0), ("s-2", 2.0)):

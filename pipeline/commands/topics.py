@@ -5,33 +5,45 @@ from __future__ import annotations
 import click
 
 from livestep.pipeline.clients.topic_copy import copy_topic
+from livestep.pipeline.commands.help_text import closing_help, examples_help
 from livestep.pipeline.commands.shared_options import bootstrap_servers_option
 from livestep.pipeline.errors import ConfigError
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics
 from livestep.pipeline.records import dead_letter_topic
 
-_EXIT_CODES = exit_codes_help(ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
+_EXIT_CODES = (ExitCode.SETTING, ExitCode.KAFKA, ExitCode.INTERRUPT)
 
 
-@click.group()
+@click.group(
+    epilog=examples_help(
+        "livestep topics create events --partitions 8 --with-dead-letter",
+        "livestep topics list",
+    )
+)
 def topics() -> None:
     """Create, list and copy topics."""
 
 
-@topics.command(epilog=_EXIT_CODES)
+@topics.command(
+    epilog=closing_help(
+        "livestep topics create events --partitions 8 --with-dead-letter",
+        "livestep topics create old-events --config retention.ms=-1",
+        codes=_EXIT_CODES,
+    )
+)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
     "--partitions",
     type=click.IntRange(1, 10_000),
     default=4,
     show_default=True,
-    help="Partitions of each: as many workers can share the work, and the number stays.",
+    help="Of each: the most workers that can share the work.",
 )
 @click.option(
     "--replication-factor",
     type=click.IntRange(1, 100),
-    help="Brokers that hold each partition.  [default: the broker's]",
+    help="Copies of each partition.  [default: the broker's]",
 )
 @click.option(
     "--with-dead-letter",
@@ -43,8 +55,7 @@ def topics() -> None:
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Kafka's own setting of each topic; repeatable. Kafka deletes events by their own times, "
-    "after 7 days by default: for events of the past, retention.ms=-1 keeps them.",
+    help="Kafka's own setting, such as retention.ms=-1. Repeatable.",
 )
 @bootstrap_servers_option
 def create(
@@ -55,7 +66,12 @@ def create(
     settings: tuple[str, ...],
     bootstrap_servers: str,
 ) -> None:
-    """Create topics; one that is there with as many partitions, and this --config, is fine."""
+    """Create topics. An existing topic with the same partitions and --config is left as it is.
+
+    The number of partitions can't change while keys have states: `livestep topics copy` moves the
+    events to a new topic. Kafka deletes events by their own timestamps, after 7 days by default;
+    for older events use --config retention.ms=-1.
+    """
     wanted = list(names)
     if with_dead_letter:
         wanted += [dead_letter_topic(name) for name in names]
@@ -76,17 +92,20 @@ def _config(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
-            raise click.UsageError(f"--config {setting}: NAME=VALUE is needed")
+            raise click.UsageError(f"--config {setting}: expected NAME=VALUE")
         if name in config:
             raise click.UsageError(f"--config {name} is given twice")
         config[name] = value
     return config
 
 
-@topics.command("list", epilog=_EXIT_CODES)
+@topics.command(
+    "list",
+    epilog=closing_help("livestep topics list --bootstrap-servers kafka-1:9092", codes=_EXIT_CODES),
+)
 @bootstrap_servers_option
 def list_topics(bootstrap_servers: str) -> None:
-    """List topics with their partitions and replicas."""
+    """List the topics, with the number of partitions and replicas."""
     for topic in describe_topics(bootstrap_servers).values():
         click.echo(
             f"{topic.name}  partitions {topic.partition_count}  "
@@ -94,15 +113,21 @@ def list_topics(bootstrap_servers: str) -> None:
         )
 
 
-@topics.command(epilog=_EXIT_CODES)
+@topics.command(
+    epilog=closing_help(
+        "livestep topics create events-2 --partitions 16 --with-dead-letter",
+        "livestep topics copy events events-2",
+        codes=_EXIT_CODES,
+    )
+)
 @click.argument("source")
 @click.argument("target")
 @bootstrap_servers_option
 def copy(source: str, target: str, bootstrap_servers: str) -> None:
-    """Copy the events of SOURCE into TARGET, which exists and is empty.
+    """Copy the events of SOURCE to TARGET, an existing, empty topic.
 
-    Each key goes to its partition there, in order: the way to another number of partitions. Stop
-    the publishers first; start the workers on TARGET, with a new output topic.
+    Use it to change the number of partitions: each key goes to its partition in TARGET, in order.
+    Stop the publishers first. Then start the workers on TARGET with a new output topic.
     """
     report = copy_topic(bootstrap_servers, source, target)
     left_out = f", {report.without_key} without a key left out" if report.without_key else ""

@@ -196,7 +196,7 @@ def test_a_log_without_its_beginning_is_a_warning_before_a_first_run_only(
     # When it has run, then it isn't any more
     running.burst()
     found = checked(running)
-    assert (found.verdicts["beginning"], found.texts["beginning"]) == ("ok", "the group goes on")
+    assert (found.verdicts["beginning"], found.texts["beginning"]) == ("ok", "the group continues")
 
 
 def test_a_compacted_input_topic_is_a_warning(running: Running) -> None:

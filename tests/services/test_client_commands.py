@@ -274,9 +274,9 @@ def test_a_topic_without_predictions_or_dead_letters_is_a_config_error(
     for name in (topic, f"{topic}.dead-letter"):
         producer.produce(name, b'{"x":1}', key="k", timestamp=9)
     assert producer.flush(WAIT_S) == 0
-    with pytest.raises(ConfigError, match=f"'{topic}' holds a record that is not a prediction"):
+    with pytest.raises(ConfigError, match=f"'{topic}' has a record that is not a worker's prediction"):
         invoke(predictions, "--topic", topic, "--from-beginning")
-    with pytest.raises(ConfigError, match="holds a record that is not a dead letter"):
+    with pytest.raises(ConfigError, match="has a record that is not a worker's dead letter"):
         invoke(dead_letters, "--topic", topic, "--from-beginning")
 
 

@@ -101,7 +101,7 @@ def test_the_readme_of_the_starter_names_only_commands_that_exist(tmp_path: Path
 
 def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("mine")
-    with pytest.raises(ConfigError, match="train.py is there already; nothing was written"):
+    with pytest.raises(ConfigError, match="train.py already exists; nothing was written"):
         run("init", tmp_path, catch_exceptions=False)
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
@@ -159,7 +159,7 @@ def test_a_class_can_be_checked_before_it_is_saved() -> None:
 
 def test_columns_that_do_not_fit_a_class_of_this_package_are_named() -> None:
     sizes = ("--sizes", '{"input_size": 3, "hidden_size": 4, "output_size": 1}')
-    message = "--inputs: not the columns of a GRU of .*expected 3 columns .input_size., found 2"
+    message = "--inputs: wrong number of columns for GRU with .*expected 3 columns .input_size., found 2"
     with pytest.raises(ModelError, match=message):
         run("check", "livestep:GRU", *sizes, "--inputs", "a,b", catch_exceptions=False)
     with pytest.raises(ModelError, match="--outputs: .*expected 1 columns .output_size., found 2"):
@@ -173,7 +173,7 @@ def test_a_model_of_this_package_is_checked_without_any_setting(tmp_path: Path) 
     assert done.exit_code == 0, done.output
     for batch_size in ("1", "64", "1,024"):
         assert re.search(rf"speed at {batch_size} +│ [\d,]+ events/s", done.output)
-    with pytest.raises(ModelError, match="a directory says itself"):
+    with pytest.raises(ModelError, match="not allowed for a directory"):
         run("check", tmp_path, "--inputs", "x", catch_exceptions=False)
 
 
@@ -272,7 +272,7 @@ def test_an_exported_program_states_its_shapes_itself(tmp_path: Path) -> None:
     done = run("import", tmp_path / "cell.pt2", tmp_path / "new", *options)
     assert done.exit_code == 0, done.output
     assert "exported, forward(x, h)\nstate h: float32 (1, N, 4)\n" in done.output
-    assert "keys in one call: at most 1,000; other batches are stepped in pieces" in done.output
+    assert "keys in one call: at most 1,000; other batches are split" in done.output
     done = run("check", tmp_path / "new", "--model-packages", "exported")
     assert done.exit_code == 0, done.output
 
