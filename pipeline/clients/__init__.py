@@ -1,1 +1,1 @@
-"""What a user's program holds: a publisher of events, readers of predictions and dead letters."""
+"""Clients for your own programs: publish events, read predictions and dead letters."""

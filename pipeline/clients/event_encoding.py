@@ -1,4 +1,4 @@
-"""Writing events and their marks: what a record's value and headers are, before any client."""
+"""Encode events and their marks as the value and headers of a record, for any Kafka client."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import orjson
 
 from livestep.pipeline.records import SEQUENCE_HEADER, STEPS_MAX_HEADER
 
-#: Member that a JSON event gets if it is published as plain numbers.
+#: Name of the member if plain numbers are published as a JSON event.
 VECTOR_MEMBER = "x"
 
 
 def mark_headers(
     *, start: bool = False, end: bool = False, steps_max: int | None = None
 ) -> list[tuple[str, bytes]]:
-    """Write the marks of a sequence as headers of a record.
+    """Encode the marks of a sequence as headers of a record.
 
     Raises:
         ValueError: If `steps_max` is less than 1.
@@ -37,11 +37,11 @@ def mark_headers(
 
 
 def encode_json(event: Mapping[str, Any] | Sequence[float | None]) -> bytes:
-    """Write an event as JSON.
+    """Encode an event as JSON.
 
     Raises:
-        ValueError: If a number is NaN or infinite, which JSON doesn't have.
-        TypeError: If a value has no place in JSON.
+        ValueError: If a number is NaN or infinite, which JSON does not support.
+        TypeError: If a value can't be encoded in JSON.
 
     Example:
         >>> encode_json({"weather": "sunny", "degrees": 21.5}), encode_json([1, 2.5])
@@ -49,20 +49,20 @@ def encode_json(event: Mapping[str, Any] | Sequence[float | None]) -> bytes:
     """
     members = event if isinstance(event, Mapping) else {VECTOR_MEMBER: event}
     value = orjson.dumps(members, option=orjson.OPT_SERIALIZE_NUMPY)
-    # orjson writes NaN and infinity as null without a word; null is rare, so looking is cheap.
+    # orjson silently writes NaN and infinity as null; null is rare, so this check is cheap.
     if b"null" in value:
         _refuse_non_finite(members)
     return value
 
 
 def encode_float32(event: Mapping[str, Any] | Sequence[float | None]) -> bytes:
-    """Write a vector as raw little-endian float32.
+    """Encode a vector as raw little-endian float32.
 
-    None, for the numbers of an input that is left to the model's feedback, is written as NaN.
+    None is written as NaN: the model's feedback fills in that number.
 
     Raises:
         ValueError: If a number is NaN or beyond float32.
-        TypeError: If the event is no flat sequence of numbers.
+        TypeError: If the event is not a flat sequence of numbers.
 
     Example:
         >>> encode_float32([1.0, -2.0]).hex()
@@ -71,8 +71,8 @@ def encode_float32(event: Mapping[str, Any] | Sequence[float | None]) -> bytes:
         array([ 1., nan], dtype=float32)
     """
     if isinstance(event, Mapping):
-        raise TypeError("codec float32 takes a sequence of numbers, not members with names")
-    with np.errstate(over="ignore"):  # too large: infinite, and refused below
+        raise TypeError("codec float32 accepts a sequence of numbers, not members with names")
+    with np.errstate(over="ignore"):  # too large becomes infinite, which is refused below
         vector = np.asarray(event, dtype="<f4")
     if vector.ndim != 1:
         raise TypeError(f"an event is one vector, not an array of {vector.ndim} dimensions")
@@ -89,4 +89,4 @@ def _refuse_non_finite(event: Mapping[str, Any]) -> None:
         elements = value if isinstance(value, list | tuple | np.ndarray) else [value]
         for element in elements:
             if isinstance(element, float | np.floating) and not math.isfinite(element):
-                raise ValueError(f"feature {name!r} is {element}: JSON has no such number")
+                raise ValueError(f"feature {name!r} is {element}, which JSON does not support")

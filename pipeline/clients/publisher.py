@@ -1,4 +1,4 @@
-"""Publishing events with kafka-python, with the delivery of each one checked."""
+"""Publish events with kafka-python, and check the delivery of each one."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from livestep.pipeline.kafka.connection import CONNECT_TIMEOUT_S, cause, connect
 from livestep.pipeline.kafka.topic_setup import admin_options, describe_topics
 from livestep.pipeline.records import key_bytes
 
-#: Events and bytes that may wait for the broker's answer before `publish` waits itself: enough for
-#: full batches to some partitions, little beside the process.
+#: Events and bytes that may await acknowledgement before `publish` blocks: enough for full batches
+#: to several partitions, and little compared with the process.
 PENDING_EVENTS_MAX = 20_000
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 
-#: How long the broker may take for one event, retries included.
+#: Time limit for one event, including retries.
 DELIVERY_TIMEOUT_S = 30.0
 
 
 class EventPublisher:
-    """Publish events and make sure that they have arrived.
+    """Publish events, and make sure that they arrive.
 
-    Sending is asynchronous, idempotent and in order for each key; what could not be delivered is
-    raised by the next `publish`, by `flush`, or at the end of the `with` block, and ends it: no
-    order could be kept after a gap, so all later calls raise the same. Events of one key go to one
-    partition, the same as Kafka's Java clients choose (murmur2). Not thread-safe.
+    Sending is asynchronous, idempotent and in order for each key. If an event can't be delivered,
+    the next `publish`, `flush`, or the end of the `with` block raises an error. Order can't be kept
+    after a gap, so all later calls raise the same error. All events of a key go to one partition,
+    the one that Kafka's Java clients choose (murmur2). Not thread-safe.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
-        topic: Where to; must exist.
+        topic: Topic to publish to; must exist.
         codec: As in the model's `model.json`: "json", or "float32" for raw little-endian numbers.
-        timeout_s: How long to look for a broker.
-        client_options: Of kafka-python's KafkaProducer, under its own names.
+        timeout_s: Time limit for finding a broker, in seconds.
+        client_options: Options of kafka-python's KafkaProducer, by its own names.
 
     Raises:
-        BrokerError: If no broker answers.
-        MissingTopicError: If there is no such topic.
-        ConfigError: If the client has no such option.
+        BrokerError: If no broker responds.
+        MissingTopicError: If the topic does not exist.
+        ConfigError: If a client option is unknown.
 
     Example:
         >>> with EventPublisher("127.0.0.1:9092", "events") as publisher:  # doctest: +SKIP
@@ -68,7 +68,7 @@ class EventPublisher:
         self._pending_bytes = 0
         self._failure: BrokerError | None = None
         self._is_closed = False
-        # kafka-python 3.0 has a producer create a missing topic, also when told not to.
+        # kafka-python 3.0 lets a producer create a missing topic, even if that is turned off.
         for_admin = admin_options(client_options)
         if not describe_topics(bootstrap_servers, [topic], timeout_s=timeout_s, **for_admin):
             raise missing_topic(topic, bootstrap_servers)
@@ -93,45 +93,47 @@ class EventPublisher:
         end: bool = False,
         steps_max: int | None = None,
     ) -> None:
-        """Send one event; waits only if too much is on its way already.
+        """Send one event. Blocks only if too many events await acknowledgement.
 
-        Marks of the sequence are sent as headers, so that they go with any codec.
+        Marks of the sequence are sent as headers, so they work with any codec.
 
         Args:
-            key: Whose event; text is sent as UTF-8.
+            key: Key of the event; text is sent as UTF-8.
             event: One member for each input of the model, or plain numbers: the vector itself
-                (float32; None for numbers that the feedback fills), or the member `x` (json).
-                None for a bare mark, which isn't stepped.
-            timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
-            start: The key's sequence begins here; one that is open is dropped, unanswered.
+                (float32; None for numbers that the feedback fills in), or the member `x` (json).
+                None sends marks only, which are not stepped.
+            timestamp_ms: Event time in milliseconds since 1970 UTC; now if None.
+            start: The key's sequence starts here; an open sequence is dropped without an answer.
             end: The key's sequence ends here.
-            steps_max: How many steps to generate at most, for a model that generates.
+            steps_max: Limit of generated steps, for a model that generates.
 
         Raises:
-            ValueError: If a number is NaN or infinite, `steps_max` is less than 1, or there is
-                neither an event nor a mark; nothing was sent.
-            TypeError: If key or event can't be written; nothing was sent.
+            ValueError: If a number is NaN or infinite, `steps_max` is less than 1, or both event
+                and marks are missing; nothing was sent.
+            TypeError: If key or event can't be encoded; nothing was sent.
             BrokerError: If an earlier event was not delivered; this one was not sent.
         """
         self._settle(wait_for_room=True)
         headers = mark_headers(start=start, end=end, steps_max=steps_max)
         if event is None and not (start or end):
-            raise ValueError("an event, a start or an end is needed; `forget` sends a null value")
+            raise ValueError(
+                "event is None without start or end: use `forget` to send a null value"
+            )
         value = b"" if event is None else self._encode(event)
         self._send(key_bytes(key), value, timestamp_ms, headers)
 
     def forget(self, key: str | bytes, *, timestamp_ms: int | None = None) -> None:
-        """Send a null value: the worker forgets the key, which begins anew with its next event.
+        """Send a null value: the worker forgets the key, which starts over with its next event.
 
-        Nothing is answered, also not to a sequence that is open. On a compacted topic the broker
-        forgets the key, too.
+        There is no prediction, even if a sequence is open. On a compacted topic the broker deletes
+        the key's events, too.
 
         Args:
-            key: Whose state; text is sent as UTF-8.
-            timestamp_ms: Event time, milliseconds since 1970 UTC; now if None.
+            key: Key to forget; text is sent as UTF-8.
+            timestamp_ms: Event time in milliseconds since 1970 UTC; now if None.
 
         Raises:
-            TypeError: If the key can't be written; nothing was sent.
+            TypeError: If the key can't be encoded; nothing was sent.
             BrokerError: If an earlier event was not delivered; this one was not sent.
         """
         self._settle(wait_for_room=True)
@@ -156,18 +158,18 @@ class EventPublisher:
 
     @property
     def pending_count(self) -> int:
-        """How many events have no answer from the broker yet, as far as was looked."""
+        """How many events were not acknowledged when last checked."""
         return len(self._pending)
 
     def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
-        """Wait until the broker has all events that were published.
+        """Wait until the broker has acknowledged all published events.
 
         Args:
-            timeout_s: How long to wait.
+            timeout_s: Time limit, in seconds.
 
         Raises:
-            BrokerError: If one was not delivered, or the time is over; names topic and key. Those
-                that are still on their way may arrive later.
+            BrokerError: If an event was not delivered in time; names topic and key. Events in
+                flight may still arrive later.
         """
         self._settle()
         try:
@@ -182,7 +184,7 @@ class EventPublisher:
         """Flush, then disconnect; a second call does nothing.
 
         Raises:
-            BrokerError: As `flush`, unless it was raised before.
+            BrokerError: As `flush`, unless it was already raised.
         """
         if self._is_closed:
             return
@@ -191,7 +193,7 @@ class EventPublisher:
             if self._failure is None:
                 self.flush(timeout_s)
         finally:
-            # What has not arrived was raised, so there is nothing left to wait for.
+            # Undelivered events have raised an error: there is nothing left to wait for.
             with contextlib.suppress(KafkaError):
                 self._producer.close(timeout=1)
 
@@ -204,7 +206,7 @@ class EventPublisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; an error of the block is never hidden by one of closing."""
+        """Close. An error in the block is never hidden by one from closing."""
         try:
             self.close()
         except BrokerError:
@@ -212,10 +214,10 @@ class EventPublisher:
                 raise
 
     def _settle(self, wait_for_room: bool = False) -> None:
-        """Drop what has been answered, and raise the first failure.
+        """Drop acknowledged events, and raise the first failure.
 
         Args:
-            wait_for_room: Wait for the oldest ones while more are pending than may be.
+            wait_for_room: Wait for the oldest events while too many are pending.
         """
         if self._failure is not None:
             raise self._failure
@@ -233,10 +235,9 @@ class EventPublisher:
                 raise self._not_delivered(*self._refused(key, future.exception))
 
     def _refused(self, key: bytes, error: BaseException) -> tuple[bytes, BaseException]:
-        """Find the record that was refused, given the first one of its batch.
+        """Find the refused record, given the first record of its batch.
 
-        A broker refuses a batch as a whole, and the others of it fail with an error that says no
-        more than that.
+        A broker refuses a whole batch; the other records in it fail with an unspecific error.
         """
         if type(error) is KafkaError:
             for future, other_key, _ in self._pending:
@@ -248,16 +249,16 @@ class EventPublisher:
         return len(self._pending) >= PENDING_EVENTS_MAX or self._pending_bytes >= PENDING_BYTES_MAX
 
     def _await(self, future: Any) -> None:
-        """Wait for one answer, good or bad; the caller looks which."""
+        """Wait for one result, good or bad; the caller checks which."""
         try:
-            # The client itself fails it in time; the second half is for a client that hangs.
+            # The client reports a timeout itself; the factor 2 is for a client that hangs.
             future.get(timeout=2 * DELIVERY_TIMEOUT_S)
         except KafkaError as error:
             if not future.is_done:
                 raise self._not_delivered(self._pending[0][1], error) from error
 
     def _not_delivered(self, key: bytes, error: BaseException) -> BrokerError:
-        """Make the error, and keep it: it is the end."""
+        """Create the error, and keep it: all later calls raise it."""
         name = key.decode("utf-8", "backslashreplace")
         self._failure = BrokerError(
             f"an event of key {name!r} was not delivered to topic {self.topic!r}: {cause(error)}"

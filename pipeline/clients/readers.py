@@ -1,7 +1,7 @@
-"""What users hold in their hands: publish events, read predictions and dead letters.
+"""Read predictions and dead letters with kafka-python.
 
-Built on kafka-python; any other Kafka client can do the same, since all that these classes know
-of the records stands in `records.py`.  The worker uses none of them.
+Any other Kafka client can do the same: `records.py` defines everything about the records. The
+worker does not use these classes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
 
 
 class PredictionReader(TopicReader[Prediction]):
-    """Read predictions as the worker commits them; arguments as `TopicReader`.
+    """Read predictions as the worker commits them.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
         topic: The worker's output topic.
-        codec: As in the model's `model.json`: "json" gives dicts, "float32" tuples of floats.
-        options: As `TopicReader`.
+        codec: As in the model's `model.json`: "json" returns dicts, "float32" tuples of floats.
+        options: As for `TopicReader`.
 
     Example:
         >>> with PredictionReader("127.0.0.1:9092", "predictions") as reader:  # doctest: +SKIP
@@ -77,12 +77,12 @@ class PredictionReader(TopicReader[Prediction]):
 
 
 class DeadLetterReader(TopicReader[DeadLetter]):
-    """Read the records that could not be used, with the reasons; arguments as `TopicReader`.
+    """Read the records that the worker could not use, with the reasons.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
-        topic: The **input** topic; what is read is its dead-letter topic.
-        options: As `TopicReader`.
+        topic: The **input** topic, whose dead-letter topic is read.
+        options: As for `TopicReader`.
 
     Example:
         >>> with DeadLetterReader("127.0.0.1:9092", "events") as reader:  # doctest: +SKIP
@@ -109,22 +109,22 @@ class DeadLetterReader(TopicReader[DeadLetter]):
 
 
 def decode_json(value: bytes) -> Any:
-    """Read a JSON value.
+    """Decode a JSON value.
 
     Raises:
-        DecodeError: If it isn't JSON.
+        DecodeError: If it is not JSON.
     """
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise DecodeError("not-json", f"{value[:40]!r} is no JSON: {error}") from None
+        raise DecodeError("not-json", f"{value[:40]!r} is not JSON: {error}") from None
 
 
 def decode_float32(value: bytes) -> tuple[float, ...]:
-    """Read raw little-endian float32.
+    """Decode raw little-endian float32.
 
     Raises:
-        DecodeError: If the length is no multiple of four, or it is a JSON object.
+        DecodeError: If the length is not a multiple of four, or the value is a JSON object.
 
     Example:
         >>> decode_float32(bytes.fromhex("0000803f000000c0"))
@@ -133,7 +133,9 @@ def decode_float32(value: bytes) -> tuple[float, ...]:
     if value.startswith(b'{"') and _is_json(value):
         raise DecodeError("not-float32", f"{value[:40]!r} is JSON, not float32")
     if len(value) % 4:
-        raise DecodeError("wrong-length", f"{len(value)} bytes are no whole number of float32")
+        raise DecodeError(
+            "wrong-length", f"{len(value)} bytes are not a whole number of float32 values"
+        )
     return tuple(np.frombuffer(value, "<f4").tolist())
 
 

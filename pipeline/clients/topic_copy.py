@@ -1,4 +1,4 @@
-"""Copying a topic into one with another number of partitions: each key goes to where it belongs."""
+"""Copy a topic to one with another number of partitions: each key goes to its partition there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from livestep.pipeline.errors import BrokerError, ConfigError
 from livestep.pipeline.kafka.connection import CONNECT_TIMEOUT_S, broker_errors, connect
 from livestep.pipeline.kafka.topic_setup import end_offsets
 
-#: Records and bytes that one partition's reader takes at once: there is one for each partition.
+#: Records and bytes that the reader of one partition fetches at once.
 READ_RECORDS_MAX, READ_BYTES_MAX = 500, 1 << 20
 
-#: One wait for records, and how many in a row bring nothing before the copy gives up.
+#: Timeout of one poll, and how many empty polls in a row end the copy.
 READ_TIMEOUT_S, READ_TRIES = 1.0, 60
 
 #: Records between two reports of progress.
@@ -27,11 +27,11 @@ PROGRESS_RECORDS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What was copied.
+    """The result of a copy.
 
     Attributes:
-        records: How many.
-        without_key: Records that were left out: without a key no worker can use them.
+        records: Number of copied records.
+        without_key: Number of records without a key, which no worker can use: they are not copied.
     """
 
     records: int
@@ -39,10 +39,10 @@ class CopyReport:
 
 
 class _RecordPublisher(EventPublisher):
-    """Publishes records as they are."""
+    """Publishes records unchanged."""
 
     def publish_record(self, record: Any) -> None:
-        """Send key, value, time and headers; the key chooses the partition."""
+        """Send key, value, timestamp and headers; the key determines the partition."""
         self._settle(wait_for_room=True)
         self._send(record.key, record.value, record.timestamp, list(record.headers))
 
@@ -56,37 +56,36 @@ def copy_topic(
     timeout_s: float = CONNECT_TIMEOUT_S,
     **client_options: Any,
 ) -> CopyReport:
-    """Copy what a topic has into another one, the events of each key in their order.
+    """Copy all events of a topic to another one, in order for each key.
 
-    It is the way out when a topic has got more partitions: keys have moved away from their states,
-    so the history is published anew, and a new group starts on it. Records of one partition stay in
-    their order; those of several partitions are merged by their time, so that a key which has moved
-    from one partition to another keeps its order, too. What is published to the source meanwhile is
-    not copied.
+    Use it after the number of partitions has changed: keys are then separated from their states, so
+    the history is published again and a new group starts on it. Records of one partition keep their
+    order. Records of several partitions are merged by time, so a key that has moved between
+    partitions keeps its order, too. Events published to the source during the copy are not copied.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
-        source: Where from.
-        target: Where to; must exist, and have no records.
-        on_progress: Called with the number of records copied so far, now and then.
-        timeout_s: How long to look for a broker.
-        client_options: Of kafka-python's clients.
+        source: Topic to read.
+        target: Topic to write; must exist and be empty.
+        on_progress: Called with the number of records copied so far, from time to time.
+        timeout_s: Time limit for finding a broker, in seconds.
+        client_options: Options of kafka-python's clients.
 
     Returns:
         report: See `CopyReport`.
 
     Raises:
-        ConfigError: If a topic is missing, the target has records already, or is the source.
-        BrokerError: If no broker answers, or a record is not delivered.
+        ConfigError: If a topic is missing, or the target has records or is the source.
+        BrokerError: If no broker responds, or a record is not delivered.
     """
     if source == target:
-        raise ConfigError(f"a topic can't be copied into itself: {source!r}")
+        raise ConfigError(f"a topic can't be copied to itself: {source!r}")
     connection = {"timeout_s": timeout_s, **client_options}
-    # Markers of a copy that was broken off are not records, but who can tell: any offset counts.
+    # Any offset counts: the markers of an aborted copy can't be told from records here.
     written = sum(end_offsets(bootstrap_servers, target, is_committed=False, **connection).values())
     if written:
         raise ConfigError(
-            f"topic {target!r} is not empty: copying into it could repeat events. Create a new one"
+            f"topic {target!r} is not empty: copying to it could repeat events. Create a new topic"
         )
     ends = end_offsets(bootstrap_servers, source, **connection)
     records = without_key = 0
@@ -112,7 +111,7 @@ def copy_topic(
 def _read(
     bootstrap_servers: str, place: TopicPartition, end: int, connection: dict[str, Any]
 ) -> Generator[Any, None, None]:
-    """Read one partition up to an offset, by a consumer of its own that reads ahead little."""
+    """Read one partition up to an offset, with its own consumer that reads ahead little."""
     consumer = connect(
         KafkaConsumer,
         bootstrap_servers,
@@ -131,7 +130,7 @@ def _read(
             for record in consumer.poll(timeout_ms=READ_TIMEOUT_S * 1000).get(place, []):
                 if record.offset < end:
                     yield record
-            # Positions, not records: markers of transactions have offsets, too.
+            # Compare positions, not records: transaction markers have offsets, too.
             before, position = position, consumer.position(place)
             tries = 0 if position > before else tries + 1
             if tries > READ_TRIES:

@@ -1,4 +1,4 @@
-"""Reading a topic with kafka-python, committed records only: what the readers have in common."""
+"""Read the committed records of a topic with kafka-python: the base class of the readers."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from livestep.pipeline.records import key_bytes
 
 T = TypeVar("T")
 
-#: One wait for records; short enough that Ctrl-C and the heartbeats of a group are not held up.
+#: Timeout of one poll; short, so that Ctrl-C and the group's heartbeats are not delayed.
 POLL_TIMEOUT_S = 1.0
 
-#: A group's positions are committed at most this often while it reads.
+#: Shortest time between two commits of a group's positions.
 COMMIT_INTERVAL_S = 1.0
 
-#: A commit that fails so comes too late: whoever has the partitions now reads them again.
+#: These errors mean that a commit came too late: the new owner reads the records again.
 _REBALANCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError)
 
 
 class TopicReader(ABC, Generic[T]):
-    """Read one topic, all partitions, committed records only; the common part of the readers.
+    """Read the committed records of all partitions of a topic; the base class of the readers.
 
-    Where it begins is settled when it is made: what is committed later will be seen, on every
-    partition. Records of one key come in order; several partitions come interleaved. Partitions
-    that the topic gets later are not read (but in a group they are). Not thread-safe.
+    The constructor fixes the start: on every partition, the reader returns all records that are
+    committed later. Records of a key arrive in order; partitions are interleaved. Without a group,
+    partitions that are added to the topic later are not read. Not thread-safe.
 
     Args:
         bootstrap_servers: host:port[,host:port...].
-        topic: What to read; must exist.
-        from_beginning: Begin at the oldest record instead of now.
+        topic: Topic to read; must exist.
+        from_beginning: Start at the oldest record instead of the end.
         keys: Only these keys; None for all.
-        group: Consumer group: begins where the group stopped, and shares the partitions among its
-            members, at least once: what was given out is committed at the next poll and at `close`,
-            not if the `with` block fails. None to read everything alone, without commits.
-        timeout_s: How long to look for a broker, and for the group's partitions.
-        client_options: Of kafka-python's KafkaConsumer, under its own names.
+        group: Consumer group: starts where the group stopped, and shares the partitions among its
+            members, at least once. Returned records are committed at the next poll and at `close`,
+            but not if the `with` block fails. None to read everything alone, without commits.
+        timeout_s: Time limit for finding a broker and joining the group, in seconds.
+        client_options: Options of kafka-python's KafkaConsumer, by its own names.
 
     Raises:
-        BrokerError: If no broker answers.
-        MissingTopicError: If there is no such topic.
-        ConfigError: If the client has no such option.
+        BrokerError: If no broker responds.
+        MissingTopicError: If the topic does not exist.
+        ConfigError: If a client option is unknown.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class TopicReader(ABC, Generic[T]):
         self._consumer = connect(KafkaConsumer, bootstrap_servers, timeout_s=timeout_s, **options)
         try:
             with self._broker_errors():
-                # Asking for all topics, so that the broker doesn't create a missing one.
+                # This asks for all topics, so the broker does not create a missing one.
                 partitions = self._consumer.partitions_for_topic(topic)
                 if not partitions:
-                    # One that we may not see is not there either; asked for by name, it is refused.
+                    # A topic that we may not see looks missing; asked for by name, it is refused.
                     describe_topics(
                         bootstrap_servers,
                         [topic],
@@ -109,35 +109,36 @@ class TopicReader(ABC, Generic[T]):
             raise
 
     def __iter__(self) -> Iterator[T]:
-        """Give records for ever, as they come."""
+        """Iterate over records without end, as they arrive."""
         return self.iterate()
 
     def iterate(self, *, idle_timeout_s: float = math.inf) -> Iterator[T]:
-        """Give records as they come.
+        """Iterate over records as they arrive.
 
         Args:
-            idle_timeout_s: End when no record came for so long.
+            idle_timeout_s: Stop if no record arrives for so many seconds.
 
         Raises:
-            BrokerError: If the broker refuses; one that is away is waited for.
-            DecodeError: If a record isn't what the worker writes; a new iteration goes on after it.
+            BrokerError: If the broker refuses; an unreachable broker is waited for.
+            DecodeError: If a record does not come from a worker; a new iteration continues after
+                it.
         """
         while (record := self._next(time.monotonic() + idle_timeout_s)) is not None:
             yield self._read(record)
 
     def read(self, timeout_s: float, max_count: int | None = None) -> list[T]:
-        """Read what comes within a time.
+        """Read the records that arrive within a time limit.
 
         Args:
-            timeout_s: How long to wait.
-            max_count: Return as soon as there are so many; None to use the time up.
+            timeout_s: Time limit, in seconds.
+            max_count: Return as soon as this many have arrived; None to use all of the time.
 
         Returns:
-            records: Fewer than `max_count` if the time is over.
+            records: Fewer than `max_count` if the time limit was reached.
 
         Raises:
-            BrokerError: If the broker refuses; one that is away is waited for.
-            DecodeError: If a record isn't what the worker writes; the next call goes on after it.
+            BrokerError: If the broker refuses; an unreachable broker is waited for.
+            DecodeError: If a record does not come from a worker; the next call continues after it.
         """
         deadline_s = time.monotonic() + timeout_s
         records: list[T] = []
@@ -162,14 +163,14 @@ class TopicReader(ABC, Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; if the block failed, without a commit: the group will see its records again."""
+        """Close, without a commit if the block failed: the group then reads the records again."""
         if error is not None:
             self._given.clear()
         self.close()
 
     @abstractmethod
     def _parse(self, record: Any) -> T:
-        """Turn a record of kafka-python into what is given out."""
+        """Convert a record of kafka-python to what the reader returns."""
 
     def _read(self, record: Any) -> T:
         try:
@@ -179,7 +180,7 @@ class TopicReader(ABC, Generic[T]):
             raise DecodeError(error.reason, f"record {place}: {error.detail}") from error
 
     def _next(self, deadline_s: float) -> Any | None:
-        """Take the next record with a wanted key; None if none came until then."""
+        """Return the next record with a wanted key; None if none arrives in time."""
         is_over = False
         while True:
             for record in self._records:
@@ -191,11 +192,11 @@ class TopicReader(ABC, Generic[T]):
             if is_over:
                 return None
             left_s = deadline_s - time.monotonic()
-            is_over = left_s <= 0  # One more look: what has arrived already counts.
+            is_over = left_s <= 0  # One more poll: records that have already arrived count.
             self._poll(max(0.0, min(left_s, POLL_TIMEOUT_S)))
 
     def _poll(self, timeout_s: float) -> None:
-        """Fetch the next records; only call it when all of `_records` were given out."""
+        """Fetch the next records; call it only when `_records` is exhausted."""
         if self._given and time.monotonic() >= self._commit_due_s:
             self._commit()
         with self._broker_errors():
@@ -203,7 +204,7 @@ class TopicReader(ABC, Generic[T]):
         self._records = itertools.chain.from_iterable(polled.values())
 
     def _assign(self, partitions: Sequence[int], from_beginning: bool, timeout_s: float) -> None:
-        """Take all partitions and settle where to begin."""
+        """Assign all partitions and fix the start."""
         assigned = [TopicPartition(self.topic, index) for index in partitions]
         self._consumer.assign(assigned)
         look_up = self._consumer.beginning_offsets if from_beginning else self._consumer.end_offsets
@@ -211,7 +212,7 @@ class TopicReader(ABC, Generic[T]):
             self._consumer.seek(partition, offset)
 
     def _join(self, timeout_s: float) -> None:
-        """Join the group and settle where to begin; a group may have no partition left for us."""
+        """Join the group and fix the start; the group may have no partition left for us."""
         self._consumer.subscribe([self.topic])
         deadline_s = time.monotonic() + timeout_s
         polled: dict[Any, list[Any]] = {}
@@ -222,7 +223,7 @@ class TopicReader(ABC, Generic[T]):
             self._consumer.position(partition, timeout_ms=timeout_s * 1000)
 
     def _commit(self) -> None:
-        """Commit what was given out, unless the group has taken the partitions away meanwhile."""
+        """Commit what was returned, unless the group has reassigned the partitions meanwhile."""
         self._commit_due_s = time.monotonic() + COMMIT_INTERVAL_S
         ours = self._consumer.assignment() if self._given else ()
         offsets = {

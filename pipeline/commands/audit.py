@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from livestep.pipeline.commands.help_text import closing_help
 from livestep.pipeline.commands.shared_options import Number
-from livestep.pipeline.exit_codes import ExitCode, exit_codes_help
+from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
 #: `--share` is rounded to this many parts.
 _PARTS = 1_000_000
 
-_EXAMPLE = """\b
-Example:
-  livestep audit --model model --input-topic events --output-topic predictions
-
-"""
-
 
 @click.command(
     short_help="Compare all predictions with the model run offline; exit 0 or 1.",
-    epilog=_EXAMPLE
-    + exit_codes_help(
-        ExitCode.FOUND, ExitCode.SETTING, ExitCode.KAFKA, ExitCode.MODEL, ExitCode.INTERRUPT
+    epilog=closing_help(
+        "livestep audit --model DIR --input-topic events --output-topic predictions",
+        codes=(
+            ExitCode.FOUND,
+            ExitCode.SETTING,
+            ExitCode.KAFKA,
+            ExitCode.MODEL,
+            ExitCode.INTERRUPT,
+        ),
     ),
 )
 @click.option("--model", help="Directory of the model that made the predictions.")

@@ -1,19 +1,19 @@
-"""`livestep publish`: the rows of a file become records, and each one is accounted for.
+"""`livestep publish`: convert the rows of a file to records, and account for each one.
 
-    files.py        rows of CSV and JSON lines, each with its line
-    json_lines.py   one JSON object, exactly as it is written
-    cells.py        what a cell says: numbers, truth values, times
-    columns.py      which columns mean what; a row becomes a record, or a bad row with the reason
-    values.py       the value of a record, by a model's fields or without
-    limits.py       what the broker would refuse, known before
-    expiry.py       which events Kafka would soon delete
-    sender.py       records to the broker, and what became of each
-    position.py     how far it has come, as --skip takes it
-    rejects.py      the file of rows that are left out
+    files.py        reads rows of CSV and JSON Lines, each with its line number
+    json_lines.py   parses one JSON object without changing any number
+    csv_cells.py    parses cells: numbers, booleans, times
+    columns.py      the roles of columns; converts a row to a record, or to a bad row with a reason
+    values.py       the value of a record, with or without a model's fields
+    limits.py       finds what the broker would refuse, before it is sent
+    expiry.py       finds events that Kafka would soon delete
+    sender.py       sends records to the broker, and tracks each one
+    position.py     the progress, in the format of --skip
+    rejects.py      the file of rows that were left out
     publication.py  one run: bad rows, refusals, signals, the report
     interrupts.py   signals between two rows
-    setup.py        from options and broker to columns, values and limits
-    run.py          all of it together
+    setup.py        columns, values and limits, from the options and the broker
+    publish_run.py  runs all of it
 
-Only `sender.py` and `setup.py` know a Kafka client.
+Only `sender.py` and `setup.py` use a Kafka client.
 """

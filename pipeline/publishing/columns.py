@@ -1,4 +1,4 @@
-"""From a row to a record: which columns mean what, and what is sent."""
+"""Convert a row to a record: the roles of columns, and what is sent."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from livestep.pipeline.records import key_bytes, key_text
 
 @dataclass(frozen=True, slots=True)
 class EventColumns:
-    """Which columns (CSV) or members (JSON lines) mean what, beside those of the value.
+    """The roles of columns (CSV) or members (JSON Lines), other than those of the value.
 
     Attributes:
-        key: Columns of the key, joined by `key_separator`; empty if `fixed_key` or the row's
-            number is the key.
-        key_separator: May not be within a part: two keys could become one.
+        key: Columns of the key, joined by `key_separator`; empty if `fixed_key` or the row number
+            is the key.
+        key_separator: Not allowed within a part: two different keys could become equal.
         fixed_key: The key of every event.
         timestamp: Column of the event time; None for the time of publishing.
-        forget: Column that says by `true` that the key is to be forgotten.
-        has_marks: Whether columns `start`, `end` and `steps_max` are marks of the sequence, but for
-            those that mean something else here.
-        values: Columns that were chosen for the value; empty if none were.
-        missing: Texts that mean that a cell has no value, beside the empty one; one that is a
-            number means every form of it.
+        forget: Column that is `true` if the key is to be forgotten.
+        has_marks: Whether columns `start`, `end` and `steps_max` are marks of the sequence, unless
+            they have another role here.
+        values: Columns chosen for the value; empty for the default.
+        missing: Texts of cells without a value, in addition to the empty one; a number stands for
+            all of its spellings.
     """
 
     key: tuple[str, ...] = ()
@@ -57,13 +57,13 @@ class EventColumns:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Columns that options name, but for those of the value."""
+        """Columns that options name, except those of the value."""
         others = (self.timestamp, self.forget)
         return (*self.key, *(column for column in others if column is not None))
 
     @property
     def taken_out(self) -> frozenset[str]:
-        """Columns that are not of the value unless they were chosen for it."""
+        """Columns that are not in the value unless they were chosen for it."""
         return frozenset({*self.named, *self.marks})
 
     def check_header(self, columns: Sequence[str], name: str, line: int = 1) -> None:
@@ -79,15 +79,15 @@ class EventColumns:
     def checked_members(
         self, rows: Iterator[Row], name: str, optional: Collection[str] = ()
     ) -> Iterator[Row]:
-        """Give out rows of JSON lines; the first event has to have the chosen members.
+        """Pass on rows of JSON Lines, and check that the first event has the chosen members.
 
         Args:
-            rows: As read.
-            name: Of the file.
-            optional: Members that an event need not have.
+            rows: Rows of the file.
+            name: Name of the file.
+            optional: Members that may be missing.
 
         Raises:
-            LineError: If one is missing in the first event, as it would be in a CSV header.
+            LineError: If the first event lacks one, as a CSV header might.
         """
         bare = (*self.marks, *(() if self.forget is None else (self.forget,)))
         is_checked = False
@@ -99,7 +99,7 @@ class EventColumns:
                         raise LineError(
                             name,
                             row.line,
-                            f"there is no member {member!r}; the first event has "
+                            f"member {member!r} is missing; the first event has "
                             f"{', '.join(row.members)}",
                         )
             yield row
@@ -110,14 +110,14 @@ class EventRecord:
     """One record to send.
 
     Attributes:
-        number: Of its row, from 1; ends behind the last row count on.
-        line: Of the file.
-        key: Whose.
-        value: None for a key to be forgotten; empty for a bare mark.
+        number: Row number, from 1; ends after the last row continue the count.
+        line: Line number in the file.
+        key: Key of the event.
+        value: None for a key to be forgotten; empty for marks only.
         timestamp_ms: Event time; None for the time of sending.
         headers: Marks.
-        is_closing: Whether nothing of the key's sequence is open after it.
-        is_time_doubtful: Whether the event time was probably not meant as milliseconds.
+        is_closing: Whether the key has no open sequence after it.
+        is_time_doubtful: Whether the event time is probably not in milliseconds.
     """
 
     number: int
@@ -135,9 +135,9 @@ class BadRow:
     """A row that can't be sent.
 
     Attributes:
-        number: Of the row, from 1.
-        line: Of the file.
-        key: Whose, as text; None if that is unknown.
+        number: Row number, from 1.
+        line: Line number in the file.
+        key: Key of the row, as text; None if unknown.
         reason: One sentence.
     """
 
@@ -150,8 +150,10 @@ class BadRow:
 def missing_column(
     column: str, columns: Sequence[str], name: str, line: int, what: str = ""
 ) -> LineError:
-    """Make the error for a column that a CSV file lacks."""
-    return LineError(name, line, f"there is no column {column!r}{what}, only {', '.join(columns)}")
+    """Create the error for a column that a CSV file lacks."""
+    return LineError(
+        name, line, f"column {column!r}{what} is missing; the file has {', '.join(columns)}"
+    )
 
 
 def read_records(
@@ -160,16 +162,16 @@ def read_records(
     values: Values,
     check: Callable[[EventRecord], None] = lambda record: None,
 ) -> Iterator[EventRecord | BadRow]:
-    """Make records of rows.
+    """Convert rows to records.
 
     Args:
-        rows: As read.
-        columns: What they mean.
-        values: How the value is written.
+        rows: Rows of the file.
+        columns: Roles of its columns.
+        values: Encodes the value.
         check: Raises ValueError for a record that can't be sent.
 
     Yields:
-        record: Or what is wrong with the row.
+        record: Or a bad row, with the reason.
     """
     missing = Missing(columns.missing) if columns.missing else None
     for row in rows:
@@ -190,13 +192,13 @@ def read_records(
 
 
 def with_ends(records: Iterator[EventRecord | BadRow]) -> Iterator[EventRecord | BadRow]:
-    """Give records out, then for each key whose sequence they leave open one that ends it."""
+    """Pass on records, then end the sequence of each key that is still open."""
     number = 0
     open_keys: dict[bytes, tuple[int, int | None]] = {}  # line and time of the last event
     for record in records:
         number = record.number
         if isinstance(record, EventRecord):
-            # Behind the other keys: sequences are ended in the order of their last events.
+            # Move the key to the end: sequences are ended in the order of their last events.
             open_keys.pop(record.key, None)
             if not record.is_closing:
                 open_keys[record.key] = record.line, record.timestamp_ms
@@ -207,7 +209,7 @@ def with_ends(records: Iterator[EventRecord | BadRow]) -> Iterator[EventRecord |
 
 
 def _without(missing: Missing, members: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out what has no value: empty texts of CSV have none, null in JSON stays."""
+    """Drop members without a value; null in JSON remains."""
     return {column: value for column, value in members.items() if not missing.has(value)}
 
 
@@ -220,11 +222,11 @@ def _key(number: int, members: Mapping[str, Any], columns: EventColumns) -> byte
     for column in columns.key:
         part = members.get(column)
         if not isinstance(part, str | int) or isinstance(part, bool) or part == "":
-            raise ValueError(f"no key in {column!r}: it is {part!r}")
+            raise ValueError(f"invalid key in {column!r}: {part!r}")
         if len(columns.key) > 1 and columns.key_separator in str(part):
             raise ValueError(
-                f"{column!r} is {part!r}, which has the separator {columns.key_separator!r} of the "
-                "key's parts in it: --key-separator chooses another"
+                f"{column!r} is {part!r}, which contains the key separator "
+                f"{columns.key_separator!r}: choose another with --key-separator"
             )
         parts.append(str(part))
     return key_bytes(columns.key_separator.join(parts))
@@ -250,8 +252,8 @@ def _record(
         others = [name for name in (*features, *marks) if name not in columns.named]
         if others:
             raise ValueError(
-                "a key is forgotten by a line that has nothing but the key and its time, this one "
-                f"has {', '.join(others)}"
+                "a row that forgets a key may have only the key and its time, but this one has "
+                f"{', '.join(others)}"
             )
         return EventRecord(row.number, row.line, key, None, timestamp_ms, [], True, is_doubtful)
     is_bare = all(value is None for value in features.values()) and (
@@ -266,14 +268,14 @@ def _record(
 
 
 def _refuse_marks_unasked(members: Mapping[str, Any], columns: EventColumns) -> None:
-    """Refuse a member that would be a mark, though nobody has asked for marks.
+    """Refuse a member that would act as a mark without --marks.
 
-    A date in a column `end` is a value like any other; `true` there would end a sequence.
+    A date in a column `end` is an ordinary value; `true` there would end a sequence.
     """
     for name in MARKS:
         is_sent = name in columns.values if columns.values else name not in columns.taken_out
         if is_sent and is_like_mark(name, members.get(name)):
             raise ValueError(
-                f"{name!r} is {members[name]!r}, which would be a mark of the sequence: --marks "
-                "sends it as one, --columns chooses the columns of the value"
+                f"{name!r} is {members[name]!r}, which would act as a mark of the sequence: use "
+                "--marks to send it as one, or --columns to choose the columns of the value"
             )

@@ -1,4 +1,4 @@
-"""What a cell or a member says: numbers, truth values, times.
+"""Parse cells and members: numbers, booleans, times.
 
 Every function raises ValueError with one sentence that names the column.
 """
@@ -11,27 +11,27 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-#: A decimal number in any usual form: `12`, `-1.5e3`, `.5`, `5.`, `+5`, `007`.
+#: A decimal number in any common form: `12`, `-1.5e3`, `.5`, `5.`, `+5`, `007`.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
-#: Leading zeros mark an identifier (a postal code, an account): `00012` is not 12.
+#: Leading zeros indicate an identifier (a postal code, an account): `00012` is not 12.
 _IDENTIFIER = re.compile(r"[+-]?0[0-9]")
 
-#: Integers that JSON writers and readers carry exactly.
+#: Integers that JSON writers and readers keep exactly.
 _INTEGERS = range(-(2**63), 2**64)
 
-#: Python reads no endless integers.
+#: Python limits the length of integers that it parses.
 _DIGITS_MAX = 4_000
 
-#: Earlier times, given as integers, are rather seconds or dates than milliseconds: 1980-01-01.
+#: 1980-01-01: earlier times that are integers are probably seconds or dates, not milliseconds.
 _EARLY_MS = 315_532_800_000
 
-#: Characters of a cell that an error shows.
+#: Length limit of a cell in an error message.
 _SHOWN = 80
 
 
 def cell_value(cell: str) -> int | float | str:
-    """Read a CSV cell without knowing what it is for.
+    """Parse a CSV cell without knowing its role.
 
     Example:
         >>> cell_value("12"), cell_value(".5"), cell_value("+5"), cell_value("-1.5e3")
@@ -40,7 +40,7 @@ def cell_value(cell: str) -> int | float | str:
         ('00012', 'nan', 'rainy')
 
     Raises:
-        ValueError: If it is a number that JSON can't carry.
+        ValueError: If it is a number that JSON can't keep exactly.
     """
     text = cell.strip()
     if not _NUMBER.fullmatch(text) or _IDENTIFIER.match(text):
@@ -52,26 +52,26 @@ def cell_value(cell: str) -> int | float | str:
 
 
 def integer_problem(text: str) -> str:
-    """Say what is wrong with an integer beyond 64 bits."""
+    """Describe the problem with an integer of more than 64 bits."""
     return (
-        f"{_short(text)} is an integer beyond 64 bits, which a JSON number does not keep exactly: "
-        "write it as text, in quotes in a JSON line"
+        f"{_short(text)} is an integer of more than 64 bits, which a JSON number does not keep "
+        "exactly: write it as text (in JSON, in quotes)"
     )
 
 
 def is_exact(number: int) -> bool:
-    """Tell whether a JSON number carries an integer exactly."""
+    """Return whether a JSON number keeps an integer exactly."""
     return number in _INTEGERS
 
 
 def number_of(name: str, value: Any) -> Any:
-    """Read a number of a model, which has float32: a text that says one is converted.
+    """Parse a number for a model, which uses float32.
 
     Returns:
-        number: `value` itself if it is not a text.
+        number: `value` unchanged if it is not text.
 
     Raises:
-        ValueError: If a text is not a number.
+        ValueError: If text is not a number.
 
     Example:
         >>> number_of("load", " 007 "), number_of("load", "5."), number_of("load", 1.5)
@@ -91,7 +91,7 @@ def _number(text: str) -> int | float:
         return integer
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{_short(text)} is a number that no float holds")
+        raise ValueError(f"{_short(text)} is too large for a float")
     return number
 
 
@@ -100,10 +100,10 @@ def _short(text: str) -> str:
 
 
 class Missing:
-    """Tells which cells and members have no value.
+    """Recognizes cells and members without a value.
 
     Args:
-        texts: What stands for no value; one that is a number means every form of it.
+        texts: Texts that mean no value; a number stands for all of its spellings.
 
     Example:
         >>> missing = Missing(["NA", "-999"])
@@ -116,7 +116,7 @@ class Missing:
         self._numbers = frozenset(filter(_is_number, map(_number_or_text, self._texts)))
 
     def has(self, value: Any) -> bool:
-        """Tell whether a cell, or a member of JSON, has no value."""
+        """Return whether a cell, or a member in JSON, has no value."""
         if isinstance(value, str):
             text = value.strip()
             return text in self._texts or (
@@ -137,10 +137,10 @@ def _is_number(value: Any) -> bool:
 
 
 def flag_of(name: str, value: Any) -> bool:
-    """Read a truth value; spreadsheets write TRUE, pandas True.
+    """Parse a boolean; spreadsheets write TRUE, pandas True.
 
     Raises:
-        ValueError: If it is neither true nor false, nor missing.
+        ValueError: If it is neither true, false nor missing.
     """
     word = value.strip().lower() if isinstance(value, str) else value
     if word is True or word == "true":
@@ -151,10 +151,10 @@ def flag_of(name: str, value: Any) -> bool:
 
 
 def mark_of(name: str, value: Any) -> bool | int:
-    """Read a mark of the sequence; False if it isn't set.
+    """Parse a mark of the sequence; False if it is not set.
 
     Raises:
-        ValueError: If it can't be one.
+        ValueError: If it is invalid.
     """
     if name != "steps_max":
         return flag_of(name, value)
@@ -168,7 +168,7 @@ def mark_of(name: str, value: Any) -> bool | int:
 
 
 def is_like_mark(name: str, value: Any) -> bool:
-    """Tell whether a worker, or a person, would take a member of this name for a mark.
+    """Return whether a worker, or a person, would read a member of this name as a mark.
 
     Example:
         >>> is_like_mark("end", "TRUE"), is_like_mark("end", "2024-05-01")
@@ -184,7 +184,7 @@ def is_like_mark(name: str, value: Any) -> bool:
 
 
 def timestamp_ms_of(name: str, value: Any) -> int:
-    """Read an event time: milliseconds since 1970, or ISO 8601, UTC if it names no zone.
+    """Parse an event time: milliseconds since 1970, or ISO 8601, in UTC if it has no time zone.
 
     Raises:
         ValueError: If it is neither.
@@ -204,7 +204,7 @@ def timestamp_ms_of(name: str, value: Any) -> int:
 
 
 def is_early(value: Any, timestamp_ms: int) -> bool:
-    """Tell whether an event time is an integer that was probably not meant as milliseconds.
+    """Return whether an event time is an integer that is probably not in milliseconds.
 
     Example:
         >>> is_early("1700000000", 1_700_000_000), is_early("1975-01-01", 157_766_400_000)

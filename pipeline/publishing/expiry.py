@@ -1,4 +1,4 @@
-"""Events that Kafka deletes soon after they are published, since it goes by their own times."""
+"""Find events that Kafka deletes soon after they are published, because of their timestamps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _KEEPING = {"retention.ms": "-1"}
 
 
 class Expiry:
-    """Counts the events sent that are older than their topic keeps them.
+    """Counts sent events that are older than the topic's retention.
 
     Args:
-        topic: Where to.
-        bootstrap_servers: Of its brokers, for the command that is shown.
-        settings: Of the topic, by Kafka's names; none if they are not known.
-        say: Takes what the user should know.
-        clock_ms: The time now, milliseconds since 1970.
+        topic: Topic of the events.
+        bootstrap_servers: Kafka brokers, for the command that is shown.
+        settings: Settings of the topic, by Kafka's names; empty if unknown.
+        say: Shows a warning.
+        clock_ms: Returns the current time in milliseconds since 1970.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Expiry:
         self._old_count = 0
 
     def note_sent(self, line: int, timestamp_ms: int | None) -> None:
-        """Note an event that is sent; the first one that will vanish is named.
+        """Note a sent event; warn about the first one that Kafka will delete.
 
         Args:
-            line: Of the file.
-            timestamp_ms: Its event time; None for the time of sending.
+            line: Line number in the file.
+            timestamp_ms: Event time; None for the time of sending.
         """
         self._sent_count += 1
         if timestamp_ms is None or self._retention_ms is None:
@@ -55,19 +55,19 @@ class Expiry:
         self._old_count += 1
         if self._old_count == 1:
             self._say(
-                f"line {line}: the time {_shown(timestamp_ms)} is older than topic {self._topic!r} "
-                f"keeps events ({self._limit}). Kafka deletes by the events' own times, soon after "
-                f"they are published, and a worker may never see them. "
-                f"{alter_command(self._bootstrap_servers, self._topic, _KEEPING)} keeps them; so "
-                "does a new topic: livestep topics create NEW --config retention.ms=-1"
+                f"line {line}: the time {_shown(timestamp_ms)} is older than the retention of "
+                f"topic {self._topic!r} ({self._limit}). Kafka deletes events by their own "
+                "timestamps: soon after they are published, and a worker may never see them. To "
+                f"keep them: {alter_command(self._bootstrap_servers, self._topic, _KEEPING)}; or "
+                "create a new topic: livestep topics create NEW --config retention.ms=-1"
             )
 
     def report(self) -> None:
-        """Say how many of the events sent will vanish, if any."""
+        """Warn about the number of events that Kafka will delete, if any."""
         if self._old_count:
             self._say(
-                f"{self._old_count:,} of the {self._sent_count:,} events sent are older than topic "
-                f"{self._topic!r} keeps them ({self._limit}): they will vanish"
+                f"{self._old_count:,} of {self._sent_count:,} sent events are older than the "
+                f"retention of topic {self._topic!r} ({self._limit}): Kafka will delete them"
             )
 
     @property
@@ -76,7 +76,7 @@ class Expiry:
 
 
 def retention_ms_of(settings: Mapping[str, str]) -> int | None:
-    """Give the age at which a topic's events are deleted by their own times; None for never.
+    """Return the age at which a topic's events are deleted by their timestamps; None for never.
 
     Example:
         >>> retention_ms_of({"retention.ms": "1000", "cleanup.policy": "compact,delete"})

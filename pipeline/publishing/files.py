@@ -1,7 +1,7 @@
-"""The rows of CSV files and JSON lines: read one at a time, each with its line.
+"""Read the rows of CSV and JSON Lines files, one at a time, each with its line number.
 
-A row that can't be read is given out with the problem, so that whoever publishes decides whether
-to stop there or to leave it out.
+A row that can't be parsed is returned with the problem: the caller decides whether to stop or to
+leave it out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from livestep.pipeline.errors import EngineError
 from livestep.pipeline.publishing.json_lines import read_object
 
-#: A cell at most: more than the records of any usual topic.
+#: Largest cell: larger than the records of any common topic.
 _CELL_CHARACTERS_MAX = 16 * 1024 * 1024
 
 _BARE_CR = (
-    "a carriage return without a line feed; if the file's lines end so, as on an old Mac, "
-    "`tr '\\r' '\\n'` turns them into lines"
+    "a carriage return without a line feed; if all lines end like this, as on an old Mac, "
+    "`tr '\\r' '\\n'` converts them"
 )
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -27,13 +27,13 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file: a line of CSV below the header, or a JSON object.
+    """One row of a file: a CSV row below the header, or a JSON object.
 
     Attributes:
-        number: From 1; empty lines and the header don't count.
-        line: Of the file, from 1; the last one if the row takes several.
-        members: By column; a text for each cell of CSV, or what JSON says.
-        problem: Why it can't be read; there are no members then.
+        number: Row number, from 1; empty lines and the header don't count.
+        line: Line number in the file, from 1; the last line if the row has several.
+        members: Values by column: text for CSV cells, JSON values otherwise.
+        problem: Why the row can't be parsed; it has no members then.
     """
 
     number: int
@@ -47,9 +47,9 @@ class EventFile:
     """An open file of events.
 
     Attributes:
-        columns: Those of CSV; None for JSON lines, where each row has its own.
-        rows: In order; read as they are asked for.
-        header_line: Of CSV, from 1.
+        columns: Columns of a CSV file; None for JSON Lines, where each row has its own.
+        rows: Rows in order, read on demand.
+        header_line: Line number of the CSV header, from 1.
     """
 
     columns: tuple[str, ...] | None
@@ -61,10 +61,10 @@ class LineError(EngineError):
     """Raised if a line can't be published; nothing of that line was sent.
 
     Args:
-        name: Of the file.
-        line: From 1.
-        problem: One sentence without its full stop.
-        key: Of the event, if it is known.
+        name: Name of the file.
+        line: Line number, from 1.
+        problem: One sentence without a period.
+        key: Key of the event, if known.
     """
 
     def __init__(self, name: str, line: int, problem: str, key: str | None = None) -> None:
@@ -76,11 +76,11 @@ def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
     """Read CSV with a header line; empty lines before it are skipped.
 
     Args:
-        lines: Of the file, UTF-8.
-        name: Of the file, for errors.
+        lines: Lines of the file, in UTF-8.
+        name: Name of the file, for errors.
 
     Raises:
-        LineError: If the header can't be read.
+        LineError: If the header is invalid.
     """
     text = _Text(lines)
     csv.field_size_limit(_CELL_CHARACTERS_MAX)
@@ -92,12 +92,12 @@ def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
     except csv.Error as error:
         raise LineError(name, max(rows.line_num, 1), _csv_problem(error)) from None
     if header is None:
-        raise LineError(name, 1, "the file is empty; its first line should name the columns")
+        raise LineError(name, 1, "the file is empty; the first line must name the columns")
     line = rows.line_num
     if text.bad_line:
         raise LineError(name, line, "not UTF-8")
     if len(set(header)) < len(header):
-        raise LineError(name, line, f"two columns have one name: {', '.join(header)}")
+        raise LineError(name, line, f"two columns have the same name: {', '.join(header)}")
     return EventFile(tuple(header), _csv_rows(rows, text, header), line)
 
 
@@ -125,12 +125,12 @@ def _csv_rows(rows: Any, text: _Text, header: list[str]) -> Iterator[Row]:
 
 
 def _csv_problem(error: csv.Error) -> str:
-    """Say what is wrong; `csv` speaks to programmers of some of it."""
+    """Describe an error of `csv` to users, not programmers."""
     text = str(error)
     if text.startswith("field larger than"):
         return (
             f"a cell of more than {_CELL_CHARACTERS_MAX:,} characters: "
-            "is a quote missing that ends it?"
+            "is the closing quote missing?"
         )
     if text.startswith("new-line character"):
         return f"invalid CSV: {_BARE_CR}"
@@ -141,7 +141,7 @@ class _Text:
     """Lines as text, for csv.
 
     Attributes:
-        bad_line: The last line that was not UTF-8; 0 if there was none.
+        bad_line: Number of the last line that was not UTF-8; 0 for none.
     """
 
     def __init__(self, lines: Iterable[bytes]) -> None:
@@ -154,7 +154,7 @@ class _Text:
     def __next__(self) -> str:
         number, line = next(self._lines)
         try:
-            # Spreadsheets put a byte order mark at the beginning.
+            # Spreadsheets write a byte order mark at the start.
             return line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             self.bad_line = number
@@ -165,8 +165,8 @@ def read_json_lines(lines: Iterable[bytes], name: str) -> EventFile:
     """Read lines of JSON objects; empty lines are skipped.
 
     Args:
-        lines: Of the file.
-        name: Of the file; unused, since every line stands for itself.
+        lines: Lines of the file.
+        name: Unused: there is no header that could be wrong.
     """
     del name
     return EventFile(None, _json_rows(lines))

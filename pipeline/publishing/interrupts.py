@@ -1,4 +1,4 @@
-"""Signals that end a command between two rows, so that it can say how far it has come."""
+"""Signals that end a command between two rows, so that it can report its progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """Raised where a command may be interrupted.
 
     Args:
-        number: Of the signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -28,10 +28,10 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 class Interrupts:
-    """Keep signals until the work can be interrupted.
+    """Hold signals back until the work can be interrupted.
 
     Attributes:
-        count: How many signals have come; the second one asks not to wait for anything.
+        count: How many signals have arrived; the second one means: stop waiting for anything.
     """
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class Interrupts:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch SIGINT, SIGTERM and SIGHUP; one that is ignored (nohup) stays so."""
+        """Catch SIGINT, SIGTERM and SIGHUP; an ignored signal (nohup) remains ignored."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread can have handlers
+            yield  # only the main thread can set handlers
             return
         before = {
             number: signal.signal(number, self._handle)
@@ -57,12 +57,12 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
+        """Raise Interrupted if a signal has arrived."""
         if self._number:
             raise Interrupted(self._number)
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
-        """Give items out; waiting for the next one (a line of a pipe) can be interrupted."""
+        """Pass on items; waiting for the next one (a line of a pipe) can be interrupted."""
         iterator = iter(items)
         while True:
             self.check()

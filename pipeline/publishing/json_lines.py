@@ -1,8 +1,8 @@
-"""One line of JSON, exactly as it is written: no integer is rounded, no member hides another.
+"""Parse one line of JSON exactly: no integer is rounded, and no member hides another.
 
-orjson reads fast, but makes floats of integers beyond 64 bits, and of two members with one name
-it keeps the last. Both are rare; what shows that a line may have them costs little, and only such
-a line is read again with care.
+orjson is fast, but converts integers of more than 64 bits to floats, and keeps the last of two
+members with the same name. Both are rare: a cheap test finds lines that may have them, and only
+those are parsed again with care.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-#: All digits look alike to the search for long ones.
+#: Maps all digits to 0, to search for long integers.
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 #: Integers with fewer digits have 64 bits.
@@ -24,13 +24,13 @@ _WHITESPACE = b" \t\r\n"
 
 
 def read_object(line: bytes) -> dict[str, Any]:
-    """Read a line that holds one JSON object.
+    """Parse a line that contains one JSON object.
 
     Returns:
         members: Integers of any size are exact.
 
     Raises:
-        ValueError: If it is not JSON or not an object, or has two members with one name.
+        ValueError: If it is not a JSON object, or has two members with the same name.
     """
     try:
         members = orjson.loads(line)
@@ -39,7 +39,7 @@ def read_object(line: bytes) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise ValueError(f"a {type(members).__name__}, not a JSON object")
     try:
-        # Each member has a colon, so as many colons as members means that none is hidden.
+        # Each member has a colon: with as many colons as members, none is hidden.
         is_whole = line.count(b":") == len(members) or _has_all(line, members)
         if is_whole and _LONG not in line.translate(_ZEROS):
             return members
@@ -50,7 +50,7 @@ def read_object(line: bytes) -> dict[str, Any]:
 
 
 def _has_all(line: bytes, members: dict[str, Any]) -> bool:
-    """Tell whether a line surely has no more members than were read, with colons in texts too."""
+    """Return whether a line certainly has no other members, even with colons in its texts."""
     return line.translate(None, _WHITESPACE).count(b'":') == _member_count(members)
 
 
@@ -68,5 +68,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in members if names.count(name) > 1)
-        raise ValueError(f"two members have one name: {twice!r}")
+        raise ValueError(f"two members have the same name: {twice!r}")
     return members

@@ -1,4 +1,4 @@
-"""What a broker would refuse, known before anything is sent."""
+"""Find what the broker would refuse, before anything is sent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 from livestep.pipeline.publishing.columns import EventRecord
 
-#: Bytes of a batch beside its records (message format 2).
+#: Bytes of a batch in addition to its records (message format 2).
 BATCH_OVERHEAD_BYTES = 61
 
-#: Kafka's own default of `max.message.bytes`.
+#: Kafka's default for `max.message.bytes`.
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 
-#: A number that a broker takes for "no limit", and the end of Kafka's timestamps.
+#: The value that means "no limit" to a broker, and the latest timestamp of Kafka.
 _INT64_MAX = 2**63 - 1
 
 
@@ -24,11 +24,11 @@ class TopicLimits:
     """Limits of a topic.
 
     Attributes:
-        max_message_bytes: `max.message.bytes`, of a whole batch; None if it isn't known, or if
-            compression makes batches smaller than can be known.
+        max_message_bytes: `max.message.bytes`, for a whole batch; None if unknown, or if
+            compression makes the size of batches unpredictable.
         after_max_ms: `message.timestamp.after.max.ms`; None for no limit.
         before_max_ms: `message.timestamp.before.max.ms`; None for no limit.
-        clock_ms: The time now, milliseconds since 1970.
+        clock_ms: Returns the current time in milliseconds since 1970.
     """
 
     max_message_bytes: int | None = None
@@ -38,10 +38,10 @@ class TopicLimits:
 
     @classmethod
     def of(cls, settings: Mapping[str, str], *, is_compressed: bool = False) -> TopicLimits:
-        """Read them from a topic's settings; what an older broker doesn't know is no limit.
+        """Read the limits from a topic's settings; older brokers lack some of them.
 
         Args:
-            settings: By Kafka's names.
+            settings: Settings of the topic, by Kafka's names.
             is_compressed: Whether batches are sent compressed.
         """
         is_own_time = settings.get("message.timestamp.type", "CreateTime") == "CreateTime"
@@ -60,30 +60,30 @@ class TopicLimits:
         """Check one record.
 
         Raises:
-            ValueError: If the broker would refuse it, with the setting that says so.
+            ValueError: If the broker would refuse it; names the setting.
         """
         if record.timestamp_ms is not None:
             self._check_timestamp(record.timestamp_ms)
         size = batch_bytes(record)
         if self.max_message_bytes is not None and size > self.max_message_bytes:
             raise ValueError(
-                f"the record takes {size:,} bytes, the topic's max.message.bytes is "
+                f"the record has {size:,} bytes, but the topic's max.message.bytes is "
                 f"{self.max_message_bytes:,}"
             )
 
     def _check_timestamp(self, timestamp_ms: int) -> None:
         if timestamp_ms <= 0:
             raise ValueError(
-                f"the timestamp is {timestamp_ms}: Kafka's times begin after 1970-01-01T00:00:00Z"
+                f"the timestamp is {timestamp_ms}: Kafka needs times after 1970-01-01T00:00:00Z"
             )
         shown = shown_time(timestamp_ms)
         if timestamp_ms > _INT64_MAX:
-            raise ValueError(f"the timestamp {shown} is beyond 64 bits")
+            raise ValueError(f"the timestamp {shown} has more than 64 bits")
         ahead_ms = timestamp_ms - self.clock_ms()
         if self.after_max_ms is not None and ahead_ms > self.after_max_ms:
             raise ValueError(
                 f"the timestamp {shown} is in the future: the topic's "
-                f"message.timestamp.after.max.ms is {self.after_max_ms:,} (are these milliseconds?)"
+                f"message.timestamp.after.max.ms is {self.after_max_ms:,} (is it in milliseconds?)"
             )
         if self.before_max_ms is not None and -ahead_ms > self.before_max_ms:
             raise ValueError(
@@ -93,7 +93,7 @@ class TopicLimits:
 
 
 def batch_bytes(record: EventRecord) -> int:
-    """Count the bytes of a batch that holds one record, uncompressed.
+    """Return the size in bytes of an uncompressed batch with one record.
 
     Source: https://kafka.apache.org/documentation/#messageformat
     """
@@ -111,12 +111,12 @@ def _field_bytes(field: bytes | None) -> int:
 
 
 def _varint_bytes(number: int) -> int:
-    """Count the bytes of a zigzag varint; numbers here are not negative."""
+    """Return the size in bytes of a zigzag varint; numbers here are not negative."""
     return max((2 * number).bit_length() + 6, 7) // 7
 
 
 def shown_time(timestamp_ms: int) -> str:
-    """Write an event time as a number and as a date."""
+    """Format an event time as a number and as a date."""
     try:
         moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""How far a publish has come, as `--skip` takes it."""
+"""The progress of a publish, in the format of `--skip`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _POSITION = re.compile(r"([0-9]{1,18})((?:,[0-9]{1,9}:[0-9]{1,18})*)")
 
 @dataclass(frozen=True)
 class Position:
-    """Rows that need not be sent any more.
+    """Rows that are done.
 
-    Nothing of a partition is delivered behind a record that was not, while other partitions go on.
-    So a row number is enough for all partitions but those where something is missing.
+    In a partition, nothing is delivered after an undelivered record, while other partitions
+    continue. So one row number is enough, except for partitions with undelivered records.
 
     Attributes:
         row_count: How many rows of the file are done.
-        by_partition: Partitions of which fewer are done, with the number of rows.
-        partition_count: Of the topic.
+        by_partition: Partitions that are behind, with their number of rows.
+        partition_count: Number of the topic's partitions.
 
     Example:
         >>> position = Position.parse("100,2:40", partition_count=4)
@@ -35,10 +35,10 @@ class Position:
 
     @classmethod
     def parse(cls, text: str, partition_count: int = 1) -> Position:
-        """Read what `str` gives.
+        """Parse the output of `str`.
 
         Raises:
-            ValueError: If it can't be read, or a partition isn't one of the topic.
+            ValueError: If the text is invalid, or the topic lacks a partition.
         """
         found = _POSITION.fullmatch(text)
         if found is None:
@@ -48,9 +48,11 @@ class Position:
         by_partition = {int(partition): int(rows) for partition, rows in parts}
         for partition, rows in by_partition.items():
             if partition >= partition_count:
-                raise ValueError(f"the topic has {partition_count} partitions, none is {partition}")
+                raise ValueError(
+                    f"the topic has {partition_count} partitions, and no partition {partition}"
+                )
             if rows > row_count:
-                raise ValueError(f"{rows} rows of partition {partition} are more than {row_count}")
+                raise ValueError(f"partition {partition} has {rows} rows, more than {row_count}")
         return cls(row_count, by_partition, partition_count)
 
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Position:
         return ",".join([str(self.row_count), *(f"{part}:{rows}" for part, rows in exceptions)])
 
     def has_done(self, record: EventRecord | BadRow) -> bool:
-        """Tell whether a row need not be sent."""
+        """Return whether a row is done."""
         if record.number > self.row_count:
             return False
         if isinstance(record, BadRow) or not self.by_partition:
@@ -68,12 +70,12 @@ class Position:
     def after(
         self, row_count: int, undelivered: Iterable[EventRecord], delivered_number_max: int
     ) -> Position:
-        """Compute the position after more rows were handed over.
+        """Compute the position after more rows were sent.
 
         Args:
-            row_count: The number of the last row that was looked at.
-            undelivered: Those of them that have to be sent again.
-            delivered_number_max: The largest number that was delivered.
+            row_count: Number of the last row that was read.
+            undelivered: Records that must be sent again.
+            delivered_number_max: The largest delivered row number.
         """
         waiting: dict[int, int] = {}
         for record in undelivered:
@@ -89,7 +91,7 @@ class Position:
         return Position(total, behind, self.partition_count)
 
     def _partition(self, record: EventRecord) -> int:
-        # Only after a failure: it imports kafka-python, which takes time.
+        # Imported only after a failure: kafka-python takes time to load.
         from livestep.pipeline.kafka.partitioners import murmur2_partition
 
         return murmur2_partition(record.key, self.partition_count)

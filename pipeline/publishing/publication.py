@@ -1,4 +1,4 @@
-"""Sending the records of a file, whatever comes between: bad rows, refusals, signals."""
+"""Send the records of a file, despite bad rows, refusals and signals."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from livestep.pipeline.publishing.sender import (
 )
 from livestep.pipeline.records import key_text
 
-#: Rows left out that are shown; all of them are in the file of rejects.
+#: How many rows left out are shown; the file of rejects has all of them.
 SHOWN_ROWS_MAX = 20
 
-#: How long the broker may be silent after a signal.
+#: How long the broker may be silent after a signal, in seconds.
 _SILENCE_AFTER_SIGNAL_S = 10.0
 
 
@@ -36,11 +36,11 @@ class Course:
     """How a file is published.
 
     Attributes:
-        name: Of the file.
-        topic: Where to.
-        is_skipping_errors: Whether bad rows are left out; else the first one is the end.
-        rate: Events a second at most; None for as fast as it goes.
-        rejects: Takes the rows that are left out.
+        name: Name of the file.
+        topic: Topic to publish to.
+        is_skipping_errors: Whether bad rows are left out; otherwise the first one ends the run.
+        rate: Limit of events per second; None for no limit.
+        rejects: File for the rows that are left out.
     """
 
     name: str
@@ -54,16 +54,16 @@ class Publication:
     """One run of `livestep publish`.
 
     Args:
-        course: What is to be done.
-        position: Rows that are done already.
+        course: What to do.
+        position: Rows that are done.
         sender: Sends records.
         interrupts: Signals.
-        console: Takes what is to be said.
-        expiry: Looks for events that Kafka will soon delete.
+        console: Shows messages.
+        expiry: Finds events that Kafka will soon delete.
 
     Attributes:
-        left_out_count: Rows that were left out.
-        row_count: Number of the last row that was looked at.
+        left_out_count: How many rows were left out.
+        row_count: Number of the last row that was read.
     """
 
     def __init__(
@@ -91,15 +91,15 @@ class Publication:
 
     @property
     def is_skip_beyond_end(self) -> bool:
-        """Whether more rows were to be left out than there are."""
+        """Whether --skip is larger than the number of rows."""
         return self._is_whole and self._position.row_count > self.row_count
 
     def run(self, records: Iterator[EventRecord | BadRow]) -> None:
-        """Send records, and say in any case how far it has come.
+        """Send records, and report the progress in any case.
 
         Raises:
             LineError: If a row can't be sent, unless such rows are left out.
-            BrokerError: If the broker refuses a record, or does not answer.
+            BrokerError: If the broker refuses a record, or does not respond.
             Interrupted: If a signal ends it.
             OutputError: If the file of rejects can't be written.
         """
@@ -109,7 +109,7 @@ class Publication:
                 self._send_all(records)
                 self._is_whole = True
             finally:
-                # Whatever ends it: what is on its way arrives, and is counted.
+                # Whatever the cause: records in flight arrive, and are counted.
                 if not self._is_refused:
                     self._deliver(lambda: self._sender.flush(silence_s_max))
         except SilenceError as error:
@@ -144,16 +144,16 @@ class Publication:
             self._course.rejects.begin()
 
     def _doubt(self, record: EventRecord) -> None:
-        """Ask once whether times are what they should be."""
+        """Warn once about times that are probably not in milliseconds."""
         self._is_time_doubtful = True
         self._console.print(
             f"warning: line {record.line}: the timestamp {shown_time(record.timestamp_ms or 0)} is "
-            "before 1980 (are these milliseconds?)",
+            "before 1980 (is it in milliseconds?)",
             soft_wrap=True,
         )
 
     def _deliver(self, send: Callable[[], None]) -> None:
-        """Send; what the broker refuses is left out, or the end."""
+        """Send; a record that the broker refuses is left out, or ends the run."""
         try:
             send()
         except DeliveryFailedError:
@@ -174,10 +174,10 @@ class Publication:
         )
 
     def _leave_out(self, row: BadRow) -> None:
-        """Note a row that is not sent.
+        """Leave a row out.
 
         Raises:
-            LineError: If it is the end.
+            LineError: If bad rows end the run.
         """
         if not self._course.is_skipping_errors:
             raise LineError(self._course.name, row.line, row.reason, row.key)
@@ -189,7 +189,7 @@ class Publication:
             self._course.rejects.write(row)
 
     def _pace(self) -> None:
-        """Wait until the next event may be sent, measured from the first."""
+        """Wait until the next event may be sent, counted from the first one."""
         if self._course.rate is None:
             return
         if not self._sent_count:
@@ -199,7 +199,7 @@ class Publication:
             self._interrupts.sleep(early_s)
 
     def _report(self) -> None:
-        """Say how many events are in the topic, and where to go on."""
+        """Report how many events are in the topic, and how to continue."""
         sender, course = self._sender, self._course
         elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
         count = sender.delivered_count
@@ -228,14 +228,14 @@ class Publication:
             lines = [record.line for record in unanswered]
             self._console.print(
                 f"{len(unanswered):,} more events may be in the topic, since Kafka has not "
-                f"answered: lines {min(lines)} to {max(lines)}. Look at the topic first: --skip "
+                f"responded: lines {min(lines)} to {max(lines)}. Check the topic first: --skip "
                 f"{position} sends them again",
                 soft_wrap=True,
             )
 
 
 def rows_text(count: int) -> str:
-    """Write a number of rows.
+    """Format a number of rows.
 
     Example:
         >>> rows_text(1), rows_text(1_000)

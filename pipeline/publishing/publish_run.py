@@ -1,4 +1,4 @@
-"""Publishing a file from its options to the exit code."""
+"""Publish a file, from the options to the exit code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from livestep.pipeline.publishing.sender import RecordSender
 from livestep.pipeline.publishing.setup import Source, find_target, open_source
 from livestep.pipeline.topic_names import check_topic_name
 
-#: The progress bar moves after so many lines.
+#: Lines between two updates of the progress bar.
 _PROGRESS_LINES = 500
 
-#: What click calls it.
+#: Click's names for it.
 _STANDARD_INPUT = ("-", "<stdin>")
 
 
@@ -46,13 +46,13 @@ def publish_file(
     rate: float | None,
     is_ending_each_key: bool,
 ) -> int:
-    """Publish a file, as the options of the command say.
+    """Publish a file with the options of the command.
 
     Returns:
-        code: How the command ends.
+        code: The exit code.
 
     Raises:
-        EngineError: If it ends early, but for a signal.
+        EngineError: If it ends early, except by a signal.
     """
     check_topic_name(topic, "--topic")
     console = Console(stderr=True, highlight=False, markup=False)
@@ -90,7 +90,7 @@ def _send(
     interrupts: Interrupts,
     console: Console,
 ) -> int:
-    """Find the topic and send the rows; give the number of those that were left out."""
+    """Find the topic and send the rows; return how many were left out."""
     target, note = find_target(bootstrap_servers, course.topic)
     for text in filter(None, (source.note, note)):
         console.print(f"note: {text}", soft_wrap=True)
@@ -117,17 +117,17 @@ def _send(
     if publication.is_skip_beyond_end:
         raise click.BadParameter(
             f"{course.name} has {rows_text(publication.row_count)}: --skip {publication.row_count} "
-            f"is after the last one, --skip {skip} is of another file",
+            f"would skip them all, --skip {skip} is for another file",
             param_hint="--skip",
         )
     return publication.left_out_count
 
 
 def _readable(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """Give the file's lines.
+    """Read the file's lines.
 
     Raises:
-        click.UsageError: If it can't be read: a directory, or a stream that is closed.
+        click.UsageError: If it can't be read: a directory, or a closed stream.
     """
     try:
         yield from file
@@ -136,7 +136,7 @@ def _readable(file: BinaryIO, name: str) -> Iterator[bytes]:
 
 
 def _progress(console: Console) -> Progress:
-    """Make a progress bar that is gone at the end, and never there without a terminal."""
+    """Create a progress bar that disappears at the end; without a terminal there is none."""
     return Progress(
         TextColumn("publishing"),
         BarColumn(),
@@ -149,7 +149,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _shown_lines(file: BinaryIO, lines: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
-    """Give the file's lines and move the bar, by bytes, since lines can't be counted ahead."""
+    """Pass on lines and update the bar, by bytes: the number of lines is unknown."""
     status = os.fstat(file.fileno()) if _has_descriptor(file) else None
     is_file = status is not None and stat.S_ISREG(status.st_mode)
     task = progress.add_task("", total=status.st_size if status and is_file else None, lines=0)
@@ -172,5 +172,5 @@ def _has_descriptor(file: BinaryIO) -> bool:
 def _format_by_name(name: str) -> str:
     suffix = PurePath(name).suffix.lstrip(".").lower()
     if suffix not in ("csv", "jsonl"):
-        raise click.UsageError(f"{name}: --format csv or --format jsonl has to say what it is")
+        raise click.UsageError(f"{name}: the format is unknown: use --format csv or --format jsonl")
     return suffix

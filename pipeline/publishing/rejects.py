@@ -1,4 +1,4 @@
-"""The file of rows that are left out: one JSON line each, and none twice."""
+"""The file of rows that were left out: one JSON line each, without repetitions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OPTION = "--rejects"
 
 
 class Rejects:
-    """Takes the rows that are left out; what the file has stays there until `begin`.
+    """Writes the rows that are left out. The file keeps its content until `begin`.
 
     Args:
-        path: Of the file.
-        source: The file that is published, which may not be the same one.
+        path: Path of the file.
+        source: The published file, which must be another one.
 
     Raises:
-        click.BadParameter: If it is the same one, by whatever name, or can't be a file.
+        click.BadParameter: If it is the same file, under any name, or can't be a file.
     """
 
     def __init__(self, path: Path, source: BinaryIO) -> None:
@@ -33,19 +33,19 @@ class Rejects:
         self._file: IO[bytes] | None = None
         self._listed: frozenset[bytes] = frozenset()
         self._is_replacing = False
-        if str(path) in ("-", "."):  # Path makes a dot of an empty text
-            raise click.BadParameter("the path of a file is needed", param_hint=_OPTION)
+        if str(path) in ("-", "."):  # Path converts an empty text to a dot
+            raise click.BadParameter("the path of a file is missing", param_hint=_OPTION)
         if _is_same(path, source):
-            raise click.BadParameter(f"{path} is the file that is published", param_hint=_OPTION)
+            raise click.BadParameter(f"{path} is the published file itself", param_hint=_OPTION)
 
     def open(self, done_row_count: int) -> None:
-        """Open the file, to replace what it has, or to add to it where a publish goes on.
+        """Open the file, to replace its content, or to append where a publish continues.
 
         Args:
-            done_row_count: Rows that are done already, and whose rejects stay in the file.
+            done_row_count: Rows that are done; their rejects remain in the file.
 
         Raises:
-            click.BadParameter: If it can't be opened, or added to.
+            click.BadParameter: If it can't be opened, or appended to.
         """
         try:
             if done_row_count:
@@ -57,18 +57,18 @@ class Rejects:
             raise click.BadParameter(problem, param_hint=_OPTION) from error
 
     def begin(self) -> None:
-        """Replace what the file has, now that the first row has shown that it can be read."""
+        """Empty the file if it is to be replaced, now that the first row was read successfully."""
         if self._file is not None and self._is_replacing:
             self._file.truncate(0)
             self._is_replacing = False
 
     def write(self, row: BadRow) -> None:
-        """Add a row, unless the publish that ended before has done so.
+        """Add a row, unless the previous publish has added it.
 
         Raises:
             OutputError: If it can't be written.
         """
-        assert self._file is not None, "the file is opened before rows are left out"
+        assert self._file is not None, "open the file before leaving rows out"
         line = orjson.dumps(
             {
                 "row": row.number,
@@ -96,7 +96,7 @@ class Rejects:
         """Close the file.
 
         Raises:
-            OutputError: If what was left to write can't be written.
+            OutputError: If the rest of the content can't be written.
         """
         if self._file is None:
             return
@@ -106,10 +106,10 @@ class Rejects:
             raise self._unwritable(failure) from failure
 
     def _listed_behind(self, done_row_count: int) -> frozenset[bytes]:
-        """Read the rejects of rows that will come once more.
+        """Read the rejects of rows that will be read again.
 
         Raises:
-            click.BadParameter: If the file has something else.
+            click.BadParameter: If the file contains something else.
         """
         if not self._path.is_file():
             return frozenset()
@@ -120,8 +120,8 @@ class Rejects:
                     is_behind = orjson.loads(line)["row"] > done_row_count
                 except (ValueError, TypeError, KeyError):
                     raise click.BadParameter(
-                        f"{self._path}, line {number} is not a row that was left out: --skip adds "
-                        "to the rejects of the publish that ended before",
+                        f"{self._path}, line {number} is not a row that was left out: --skip "
+                        "appends to the rejects of the previous publish",
                         param_hint=_OPTION,
                     ) from None
                 if is_behind:
@@ -136,7 +136,7 @@ def _is_same(path: Path, source: BinaryIO) -> bool:
     try:
         status = path.stat()
         is_same = os.path.samestat(status, os.fstat(source.fileno()))
-    except OSError:  # there is no such file yet, or the source has no descriptor
+    except OSError:  # the file does not exist yet, or the source has no descriptor
         return False
     return is_same and stat.S_ISREG(status.st_mode)
 

@@ -1,9 +1,9 @@
 # ruff: noqa: SLF001 - the binding gives librdkafka's own codes an underscore
-"""Sending records and knowing of each one what became of it.
+"""Send records, and track the result of each one.
 
-librdkafka sends: idempotent, in order, and with its gapless guarantee, so that nothing of a
-partition is delivered behind a record that was not. What is delivered of a partition is therefore
-always the first part of what was handed over for it.
+librdkafka sends idempotently, in order, and with its gapless guarantee: in a partition, nothing is
+delivered after an undelivered record. So the delivered records of a partition are always the first
+ones that were sent to it.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from livestep.pipeline.errors import ConfigError
 from livestep.pipeline.kafka.error_codes import text_of
 from livestep.pipeline.publishing.columns import EventRecord
 
-#: Records and bytes that may wait for the broker's answer: enough for full batches to some
-#: partitions, little beside the process.
+#: Records and bytes that may await acknowledgement: enough for full batches to several partitions,
+#: and little compared with the process.
 PENDING_RECORDS_MAX = 20_000
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 
-#: How long the broker may be silent while records wait for its answer.
+#: How long the broker may be silent while records await acknowledgement, in seconds.
 SILENCE_S_MAX = 30.0
 
-#: Into how many parts a refused batch is divided: a refusal needs a new producer, which takes
-#: longer than some more parts.
+#: A refused batch is split into this many parts: each refusal needs a new producer, which takes
+#: longer than a few more parts.
 _PARTS = 16
 
-#: How often a wait looks whether it should end.
+#: Seconds between two checks whether a wait should end.
 _LOOK_S = 0.1
 
-#: A batch at most: what the fetch of a consumer takes in one piece.
+#: Largest batch: what a consumer fetches at once.
 _BATCH_BYTES_MAX = 1_000_000
 
-#: What librdkafka says of records that were not refused themselves.
+#: Codes of librdkafka for records that were not refused themselves.
 _NOT_ITSELF = frozenset(
     {
         KafkaError._PURGE_QUEUE,
@@ -49,7 +49,7 @@ _NOT_ITSELF = frozenset(
     }
 )
 
-#: The record was sent, and no answer can come any more.
+#: The record was sent, and no response will arrive.
 _UNKNOWN = frozenset(
     {
         KafkaError._PURGE_INFLIGHT,
@@ -59,32 +59,32 @@ _UNKNOWN = frozenset(
     }
 )
 
-#: Refusals that are the record's own; others would meet any record.
+#: Refusals because of the record itself; others would affect any record.
 _OF_THE_RECORD = frozenset(
     {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError.MSG_SIZE_TOO_LARGE}
 )
 
-#: Its messages come to us as errors of calls and of records.
+#: Its messages are also raised as errors of calls and records.
 _silent = logging.getLogger("livestep.publish.librdkafka")
 _silent.setLevel(logging.CRITICAL + 1)
 
 
 class DeliveryFailedError(Exception):
-    """Raised if a record was not delivered: nothing more may be sent before `recover`."""
+    """Raised if a record was not delivered: send nothing else before `recover`."""
 
 
 class SilenceError(Exception):
-    """Raised if the broker does not answer: nothing more may be sent."""
+    """Raised if the broker does not respond: send nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the broker said of a record.
+    """Why the broker refused a record.
 
     Attributes:
         record: The record.
-        reason: What the broker said.
-        is_of_the_record: Whether another record could have been taken.
+        reason: The broker's message.
+        is_of_the_record: Whether the broker could accept another record.
     """
 
     record: EventRecord
@@ -96,17 +96,17 @@ class RecordSender:
     """Send records to one topic.
 
     Args:
-        options: librdkafka's, such as the address and how to log in.
-        topic: Where to.
-        batch_bytes_max: The topic's limit for a batch; None if it isn't known.
-        is_hurried: Whether waiting for answers should end now.
+        options: Options of librdkafka, such as addresses and credentials.
+        topic: Topic to send to.
+        batch_bytes_max: The topic's limit for a batch; None if unknown.
+        is_hurried: Returns whether waiting should end now.
 
     Attributes:
-        delivered_count: Records that the broker has acknowledged.
-        delivered_number_max: The largest number of one of these; 0 if there is none.
+        delivered_count: How many records the broker has acknowledged.
+        delivered_number_max: The largest row number among these; 0 for none.
 
     Raises:
-        ConfigError: If there is no such option.
+        ConfigError: If an option is unknown.
     """
 
     def __init__(
@@ -120,26 +120,26 @@ class RecordSender:
         self.delivered_number_max = 0
         self._topic = topic
         self._is_hurried = is_hurried
-        self._pending: dict[int, EventRecord] = {}  # handed over, not acknowledged
+        self._pending: dict[int, EventRecord] = {}  # sent, not acknowledged
         self._pending_bytes = 0
         self._errors: dict[int, KafkaError] = {}
         self._unanswered: set[int] = set()
-        self._flying_count = 0  # handed over to the producer, and no word of what became of them
+        self._flying_count = 0  # sent to the producer, result unknown
         self._problem: KafkaError | None = None
         self._options = {
             "linger.ms": 5,
             "batch.num.messages": PENDING_RECORDS_MAX,
-            # For a single record; a batch of several stays within `batch.size`.
+            # For a single record; a batch of several is limited by `batch.size`.
             "message.max.bytes": max(batch_bytes_max or 0, 10 << 20),
             **options,
             "batch.size": min(batch_bytes_max or _BATCH_BYTES_MAX, _BATCH_BYTES_MAX),
             "acks": "all",
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
-            # With more, librdkafka keeps a batch behind a refused one for ever, without a word.
+            # With more, librdkafka silently keeps a batch after a refused one forever.
             "max.in.flight.requests.per.connection": 1,
             "partitioner": "murmur2_random",
-            # Records that expire one by one would leave gaps: `_wait` gives up all of them at once.
+            # Records that expire one by one would leave gaps: `_wait` gives up all at once.
             "message.timeout.ms": 0,
             "queue.buffering.max.messages": 2 * PENDING_RECORDS_MAX,
             "error_cb": self._noted,
@@ -148,20 +148,20 @@ class RecordSender:
 
     @property
     def undelivered(self) -> list[EventRecord]:
-        """Records that were handed over and not acknowledged, in order."""
+        """Records that were sent and not acknowledged, in order."""
         return [self._pending[number] for number in sorted(self._pending)]
 
     @property
     def unanswered(self) -> list[EventRecord]:
-        """Those of `undelivered` that may be in the topic: the broker has not answered."""
+        """Those of `undelivered` that may be in the topic: the broker has not responded."""
         return [record for record in self.undelivered if record.number in self._unanswered]
 
     def send(self, record: EventRecord) -> None:
-        """Hand a record over; wait while too many wait for an answer.
+        """Send a record; wait while too many await acknowledgement.
 
         Raises:
             DeliveryFailedError: If this or an earlier record can't be delivered.
-            SilenceError: If the broker doesn't answer.
+            SilenceError: If the broker does not respond.
         """
         self._hand_over(record)
         self._wait(lambda: not self._is_full())
@@ -171,23 +171,23 @@ class RecordSender:
 
         Raises:
             DeliveryFailedError: If one can't be delivered.
-            SilenceError: If the broker doesn't answer for so long.
+            SilenceError: If the broker does not respond for so long.
         """
         if self._unanswered:
-            raise SilenceError("Kafka does not answer")
+            raise SilenceError("Kafka does not respond")
         self._wait(lambda: not self._flying_count, silence_s_max)
 
     def recover(self) -> Refusal | None:
-        """Send what was not delivered once more, in ever smaller parts.
+        """Send undelivered records again, in smaller and smaller parts.
 
-        A broker refuses whole batches; this finds the record that it refuses. Records before that
-        one are delivered then, and those of its partition behind it are not.
+        A broker refuses whole batches; this finds the refused record. The records before it are
+        then delivered; those after it in its partition are not.
 
         Returns:
-            refusal: Of the first record that was refused; None if all were delivered.
+            refusal: For the first refused record; None if all were delivered.
 
         Raises:
-            SilenceError: If the broker doesn't answer.
+            SilenceError: If the broker does not respond.
         """
         self._drain()
         self._producer = self._connect()
@@ -208,7 +208,7 @@ class RecordSender:
         return None
 
     def leave_out(self, record: EventRecord) -> None:
-        """Give up a record that was refused; `recover` goes on with those behind it."""
+        """Drop a refused record; `recover` continues with those after it."""
         self._forget(record.number)
 
     def _refusal(self, record: EventRecord) -> Refusal:
@@ -250,7 +250,7 @@ class RecordSender:
             self._poll(_LOOK_S)
 
     def _drain(self) -> None:
-        """Wait for what is in flight, after a failure: nothing new leaves the queue then."""
+        """Wait for records in flight after a failure, when nothing else leaves the queue."""
         deadline_s = time.monotonic() + SILENCE_S_MAX
         self._producer.purge(in_queue=True, in_flight=False)
         while self._flying_count:
@@ -262,19 +262,19 @@ class RecordSender:
             raise SilenceError("the connection was lost")
 
     def _give_up(self) -> NoReturn:
-        """Take back what can be taken back; the rest may have arrived."""
+        """Cancel what can be canceled; the rest may have arrived."""
         self._producer.purge()
         while self._flying_count:
             self._poll(_LOOK_S)
         self._unanswered = set(self._pending)
         why = "" if self._problem is None else f": {text_of(self._problem)}"
-        raise SilenceError(f"Kafka does not answer{why}")
+        raise SilenceError(f"Kafka does not respond{why}")
 
     def _poll(self, timeout_s: float) -> None:
         try:
             self._producer.poll(timeout_s)
         except KafkaException as error:
-            # Fatal for the producer: each record that waits is told as well.
+            # Fatal for the producer: every waiting record fails, too.
             self._problem = error.args[0]
 
     def _answered(self, number: int, error: KafkaError | None, message: Message) -> None:

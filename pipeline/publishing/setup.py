@@ -1,4 +1,4 @@
-"""What a publish is made of: columns and values from the options, the topic from the broker."""
+"""Prepare a publish: columns and values from the options, the topic from the broker."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _READERS = {"csv": read_csv, "jsonl": read_json_lines}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open file and what its rows mean.
+    """An open file and the meaning of its rows.
 
     Attributes:
         file: Its rows.
-        columns: What its columns mean.
-        values: How values are made of them.
-        note: What the user should know; empty if there is nothing.
+        columns: Roles of its columns.
+        values: Encodes values.
+        note: A note for the user; may be empty.
     """
 
     file: EventFile
@@ -44,19 +44,19 @@ class Source:
     note: str = ""
 
     def records(self, limits: TopicLimits) -> Iterator[EventRecord | BadRow]:
-        """Make records of the rows, checked against the topic's limits."""
+        """Convert the rows to records, and check the topic's limits."""
         return read_records(self.file.rows, self.columns, self.values, limits.check)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A topic that is there.
+    """An existing topic.
 
     Attributes:
-        options: librdkafka's, of a client.
-        partition_count: Of the topic.
-        settings: Of the topic, by Kafka's names; none if this user may not read them.
-        limits: What its broker refuses.
+        options: Client options for librdkafka.
+        partition_count: Number of partitions.
+        settings: Settings of the topic, by Kafka's names; empty if this user may not read them.
+        limits: Limits of the topic.
     """
 
     options: dict[str, str]
@@ -66,7 +66,7 @@ class Target:
 
     @property
     def batch_bytes_max(self) -> int | None:
-        """`max.message.bytes`; None if it isn't known."""
+        """`max.message.bytes`; None if unknown."""
         return int(self.settings["max.message.bytes"]) if self.settings else None
 
 
@@ -82,14 +82,14 @@ def columns_of(
     marks: bool,
     forget: str | None,
 ) -> EventColumns:
-    """Make columns of the options of the same names.
+    """Create columns from the options with the same names.
 
     Raises:
-        click.UsageError: If there is not exactly one kind of key.
+        click.UsageError: If the options don't define exactly one key.
     """
     if (bool(key), key_value is not None, key_row).count(True) != 1:
         raise click.UsageError(
-            "whose events are these? One of --key COLUMN, --key-value TEXT or --key-row is needed"
+            "the key is missing: use one of --key COLUMN, --key-value TEXT or --key-row"
         )
     if key_value == "" or not key_separator:
         raise click.UsageError("a key, and the separator of its parts, can't be empty")
@@ -122,16 +122,16 @@ def open_source(
     """Open a file of events.
 
     Args:
-        lines: Of the file.
-        name: Of the file, for errors.
+        lines: Lines of the file.
+        name: Name of the file, for errors.
         file_format: "csv" or "jsonl".
-        columns: What its columns mean.
-        model: Directory of the model that the events are for; None if that isn't said.
+        columns: Roles of its columns.
+        model: Directory of the model; None without --model.
         codec: "json" or "float32"; None for the model's, or json.
 
     Raises:
         click.UsageError: If options contradict each other.
-        LineError: If a header can't be read, or lacks a column.
+        LineError: If a header is invalid, or lacks a column.
         ModelError: If the model's description can't be used.
     """
     description = None if model is None else read_description(model)
@@ -158,22 +158,24 @@ def open_source(
 
 
 def _for_model(file: EventFile, name: str, columns: EventColumns, description: ModelFile) -> Source:
-    """Take what the model knows.
+    """Use what the model defines.
 
     Raises:
-        click.UsageError: If an option takes an input away.
-        LineError: If the file lacks an input that is required.
+        click.UsageError: If an option removes an input.
+        LineError: If the file lacks a required input.
     """
     inputs = [field.name for field in description.inputs]
     if taken := [mark for mark in columns.marks if mark in inputs]:
-        raise click.UsageError(f"the model has an input {taken[0]!r}: --marks would take it away")
+        raise click.UsageError(
+            f"the model has an input {taken[0]!r}, which --marks would use as a mark"
+        )
     required = [field.name for field in description.inputs if not field.optional]
     for input_name in required:
         if columns.values and input_name not in columns.values:
             raise click.UsageError(f"--columns lacks {input_name!r}, an input of the model")
         if file.columns is not None and input_name not in file.columns:
             raise missing_column(
-                input_name, file.columns, name, file.header_line, ", an input of the model"
+                input_name, file.columns, name, file.header_line, ", an input of the model,"
             )
     values = ModelValues(description, columns.values, columns.marks, is_csv=bool(file.columns))
     known = {*inputs, *columns.taken_out}
@@ -183,19 +185,19 @@ def _for_model(file: EventFile, name: str, columns: EventColumns, description: M
 
 
 def find_target(bootstrap_servers: str, topic: str) -> tuple[Target, str]:
-    """Find a topic and what its broker refuses.
+    """Find a topic and its limits.
 
     Returns:
         target: The topic.
-        note: What the user should know; empty if there is nothing.
+        note: A note for the user; may be empty.
 
     Raises:
-        BrokerError: If no broker answers, or it refuses.
-        ConfigError: If there is no such topic, or a client option is invalid.
+        BrokerError: If no broker responds, or it refuses.
+        ConfigError: If the topic does not exist, or a client option is invalid.
     """
     options = kafka_options(read_variables(os.environ))
     if reserved := sorted(RESERVED & options.keys()):
-        raise ConfigError(f"Kafka option {reserved[0]} is Livestep's own and can't be set")
+        raise ConfigError(f"Kafka option {reserved[0]} is set by Livestep and can't be changed")
     options["bootstrap.servers"] = bootstrap_servers
     admin = Admin(options)
     admin.check_topics([topic])
@@ -203,8 +205,8 @@ def find_target(bootstrap_servers: str, topic: str) -> tuple[Target, str]:
     settings = admin.allowed_settings(topic)
     if settings is None:
         note = (
-            f"this user may not read the settings of topic {topic!r} (DESCRIBE_CONFIGS): whether "
-            "times and sizes are right is known only when Kafka refuses them"
+            f"this user may not read the settings of topic {topic!r} (DESCRIBE_CONFIGS): only "
+            "Kafka itself can refuse wrong times and sizes"
         )
         return Target(options, partition_count, {}, TopicLimits()), note
     compression = options.get("compression.type") or options.get("compression.codec") or "none"

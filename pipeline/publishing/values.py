@@ -1,6 +1,6 @@
-"""From the members of a row to the value of a record, with a model's fields or without.
+"""Convert the members of a row to the value of a record, with or without a model's fields.
 
-JsonValues     members by name; what a CSV cell looks like decides
+JsonValues     members by name; a CSV cell that looks like a number becomes one
 VectorValues   float32 without a model: one order for the whole file
 ModelValues    either codec; the model's inputs decide
 """
@@ -21,15 +21,15 @@ from livestep.models.model_errors import FieldError
 from livestep.pipeline.clients.event_encoding import encode_float32, encode_json
 from livestep.pipeline.publishing.csv_cells import cell_value, integer_problem, is_exact, number_of
 
-#: Characters of a value that an error shows.
+#: Length limit of a value in an error message.
 _SHOWN = 80
 
 
 class Values(ABC):
-    """How the value of an event is made.
+    """Creates the value of an event.
 
     Attributes:
-        is_json: Whether it is a JSON object, where some names are taken by marks.
+        is_json: Whether it is a JSON object, where marks reserve some names.
     """
 
     is_json = True
@@ -39,22 +39,22 @@ class Values(ABC):
         """Choose and convert the members of the value.
 
         Raises:
-            ValueError: If one can't be used.
+            ValueError: If one is invalid.
         """
 
     @abstractmethod
     def encode(
         self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
     ) -> bytes:
-        """Write the value of an event that is stepped.
+        """Encode the value of an event.
 
         Args:
             features: As from `features`.
             steps_max: The mark, if it is set.
-            names: Of all members of the row, also of those that have no value.
+            names: Names of all members of the row, including those without a value.
 
         Raises:
-            ValueError: If it can't be written.
+            ValueError: If it can't be encoded.
         """
 
 
@@ -62,9 +62,9 @@ class JsonValues(Values):
     """Members by their names, as JSON.
 
     Args:
-        chosen: Columns of the value, in this order; empty for all others.
-        taken_out: Columns that mean something else.
-        is_csv: Whether members are cells, whose look decides what they are.
+        chosen: Columns of the value, in this order; empty for the default.
+        taken_out: Columns with another role.
+        is_csv: Whether members are CSV cells, which are parsed.
     """
 
     def __init__(self, chosen: Sequence[str], taken_out: Collection[str], *, is_csv: bool) -> None:
@@ -73,7 +73,7 @@ class JsonValues(Values):
         self._is_csv = is_csv
 
     def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the members that are there; an empty cell is left out."""
+        """Choose the members that have a value."""
         names = self._chosen or [name for name in members if name not in self._taken_out]
         present = {name: members[name] for name in names if name in members}
         if not self._is_csv:
@@ -83,18 +83,18 @@ class JsonValues(Values):
     def encode(
         self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
     ) -> bytes:
-        """Write an object."""
+        """Encode an object."""
         return _json(features)
 
 
 class VectorValues(Values):
-    """Raw float32 without a model: names have one order, and one length, for the whole file.
+    """Raw float32 without a model: one order and one length for the whole file.
 
     Args:
-        names: The order; empty if the first event of the file decides.
-        taken_out: Columns that mean something else.
-        is_chosen: Whether members of other names are left out, or an error.
-        is_csv: Whether an empty text is an empty cell.
+        names: The order; empty for that of the first event.
+        taken_out: Columns with another role.
+        is_chosen: Whether other members are left out; otherwise they are an error.
+        is_csv: Whether empty text is an empty cell.
     """
 
     is_json = False
@@ -109,7 +109,7 @@ class VectorValues(Values):
         self._counts: dict[str, int] = {}  # numbers of a list; 0 for a single number
 
     def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the numbers by name."""
+        """Parse the numbers, by name."""
         return {
             name: number_of(name, value)
             for name, value in members.items()
@@ -120,7 +120,7 @@ class VectorValues(Values):
     def encode(
         self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
     ) -> bytes:
-        """Write the numbers side by side, in the order of the names."""
+        """Encode the numbers in the order of the names."""
         names = self._names or tuple(name for name in names if name not in self._taken_out)
         order = ", ".join(names)
         for name in features:
@@ -132,30 +132,30 @@ class VectorValues(Values):
             if name not in features:
                 self._names = names
                 raise ValueError(
-                    f"{name!r} is missing: with --codec float32 each number has its place ({order})"
+                    f"{name!r} is missing: --codec float32 needs every number, in the order {order}"
                 )
             value = features[name]
             counts[name] = len(value) if isinstance(value, list) else 0
             if counts[name] != self._counts.get(name, counts[name]):
-                raise ValueError(f"{name!r} has not as many numbers as in the first event")
+                raise ValueError(f"{name!r} has more or fewer elements than in the first event")
             vector.extend(value if isinstance(value, list) else [value])
         for element in vector:
             if not isinstance(element, int | float | None) or isinstance(element, bool):
                 raise ValueError(f"{str(element)[:_SHOWN]!r} is not a number")
         written = encode_float32(vector)
-        # A hole has its place by its name; else only a whole event decides for those that follow.
+        # A name defines the place of a missing number; else only a complete event sets the order.
         self._names, self._counts = names, counts
         return written
 
 
 class ModelValues(Values):
-    """The inputs of a model, converted and checked as a worker would check them.
+    """The inputs of a model, converted and checked as the worker checks them.
 
     Args:
-        description: Of the model.
+        description: Description of the model.
         chosen: Columns that may be inputs; empty for all.
-        marks: Columns that are marks, and so no inputs.
-        is_csv: Whether an empty text is an empty cell.
+        marks: Columns that are marks, not inputs.
+        is_csv: Whether empty text is an empty cell.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class ModelValues(Values):
 
     @property
     def required(self) -> list[str]:
-        """Names of the inputs that every event has to have."""
+        """Names of the inputs that every event must have."""
         return [field.name for field in self._fields if not field.optional]
 
     def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the model's inputs; the fields decide what a cell is."""
+        """Choose the model's inputs, and convert them by its fields."""
         return {
             field.name: _converted(field, members[field.name])
             for field in self._wanted
@@ -194,12 +194,12 @@ class ModelValues(Values):
     def encode(
         self, features: Mapping[str, Any], steps_max: int | None, names: Iterable[str]
     ) -> bytes:
-        """Check as the worker does, and write with the model's codec."""
+        """Check as the worker does, and encode with the model's codec."""
         if steps_max is not None and steps_max > self._steps_limit:
             raise ValueError(
-                f"'steps_max' is {steps_max}, this model generates {self._steps_limit} at most"
+                f"'steps_max' is {steps_max}, but this model generates at most {self._steps_limit}"
                 if self._steps_limit
-                else "'steps_max' is set, but this model generates nothing"
+                else "'steps_max' is set, but this model does not generate"
             )
         try:
             check_event(self._fields, features, 0)
@@ -220,7 +220,7 @@ def _json(features: Mapping[str, Any]) -> bytes:
 
 
 def _refuse_inexact(value: Any) -> None:
-    """Refuse an integer that JSON doesn't carry exactly, however deep."""
+    """Refuse an integer that JSON doesn't keep exactly, at any depth."""
     if isinstance(value, dict | list):
         for element in value.values() if isinstance(value, dict) else value:
             _refuse_inexact(element)
@@ -229,7 +229,7 @@ def _refuse_inexact(value: Any) -> None:
 
 
 def _converted(field: Field, value: Any) -> Any:
-    """Convert a text to what a field takes; the checks look at the rest."""
+    """Convert text to the type of a field; the checks find what is wrong."""
     if not isinstance(value, str):
         return value
     if isinstance(field, Number):
@@ -249,7 +249,7 @@ def _model_json(features: Mapping[str, Any]) -> bytes:
 
 
 def _as_float32s(value: Any) -> Any:
-    """Let integers that JSON would not carry exactly be floats: a model has float32 anyway."""
+    """Convert integers that JSON doesn't keep exactly to floats: a model uses float32 anyway."""
     if isinstance(value, dict):
         return {name: _as_float32s(member) for name, member in value.items()}
     if isinstance(value, list):

@@ -321,6 +321,7 @@ def test_a_users_own_modules_disturb_nothing(installed: Installed, users_folder:
     [
         ("worker", "--model", "m", "--input-topic", "a", "--output-topic", "b"),
         ("check", "--model", "m", "--input-topic", "a", "--output-topic", "b"),
+        ("audit", "--model", "m", "--input-topic", "a", "--output-topic", "b"),
         ("model", "check", "package.module:Class"),
         ("example", "digits", "--model", "m", "--events", "e.jsonl"),
     ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from livestep.deploy.local.redis_cluster import RedisCluster
 from livestep.deploy.local.services import LocalServices, local_services
 from tests.conftest import TopicNames
 from tests.services.running import Running, make_running
+from tests.support.published import WAIT_S, Publish
 
 MakeRunning = Callable[..., Running]
 
@@ -48,3 +52,19 @@ def pipeline(
     yield make
     for running in made:
         running.close()
+
+
+@pytest.fixture
+def publish(bootstrap_servers: str) -> Publish:
+    """Run `livestep publish` as its own process, to its end."""
+
+    def run(file: Path | str, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "livestep.pipeline.cli", "publish", str(file), *options],
+            env={**os.environ, "LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers, **settings},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S * 3,
+        )
+
+    return run

@@ -1,4 +1,4 @@
-"""`livestep check` looks at what the input topic holds: its keys' partitions, and its events."""
+"""`livestep check` examines the input topic: the partitions of its keys, and its events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOOD, BAD = json.dumps({"x": [0.1, 0.2]}), json.dumps({"load": 0.1})
 
 @dataclass(frozen=True)
 class Checked:
-    """What the command has printed, by the name of each line, and its exit code."""
+    """The output of the command, by the name of each line, and its exit code."""
 
     exit_code: int
     verdicts: dict[str, str]
@@ -58,7 +58,7 @@ def produce(
     partitioner: str = "murmur2_random",
     transaction: str | None = None,
 ) -> None:
-    """Write records; a transaction, named "commit" or "abort", ends as it is called."""
+    """Write records; a transaction ends as `transaction` says: "commit" or "abort"."""
     options = {
         "bootstrap.servers": running.services.bootstrap_servers,
         "partitioner": partitioner,
@@ -115,7 +115,7 @@ def test_one_partitioner_of_librdkafka_is_recognized(
         assert "All keys match" in found.texts["keys"]
 
 
-def test_clients_of_two_partitioners_are_wrong(running: Running) -> None:
+def test_clients_with_two_partitioners_are_wrong(running: Running) -> None:
     produce(running, [(key, GOOD) for key in KEYS])
     produce(running, [(key, GOOD) for key in KEYS[:10]], "consistent_random")
     moved = [
@@ -133,7 +133,7 @@ def test_clients_of_two_partitioners_are_wrong(running: Running) -> None:
     assert any(f"{key!r} is in partition" in text for key in moved)
 
 
-def test_records_that_are_mostly_no_events_of_the_model_are_wrong(running: Running) -> None:
+def test_a_topic_whose_records_are_mostly_invalid_events_is_wrong(running: Running) -> None:
     produce(running, [(key, GOOD) for key in KEYS[:5]] + [(key, BAD) for key in KEYS])
     found = checked(running)
     assert found.exit_code == 1
@@ -154,20 +154,20 @@ def test_a_few_bad_records_are_a_warning_with_their_reasons(running: Running) ->
 
 
 def test_only_the_last_records_count_and_none_of_an_aborted_transaction(running: Running) -> None:
-    # Given bad records, good ones behind them, and bad ones that were never committed
+    # Given bad records, good ones after them, and bad ones that were never committed
     key = KEYS[0]
     produce(running, [(key, BAD)] * (2 * RECENT_OFFSETS))
     produce(running, [(key, GOOD)] * RECENT_OFFSETS, transaction="commit")
     produce(running, [(key, BAD)] * 10, transaction="abort")
 
-    # Then the good ones are read, but for those whose offsets the aborted ones and markers take
+    # Then the good ones are read, except that aborted records and markers take up some offsets
     found = checked(running)
     assert found.exit_code == 0
     good = RECENT_OFFSETS - 10 - 2
     assert found.texts["events"] == f"all {good} recent records are events of the model"
 
 
-def test_a_log_without_its_beginning_is_a_warning_before_a_first_run_only(
+def test_a_log_without_its_first_records_is_a_warning_before_a_first_run_only(
     running: Running,
 ) -> None:
     # Given a topic with retention, whose first 6 records of partition 1 are gone
@@ -185,7 +185,7 @@ def test_a_log_without_its_beginning_is_a_warning_before_a_first_run_only(
     for deleted in admin.delete_records([TopicPartition(running.input_topic, 1, 6)]).values():
         deleted.result(30)
 
-    # Then a group without commits is told, with the retention and the way out
+    # Then there is a warning for a group without commits, with the retention and the remedy
     found = checked(running)
     assert (found.exit_code, found.verdicts["beginning"]) == (0, "warning")
     text = found.texts["beginning"]
@@ -193,7 +193,7 @@ def test_a_log_without_its_beginning_is_a_warning_before_a_first_run_only(
     assert "retention.ms=86400000" in text
     assert "--config retention.ms=-1" in text
 
-    # When it has run, then it isn't any more
+    # When the group has run, then there is no warning
     running.burst()
     found = checked(running)
     assert (found.verdicts["beginning"], found.texts["beginning"]) == ("ok", "the group continues")
@@ -214,7 +214,7 @@ def test_a_compacted_input_topic_is_a_warning(running: Running) -> None:
     assert f"topic {running.input_topic} is compacted (cleanup.policy=compact)" in text
 
 
-def test_without_a_model_or_a_broker_what_needs_them_is_skipped(running: Running) -> None:
+def test_checks_that_need_a_missing_model_or_broker_are_skipped(running: Running) -> None:
     produce(running, [(key, BAD) for key in KEYS])
     (running.folder / "model" / "model.json").unlink()
     found = checked(running)

@@ -21,7 +21,7 @@ WAIT_S = 30.0
 
 @pytest.fixture
 def producer(bootstrap_servers):
-    """A transactional producer of the other client library, as the worker has one."""
+    """A transactional producer of the other client library, as in the worker."""
     producer = confluent_kafka.Producer(
         {"bootstrap.servers": bootstrap_servers, "transactional.id": "test-client"}
     )
@@ -37,7 +37,7 @@ def topic(create_topic, topic_names):
 
 @pytest.fixture
 def closed_port():
-    """A port at which nobody answers."""
+    """A port where nothing listens."""
     port = ReservedPort()
     yield port.number
     port.release()
@@ -138,7 +138,7 @@ def test_more_events_than_may_be_pending_all_arrive_in_order(bootstrap_servers, 
         assert values == [b'{"n":%d}' % number for number in range(key, 2_000, 7)]
 
 
-def test_a_value_that_the_broker_refuses_is_raised_with_topic_and_key(
+def test_a_refused_value_raises_an_error_with_topic_and_key(
     bootstrap_servers, create_topic, topic_names
 ):
     small = create_topic(topic_names(), 1, max_message_bytes="1000")
@@ -148,7 +148,7 @@ def test_a_value_that_the_broker_refuses_is_raised_with_topic_and_key(
 
 
 @pytest.mark.parametrize("refused", [["b"], ["b", "c"]])
-def test_of_a_batch_that_the_broker_refuses_the_record_is_named_that_it_does_not_want(
+def test_the_refused_record_of_a_batch_is_reported(
     bootstrap_servers, create_topic, topic_names, refused
 ):
     topic = create_topic(topic_names(), 1, retention_ms="-1")
@@ -162,7 +162,7 @@ def test_of_a_batch_that_the_broker_refuses_the_record_is_named_that_it_does_not
     assert end_offsets(bootstrap_servers, topic) == {0: 0}
 
 
-def test_a_failed_delivery_is_the_end_and_every_later_call_says_so(
+def test_after_a_failed_delivery_every_call_raises_the_same_error(
     bootstrap_servers, create_topic, topic_names
 ):
     small = create_topic(topic_names(), 1, max_message_bytes="1000")
@@ -175,7 +175,7 @@ def test_a_failed_delivery_is_the_end_and_every_later_call_says_so(
     assert end_offsets(bootstrap_servers, small) == {0: 0}
 
 
-def test_an_error_in_the_block_is_not_hidden_by_one_of_closing(
+def test_an_error_in_the_block_is_not_hidden_by_one_from_closing(
     bootstrap_servers, create_topic, topic_names
 ):
     small = create_topic(topic_names(), 1, max_message_bytes="1000")
@@ -195,7 +195,7 @@ def test_a_missing_topic_is_one_clear_error_and_is_not_created(
 
 
 @pytest.mark.parametrize("client", [EventPublisher, PredictionReader, DeadLetterReader])
-def test_a_broker_that_is_not_there_is_one_clear_error_within_the_time(client, closed_port):
+def test_an_unreachable_broker_is_one_clear_error_within_the_time_limit(client, closed_port):
     started_s = time.monotonic()
     with pytest.raises(BrokerError, match=f"127.0.0.1:{closed_port}.*--bootstrap-servers"):
         client(f"127.0.0.1:{closed_port}", "events", timeout_s=0.5)
@@ -204,9 +204,7 @@ def test_a_broker_that_is_not_there_is_one_clear_error_within_the_time(client, c
 
 
 @pytest.mark.parametrize("client", [EventPublisher, PredictionReader])
-def test_an_option_that_the_client_does_not_have_is_a_config_error(
-    bootstrap_servers, topic, client
-):
+def test_an_unknown_client_option_is_a_config_error(bootstrap_servers, topic, client):
     with pytest.raises(ConfigError, match="no_such_option"):
         client(bootstrap_servers, topic, no_such_option=1)
 
@@ -214,7 +212,7 @@ def test_an_option_that_the_client_does_not_have_is_a_config_error(
 # ---- PredictionReader
 
 
-def test_a_prediction_has_all_that_its_record_has(bootstrap_servers, topic, producer):
+def test_a_prediction_has_everything_that_its_record_has(bootstrap_servers, topic, producer):
     with PredictionReader(bootstrap_servers, topic) as reader:
         send(producer, topic, [17], partition=2)
         (prediction,) = reader.read(WAIT_S, 1)
@@ -227,7 +225,7 @@ def test_a_prediction_has_all_that_its_record_has(bootstrap_servers, topic, prod
     assert (prediction.partition, prediction.offset) == (2, 0)
 
 
-def test_a_reader_sees_what_comes_after_it_was_made_on_every_partition_and_nothing_older(
+def test_a_reader_sees_all_later_records_of_every_partition_and_nothing_older(
     bootstrap_servers, topic, producer
 ):
     send(producer, topic, range(6))
@@ -252,7 +250,9 @@ def test_an_aborted_transaction_is_never_seen(bootstrap_servers, topic, producer
         assert reader.read(0.0) == []
 
 
-def test_what_an_open_transaction_holds_is_seen_once_it_commits(bootstrap_servers, topic, producer):
+def test_the_records_of_an_open_transaction_are_seen_once_it_commits(
+    bootstrap_servers, topic, producer
+):
     producer.begin_transaction()
     headers = prediction_headers(Source("events", 0, 1).to_bytes(), 1, MODEL)
     producer.produce(topic, b'{"y":1}', key=b"k", partition=0, headers=headers)
@@ -263,7 +263,7 @@ def test_what_an_open_transaction_holds_is_seen_once_it_commits(bootstrap_server
         assert numbers(reader.read(WAIT_S, 1)) == [1]
 
 
-def test_only_the_wanted_keys_are_given_out(bootstrap_servers, topic, producer):
+def test_only_the_wanted_keys_are_returned(bootstrap_servers, topic, producer):
     for key in (b"a", b"b", b"c"):
         send(producer, topic, range(3), key=key)
     options = {"from_beginning": True, "keys": ["a", b"c"]}
@@ -272,13 +272,13 @@ def test_only_the_wanted_keys_are_given_out(bootstrap_servers, topic, producer):
     assert sorted(keys) == ["a", "a", "a", "c", "c", "c"]
 
 
-def test_iteration_ends_when_nothing_comes_for_so_long(bootstrap_servers, topic, producer):
+def test_iteration_ends_if_nothing_arrives_in_time(bootstrap_servers, topic, producer):
     send(producer, topic, range(6))
     with PredictionReader(bootstrap_servers, topic, from_beginning=True) as reader:
         assert numbers(reader.iterate(idle_timeout_s=5)) == list(range(6))
 
 
-def test_iteration_goes_on_where_it_was_left(bootstrap_servers, topic, producer):
+def test_iteration_continues_where_it_stopped(bootstrap_servers, topic, producer):
     send(producer, topic, range(10), partition=1)
     with PredictionReader(bootstrap_servers, topic, from_beginning=True) as reader:
         for prediction in reader:
@@ -288,7 +288,9 @@ def test_iteration_goes_on_where_it_was_left(bootstrap_servers, topic, producer)
         assert [prediction.timestep for prediction in reader.read(WAIT_S, 5)] == [5, 6, 7, 8, 9]
 
 
-def test_a_group_goes_on_after_what_it_was_given(bootstrap_servers, topic, topic_names, producer):
+def test_a_group_continues_after_the_records_that_it_has_read(
+    bootstrap_servers, topic, topic_names, producer
+):
     group = topic_names("group")
     send(producer, topic, range(10), partition=1)
     options = {"from_beginning": True, "group": group}
@@ -313,7 +315,9 @@ def test_float32_predictions_are_tuples(bootstrap_servers, topic, producer):
     assert prediction.value == (1.0, -2.0)
 
 
-def test_a_foreign_record_is_named_and_the_reader_can_go_on(bootstrap_servers, topic, producer):
+def test_a_foreign_record_is_reported_and_the_reader_can_continue(
+    bootstrap_servers, topic, producer
+):
     with PredictionReader(bootstrap_servers, topic, from_beginning=True) as reader:
         producer.begin_transaction()
         producer.produce(topic, b"hello", key=b"k", partition=0)
@@ -327,7 +331,7 @@ def test_a_foreign_record_is_named_and_the_reader_can_go_on(bootstrap_servers, t
 # ---- DeadLetterReader
 
 
-def test_dead_letters_come_with_reason_and_the_record_as_it_was(
+def test_dead_letters_have_the_reason_and_the_original_record(
     bootstrap_servers, create_topic, topic_names, producer
 ):
     events = topic_names("events")
@@ -335,12 +339,14 @@ def test_dead_letters_come_with_reason_and_the_record_as_it_was(
     source = Source(events, 1, 5)
     with DeadLetterReader(bootstrap_servers, events) as reader:
         producer.begin_transaction()
-        headers = dead_letter_headers([("trace", b"7")], "not-json", "the value is no JSON", source)
+        headers = dead_letter_headers(
+            [("trace", b"7")], "not-json", "the value is not JSON", source
+        )
         producer.produce(f"{events}.dead-letter", b"\xff{", timestamp=77, headers=headers)
         producer.commit_transaction()
         (letter,) = reader.read(WAIT_S, 1)
     assert (letter.key, letter.value, letter.timestamp_ms) == (None, b"\xff{", 77)
-    assert (letter.reason, letter.detail) == ("not-json", "the value is no JSON")
+    assert (letter.reason, letter.detail) == ("not-json", "the value is not JSON")
     assert letter.source == source
     assert letter.headers == (("trace", b"7"),)
 
@@ -348,7 +354,7 @@ def test_dead_letters_come_with_reason_and_the_record_as_it_was(
 # ---- topics
 
 
-def test_topics_are_created_once_and_told_apart_from_others(bootstrap_servers, topic_names):
+def test_topics_are_created_once_and_existing_ones_are_reported(bootstrap_servers, topic_names):
     name, bad = topic_names(), "no/name"
     first, second = create_topics(bootstrap_servers, [name, bad], 3)
     assert (first.is_new, first.problem) == (True, None)
@@ -370,9 +376,7 @@ def test_ends_and_lag_count_offsets(bootstrap_servers, topic, topic_names, produ
     assert lag(bootstrap_servers, group, topic) == {0: 0, 1: 2, 2: 0}
 
 
-def test_a_transaction_that_is_open_holds_the_committed_end_back(
-    bootstrap_servers, topic, producer
-):
+def test_an_open_transaction_holds_back_the_committed_end(bootstrap_servers, topic, producer):
     producer.begin_transaction()
     producer.produce(topic, b"x", key=b"k", partition=0)
     producer.flush()

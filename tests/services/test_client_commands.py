@@ -24,7 +24,7 @@ WAIT_S = 30.0
 
 @pytest.fixture
 def invoke(bootstrap_servers):
-    """Run a command in this process; an error of ours comes out as it is."""
+    """Run a command in this process; our own errors are raised."""
 
     def run(command, *arguments, input=None):
         environment = {"LIVESTEP_BOOTSTRAP_SERVERS": bootstrap_servers}
@@ -88,7 +88,7 @@ def test_json_lines_are_published_from_standard_input(invoke, bootstrap_servers,
     ]
 
 
-def test_a_bad_line_is_named_and_the_lines_before_it_are_sent(
+def test_a_bad_line_is_reported_and_the_lines_before_it_are_sent(
     invoke, bootstrap_servers, topic, tmp_path
 ):
     file = tmp_path / "days.csv"
@@ -102,7 +102,7 @@ def test_a_bad_line_is_named_and_the_lines_before_it_are_sent(
     ]
 
 
-def test_a_vector_that_is_none_is_named_by_its_line(invoke, topic, tmp_path):
+def test_an_invalid_vector_is_reported_with_its_line(invoke, topic, tmp_path):
     file = tmp_path / "days.csv"
     file.write_text("flat,a,b\nk,1,2\nk,1,rainy\n")
     options = ["--topic", topic, "--key", "flat", "--codec", "float32"]
@@ -116,7 +116,7 @@ def test_a_rate_is_kept(invoke, topic, tmp_path, monkeypatch):
     file = tmp_path / "days.csv"
     file.write_text("flat,a\n" + "k,1\n" * 4)
     invoke(publish, str(file), "--topic", topic, "--key", "flat", "--rate", "0.01")
-    # Sleeping was skipped, so each event is early by all that came before it.
+    # Sleeping was skipped, so each event waits for all of the events before it.
     assert slept == pytest.approx([100.0, 200.0, 300.0], abs=WAIT_S)
 
 
@@ -159,7 +159,9 @@ def test_predictions_are_one_json_line_each(invoke, bootstrap_servers, topic):
     ]
 
 
-def test_predictions_of_some_keys_until_nothing_comes(invoke, bootstrap_servers, topic):
+def test_predictions_of_some_keys_are_followed_until_nothing_arrives(
+    invoke, bootstrap_servers, topic
+):
     for key in ("a", "b", b"\xff"):
         put(bootstrap_servers, topic, 2, key)
     options = ["--key", "a", "--from-beginning", "--idle-timeout", "5"]
@@ -172,14 +174,14 @@ def test_predictions_of_some_keys_until_nothing_comes(invoke, bootstrap_servers,
 def test_dead_letters_are_one_json_line_each(invoke, bootstrap_servers, topic, create_topic):
     create_topic(f"{topic}.dead-letter", 1, retention_ms="-1")
     producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap_servers})
-    headers = dead_letter_headers([("trace", b"\xff")], "not-json", "no JSON", Source(topic, 0, 3))
+    headers = dead_letter_headers([("trace", b"\xff")], "not-json", "not JSON", Source(topic, 0, 3))
     producer.produce(f"{topic}.dead-letter", b"{\xff", timestamp=9, headers=headers)
     assert producer.flush(WAIT_S) == 0
     result = invoke(dead_letters, "--topic", topic, "--from-beginning", "--max", "1")
     assert json.loads(result.stdout) == {
         "key": None,
         "reason": "not-json",
-        "detail": "no JSON",
+        "detail": "not JSON",
         "value": "{\\xff",
         "headers": {"trace": "\\xff"},
         "timestamp_ms": 9,
@@ -191,7 +193,7 @@ def test_dead_letters_are_one_json_line_each(invoke, bootstrap_servers, topic, c
 
 @pytest.fixture
 def follower(bootstrap_servers, topic):
-    """`livestep predictions` as a process of its own, which has printed one line."""
+    """`livestep predictions` as its own process, which has printed one line."""
     put(bootstrap_servers, topic, 1)
     program = "from livestep.pipeline.cli import main; main()"
     command = [sys.executable, "-c", program, "predictions", "--topic", topic, "--from-beginning"]
@@ -218,7 +220,7 @@ def test_a_closed_pipe_ends_following_quietly(follower, bootstrap_servers, topic
 
 
 def run_livestep(bootstrap_servers, redirection, *arguments):
-    """Run the command line in a shell, its output redirected."""
+    """Run the command line in a shell with redirected output."""
     command = f'"$0" -m livestep.pipeline.cli "$@" {redirection}\nexit ${{PIPESTATUS[0]}}'
     return subprocess.run(
         ["bash", "-c", command, sys.executable, *arguments],
@@ -255,7 +257,7 @@ def test_the_first_lines_of_predictions_can_be_taken(bootstrap_servers, topic):
     ("value", "codec", "hint"),
     [(b'{"y":12}', "float32", "--codec json"), (b"\0\0\x80?", "json", "--codec float32")],
 )
-def test_predictions_of_the_other_codec_are_a_config_error_with_the_hint(
+def test_predictions_of_the_other_codec_are_a_config_error_with_a_hint(
     invoke, bootstrap_servers, topic, value, codec, hint
 ):
     producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap_servers})
@@ -274,13 +276,13 @@ def test_a_topic_without_predictions_or_dead_letters_is_a_config_error(
     for name in (topic, f"{topic}.dead-letter"):
         producer.produce(name, b'{"x":1}', key="k", timestamp=9)
     assert producer.flush(WAIT_S) == 0
-    with pytest.raises(ConfigError, match=f"'{topic}' has a record that is not a worker's prediction"):
+    with pytest.raises(ConfigError, match=f"'{topic}' has a record that is not a worker's pred"):
         invoke(predictions, "--topic", topic, "--from-beginning")
     with pytest.raises(ConfigError, match="has a record that is not a worker's dead letter"):
         invoke(dead_letters, "--topic", topic, "--from-beginning")
 
 
-def test_the_name_of_a_dead_letter_topic_is_answered_with_that_of_the_input_topic(invoke, topic):
+def test_for_the_name_of_a_dead_letter_topic_the_error_has_the_input_topic(invoke, topic):
     with pytest.raises(ConfigError, match=f"the name of the input topic, '{topic}'$"):
         invoke(dead_letters, "--topic", f"{topic}.dead-letter")
 
@@ -301,7 +303,7 @@ def test_publishing_needs_no_standard_output(bootstrap_servers, topic, tmp_path)
     assert len(published(bootstrap_servers, topic, 4)) == 4
 
 
-def test_a_client_that_speaks_to_a_broker_loads_no_torch(bootstrap_servers, topic, tmp_path):
+def test_a_client_that_is_connected_to_a_broker_loads_no_torch(bootstrap_servers, topic, tmp_path):
     put(bootstrap_servers, topic, 1)
     file = tmp_path / "days.jsonl"
     file.write_text('{"k": "a", "x": 1}\n')
@@ -357,13 +359,13 @@ def test_a_topic_that_exists_with_another_setting_is_an_error(
     with pytest.raises(ConfigError, match="it exists with retention.ms=1000000") as caught:
         invoke(topics, "create", name, *options)
     assert f"--alter --topic {name} --add-config retention.ms=-1" in str(caught.value)
-    # Without the setting, or with the one that it has, it is fine
+    # Without the setting, or with the current one, there is no error
     assert invoke(topics, "create", name, "--partitions", "3").stdout.startswith("exists")
     options[-1] = "retention.ms=1000000"
     assert invoke(topics, "create", name, *options).stdout.startswith("exists")
 
 
-def test_a_topic_with_another_number_of_partitions_is_an_error_and_the_rest_is_created(
+def test_a_different_number_of_partitions_is_an_error_and_other_topics_are_created(
     invoke, bootstrap_servers, topic, topic_names
 ):
     new = topic_names("new")

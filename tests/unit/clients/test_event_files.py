@@ -1,4 +1,4 @@
-"""Events from CSV and JSON lines."""
+"""Events from CSV and JSON Lines."""
 
 import io
 import re
@@ -40,7 +40,7 @@ def lines_of(text):
     return list(io.BytesIO(text if isinstance(text, bytes) else text.encode()))
 
 
-def test_numbers_become_numbers_empty_cells_are_left_out_and_the_key_is_taken_out():
+def test_numbers_are_parsed_and_empty_cells_and_the_key_are_left_out():
     records = csv_records("flat,weather,degrees,dish\n7,rainy,-1.5e1,\nb,sunny,21,2\n")
     assert [record.key for record in records] == [b"7", b"b"]
     assert value_of(records[0]) == {"weather": "rainy", "degrees": -15.0}
@@ -52,7 +52,7 @@ def test_numbers_become_numbers_empty_cells_are_left_out_and_the_key_is_taken_ou
     ("cell", "number"),
     [(".5", 0.5), ("5.", 5.0), ("+5", 5), ("-.5e1", -5.0), ("+0", 0), ("0.50", 0.5), (" 7 ", 7)],
 )
-def test_a_decimal_number_in_any_usual_form_is_a_number(cell, number):
+def test_a_decimal_number_in_any_common_form_is_a_number(cell, number):
     (record,) = csv_records(f"flat,a\n1,{cell}\n")
     assert value_of(record) == {"a": number}
 
@@ -60,24 +60,24 @@ def test_a_decimal_number_in_any_usual_form_is_a_number(cell, number):
 @pytest.mark.parametrize(
     "cell", ["007", "00012", "-07", "nan", "NA", "inf", "0x1f", "1_000", "1,5", "٣", ".", "+", "1e"]
 )
-def test_what_is_not_a_decimal_number_or_has_leading_zeros_stays_text(cell):
+def test_other_cells_and_leading_zeros_remain_text(cell):
     (record,) = csv_records(f'flat,a\n1,"{cell}"\n')
     assert value_of(record) == {"a": cell}
 
 
 @pytest.mark.parametrize("cell", ["9" * 5000, "-" + "9" * 5000, "1e999"])
-def test_a_number_that_no_float_holds_is_named_with_its_line(cell):
+def test_a_number_that_is_too_large_is_reported_with_its_line(cell):
     first, second = csv_records(f"flat,a\n1,2\n1,{cell}\n")
     assert value_of(first) == {"a": 2}
     assert (second.line, second.key) == (3, "1")
-    assert "is a number that no float holds" in second.reason
+    assert "is too large for a float" in second.reason
 
 
 def test_texts_that_mean_missing_are_left_out_of_csv_and_json():
     columns = replace(KEY, missing=("NA", "-999"))
     csv = csv_records("flat,a,b\nk,NA,-999\nk, NA ,0\nNA,1,2\n", columns)
     assert [value_of(record) for record in csv[:2]] == [{}, {"b": 0}]
-    assert csv[2].reason == "no key in 'flat': it is None"
+    assert csv[2].reason == "invalid key in 'flat': None"
     (record,) = json_records('{"flat":"k","a":"NA","b":-999,"c":null,"d":[1]}', columns)
     assert value_of(record) == {"c": None, "d": [1]}
 
@@ -95,13 +95,13 @@ def test_several_columns_are_one_key():
     assert record.key == b"n/o|7"
 
 
-def test_a_part_of_a_key_with_the_separator_in_it_is_refused():
-    """Else n/o + 7 and n + o/7 would be one key, with one state."""
+def test_a_key_part_that_contains_the_separator_is_refused():
+    """Otherwise n/o + 7 and n + o/7 would share one key and one state."""
     (row,) = json_records('{"site":"n/o","machine":7}', EventColumns(("site", "machine")))
-    assert "'site' is 'n/o', which has the separator '/'" in row.reason
+    assert "'site' is 'n/o', which contains the key separator '/'" in row.reason
 
 
-def test_a_key_can_be_constant_or_the_number_of_the_row():
+def test_a_key_can_be_constant_or_the_row_number():
     text = "flat,a\nk,1\n\nl,2\n"
     assert [record.key for record in csv_records(text, EventColumns(fixed_key="all"))] == [
         b"all",
@@ -123,7 +123,7 @@ def test_a_key_can_be_constant_or_the_number_of_the_row():
         ("-5", -5),
     ],
 )
-def test_a_timestamp_is_milliseconds_or_iso_8601_and_leaves_the_value(text, expected_ms):
+def test_a_timestamp_is_milliseconds_or_iso_8601_and_not_in_the_value(text, expected_ms):
     columns = replace(KEY, timestamp="when")
     (record,) = csv_records(f"when,flat,a\n{text},k,1\n", columns)
     assert record.timestamp_ms == expected_ms
@@ -131,7 +131,7 @@ def test_a_timestamp_is_milliseconds_or_iso_8601_and_leaves_the_value(text, expe
 
 
 @pytest.mark.parametrize("text", ['"noon"', "null", "true", "1.5", '""'])
-def test_a_bad_timestamp_is_named(text):
+def test_an_invalid_timestamp_is_reported(text):
     columns = replace(KEY, timestamp="when")
     (row,) = json_records(f'{{"flat":"k","when":{text}}}', columns)
     assert row.key == "k"
@@ -139,12 +139,12 @@ def test_a_bad_timestamp_is_named(text):
     assert "neither milliseconds since 1970 nor an ISO 8601" in row.reason
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name():
+def test_a_byte_order_mark_is_not_part_of_the_first_name():
     (record,) = csv_records(b"\xef\xbb\xbfflat,a\nk,1\n")
     assert record.key == b"k"
 
 
-def test_a_cell_of_several_lines_counts_them():
+def test_the_lines_of_a_cell_are_counted():
     _, row = csv_records('flat,a\nk,"one\ntwo"\nk\n')
     assert (row.number, row.line) == (2, 4)
 
@@ -154,15 +154,15 @@ def test_a_cell_of_several_lines_counts_them():
     [
         ("", "line 1: the file is empty"),
         ("\n\r\n  \n", "line 1: the file is empty"),
-        ("\n\na,b\n1,2\n", "line 3: there is no column 'flat', only a, b"),
+        ("\n\na,b\n1,2\n", "line 3: column 'flat' is missing; the file has a, b"),
         ("flat,a\rk,1\rk,2\r", "line 1: invalid CSV: a carriage return without a line feed"),
-        ("a,b\n1,2\n", "line 1: there is no column 'flat', only a, b"),
-        ("flat,a,a\n", "line 1: two columns have one name"),
+        ("a,b\n1,2\n", "line 1: column 'flat' is missing; the file has a, b"),
+        ("flat,a,a\n", "line 1: two columns have the same name"),
         (b"flat,\xff\n", "line 1: not UTF-8"),
         ('flat,"a', "line 1: invalid CSV"),
     ],
 )
-def test_a_header_that_cant_be_used_is_an_error(text, message):
+def test_an_invalid_header_is_an_error(text, message):
     with pytest.raises(LineError, match=message):
         csv_records(text)
 
@@ -172,14 +172,14 @@ def test_a_header_that_cant_be_used_is_an_error(text, message):
     [
         (b"k\n", "1 cells, but the header has 2 columns"),
         (b"k,1,2\n", "3 cells, but the header has 2 columns"),
-        (b",1\n", "no key in 'flat': it is ''"),
+        (b",1\n", "invalid key in 'flat': ''"),
         (b'k,"1"2\n', "invalid CSV: ',' expected after '\"'"),
         (b"k,\xff\n", "not UTF-8"),
         (b"k,1\r2\n", "invalid CSV: a carriage return without a line feed"),
-        (b"k,1e999\n", "is a number that no float holds"),
+        (b"k,1e999\n", "is too large for a float"),
     ],
 )
-def test_a_bad_row_of_csv_has_line_and_reason_and_the_rows_around_it_are_read(row, reason):
+def test_a_bad_csv_row_has_a_line_and_a_reason_and_the_other_rows_are_read(row, reason):
     records = csv_records(b"flat,a\nk,1\n" + row + b"k,3\n")
     assert [(record.number, record.line) for record in records] == [(1, 2), (2, 3), (3, 4)]
     assert isinstance(records[1], BadRow)
@@ -187,13 +187,13 @@ def test_a_bad_row_of_csv_has_line_and_reason_and_the_rows_around_it_are_read(ro
     assert [value_of(records[0]), value_of(records[2])] == [{"a": 1}, {"a": 3}]
 
 
-def test_a_quote_that_never_ends_is_one_bad_row():
+def test_an_unclosed_quote_is_one_bad_row():
     _, row = csv_records('flat,a\nk,1\nk,"2\nk,3\n')
     assert (row.number, row.line) == (2, 4)
     assert "invalid CSV" in row.reason
 
 
-def test_json_lines_keep_their_members_as_they_are():
+def test_json_lines_keep_their_members():
     records = json_records('{"flat":7,"x":[1,2.5],"dish":null}\n\n{"flat":"b","a":" 007"}')
     assert [record.key for record in records] == [b"7", b"b"]
     assert [value_of(record) for record in records] == [
@@ -208,14 +208,14 @@ def test_json_lines_keep_their_members_as_they_are():
     [
         ('{"flat":', "invalid JSON"),
         ("[1]", "a list, not a JSON object"),
-        ('{"a":1}', "no key in 'flat': it is None"),
-        ('{"flat":1.5}', "no key"),
-        ('{"flat":true}', "no key"),
+        ('{"a":1}', "invalid key in 'flat': None"),
+        ('{"flat":1.5}', "invalid key"),
+        ('{"flat":true}', "invalid key"),
         ('{"flat":1,"a":NaN}', "invalid JSON"),
         ('"\xff"', "a str, not"),
     ],
 )
-def test_a_bad_json_line_has_line_and_reason_and_the_lines_around_it_are_read(text, reason):
+def test_a_bad_json_line_has_a_line_and_a_reason_and_the_other_lines_are_read(text, reason):
     records = json_records('{"flat":1}\n' + text + '\n{"flat":3}')
     assert [record.line for record in records] == [1, 2, 3]
     assert reason in records[1].reason
@@ -223,7 +223,7 @@ def test_a_bad_json_line_has_line_and_reason_and_the_lines_around_it_are_read(te
 
 
 @pytest.mark.parametrize("true", ["true", "True", " TRUE "])
-def test_marks_that_are_asked_for_become_headers(true):
+def test_marks_become_headers_with_the_option(true):
     records = csv_records(
         f"flat,a,start,end,steps_max\n1,2,{true},false,\n1,3,,{true},5\n1,4,,,\n1,,,{true},\n",
         MARKED,
@@ -249,7 +249,7 @@ def test_csv_and_json_lines_send_the_same_marks():
     ]
 
 
-def test_columns_named_start_and_end_are_values_unless_marks_are_asked_for():
+def test_columns_named_start_and_end_are_values_without_the_option():
     expected = {"start": "2024-05-01", "end": "2024-06-01", "steps_max": "many"}
     (record,) = csv_records("flat,start,end,steps_max\nk,2024-05-01,2024-06-01,many\n")
     assert (value_of(record), record.headers) == (expected, [])
@@ -262,16 +262,16 @@ def test_columns_named_start_and_end_are_values_unless_marks_are_asked_for():
 @pytest.mark.parametrize(
     "text", ['"end":true', '"start":false', '"end":"TRUE"', '"steps_max":3', '"steps_max":"3"']
 )
-def test_a_member_that_would_be_a_mark_unasked_is_refused(text):
+def test_a_member_that_would_act_as_a_mark_is_refused_without_the_option(text):
     (row,) = json_records('{"flat":"k",' + text + "}")
-    assert "would be a mark of the sequence: --marks sends it as one" in row.reason
+    assert "would act as a mark of the sequence: use --marks" in row.reason
     chosen = replace(KEY, values=("a",))
     assert value_of(json_records('{"flat":"k","a":1,' + text + "}", chosen)[0]) == {"a": 1}
     chosen = replace(MARKED, values=("start", "end", "steps_max"))
-    assert "would be a mark" in json_records('{"flat":"k",' + text + "}", chosen)[0].reason
+    assert "would act as a mark" in json_records('{"flat":"k",' + text + "}", chosen)[0].reason
 
 
-def test_a_column_that_an_option_names_is_no_mark():
+def test_a_column_that_an_option_names_is_not_a_mark():
     columns = EventColumns(("start",), values=("end", "a"), has_marks=True)
     (record,) = csv_records("start,end,a\nk,7,1\n", columns)
     assert (record.key, value_of(record), record.headers) == (b"k", {"end": 7, "a": 1}, [])
@@ -279,7 +279,7 @@ def test_a_column_that_an_option_names_is_no_mark():
     assert (record.timestamp_ms, record.headers) == (99, [])
 
 
-def test_a_line_can_say_that_its_key_is_forgotten():
+def test_a_row_can_forget_its_key():
     columns = replace(KEY, forget="gone")
     records = csv_records("flat,a,gone\nk,1,\nk,,true\nk,2,false\n", columns)
     assert [record.value for record in records] == [b'{"a":1}', None, b'{"a":2}']
@@ -296,15 +296,18 @@ def test_a_line_can_say_that_its_key_is_forgotten():
         ('{"flat":1,"steps_max":0}', "'steps_max' is 0, not an integer of at least 1"),
         ('{"flat":1,"steps_max":true}', "'steps_max' is True"),
         ('{"flat":1,"steps_max":2.0}', "'steps_max' is 2.0"),
-        ('{"flat":1,"gone":true,"a":1,"end":true}', "nothing but the key and its time, .* a, end"),
+        (
+            '{"flat":1,"gone":true,"a":1,"end":true}',
+            "may have only the key and its time, .* a, end",
+        ),
     ],
 )
-def test_marks_that_cant_be_read_say_where_and_why(text, reason):
+def test_invalid_marks_are_reported_with_place_and_reason(text, reason):
     (row,) = json_records(text, replace(MARKED, forget="gone"))
     assert re.search(reason, row.reason)
 
 
-def test_each_key_that_is_left_open_is_ended_after_the_last_line():
+def test_each_open_sequence_is_ended_after_the_last_row():
     # Given keys that are open, ended by a mark, and forgotten at the end of the file
     columns = replace(MARKED, timestamp="when", forget="gone")
     text = (

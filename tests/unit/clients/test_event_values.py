@@ -59,7 +59,7 @@ KEY = EventColumns(("k",))
 @pytest.mark.parametrize(
     ("cell", "number"), [(".5", 0.5), ("5.", 5.0), ("+5", 5), ("00012", 12), (" 1e3 ", 1000.0)]
 )
-def test_a_number_field_takes_every_decimal_form(model, cell, number):
+def test_a_number_field_accepts_every_decimal_form(model, cell, number):
     (record,) = records_of(f"k,load\na,{cell}\n", KEY, model)
     assert orjson.loads(record.value) == {"load": number}
     (record,) = records_of(json.dumps({"k": "a", "load": cell}), KEY, model)
@@ -84,7 +84,7 @@ def test_the_fields_decide_what_a_cell_is_and_other_columns_are_left_out(model):
         ("NA,eco,,", "'load' is 'NA', not a number"),
         ("nan,eco,,", "'load' is 'nan', not a number"),
         ("1 000,eco,,", "not a number"),
-        ("1e999,eco,,", "is a number that no float holds"),
+        ("1e999,eco,,", "is too large for a float"),
         ("1e39,eco,,", "a number that float32 can't hold"),
         (",eco,,", "feature 'load' is missing"),
         ("1,fast,,", "feature 'mode' has no category 'fast'"),
@@ -96,21 +96,21 @@ def test_the_fields_decide_what_a_cell_is_and_other_columns_are_left_out(model):
         ("1,,,[1]", "feature 'x' has 1 numbers"),
     ],
 )
-def test_what_a_field_does_not_take_is_a_bad_row(model, row, reason):
+def test_a_cell_that_its_field_does_not_accept_is_a_bad_row(model, row, reason):
     good, bad = records_of(f"k,load,mode,word,x\na,1,,,\nb,{row}\n", KEY, model)
     assert isinstance(bad, BadRow)
     assert (bad.line, bad.key) == (3, "b")
     assert reason in bad.reason
 
 
-def test_missing_texts_are_no_values_for_the_fields(model):
+def test_missing_texts_are_not_values_for_the_fields(model):
     columns = EventColumns(("k",), missing=("NA",))
     good, bad = records_of("k,load,mode\na,1,NA\nb,NA,eco\n", columns, model)
     assert orjson.loads(good.value) == {"load": 1}
     assert bad.reason == "feature 'load' is missing"
 
 
-def test_a_worker_takes_what_is_published_for_its_model(model):
+def test_a_worker_accepts_what_is_published_for_its_model(model):
     """The checks are the worker's own, so nothing that passes them is a dead letter."""
     codec = codec_for(read_description(model))
     texts = ["1", ".5", "+5", "00012", "NA", "", "1e38", "1e39", "x"]
@@ -126,7 +126,7 @@ def test_a_worker_takes_what_is_published_for_its_model(model):
     assert 0 < len(taken) < len(records)
     decoded = [codec.decode(record.value) for record in taken]
     assert np.isfinite(codec.to_arrays(decoded)[0]).all()
-    # And what is refused would be a dead letter
+    # And refused events would be dead letters
     for row, record in zip(rows, records, strict=True):
         if isinstance(record, BadRow):
             load, mode, word = row.split(",")
@@ -135,8 +135,10 @@ def test_a_worker_takes_what_is_published_for_its_model(model):
                 codec.decode(orjson.dumps(event))
 
 
-def test_a_column_that_a_model_needs_is_named_before_anything_is_sent(model):
-    with pytest.raises(LineError, match="'load', an input of the model, only k, mode"):
+def test_a_missing_input_is_reported_before_anything_is_sent(model):
+    with pytest.raises(
+        LineError, match="column 'load', an input of the model, is missing; the file has k, mode"
+    ):
         records_of("k,mode\na,eco\n", KEY, model)
     with pytest.raises(click.UsageError, match="--columns lacks 'load'"):
         records_of("k,load,mode\n", EventColumns(("k",), values=("mode",)), model)
@@ -148,7 +150,7 @@ def test_columns_restrict_the_inputs_of_a_model(model):
     assert orjson.loads(record.value) == {"load": 1}
 
 
-def test_the_columns_that_a_model_does_not_know_are_named(model):
+def test_columns_that_are_not_inputs_are_reported(model):
     lines = [b"k,load,mode,time,start\n"]
     source = open_source(lines, "f", "csv", EventColumns(("k",), timestamp="time"), model, None)
     assert source.note == "not inputs of the model, left out: start"
@@ -166,7 +168,7 @@ def test_a_key_or_a_time_can_be_an_input_as_well(tmp_path):
     assert record.value is None
 
 
-def test_a_models_codec_is_used_and_its_inputs_give_the_order(tmp_path):
+def test_the_models_codec_and_the_order_of_its_inputs_are_used(tmp_path):
     fields = [Number("load"), Number("temp"), Category("mode", ("eco", "turbo"), optional=True)]
     rules = SequenceRules(feedback=(Feedback("mode", "mode"),))
     outputs = [Category("mode", ("eco", "turbo"))]
@@ -176,7 +178,7 @@ def test_a_models_codec_is_used_and_its_inputs_give_the_order(tmp_path):
     values = [np.frombuffer(record.value, "<f4").tolist() for record in records]
     assert values[0] == [1, 9, 1, 0]
     assert values[1][:2] == [1, 9]
-    assert np.isnan(values[1][2:]).all()  # left to the feedback
+    assert np.isnan(values[1][2:]).all()  # for the feedback to fill in
     with pytest.raises(click.UsageError, match="--codec json, but the model's codec is float32"):
         records_of(text, KEY, str(tmp_path), "json")
 
@@ -192,25 +194,25 @@ def test_marks_are_checked_by_the_models_rules(tmp_path, model):
     text = "k,letter,load,steps_max\na,a,1,5\na,b,1,6\n"
     good, bad = records_of(text, columns, str(tmp_path / "generates"))
     assert good.headers == [("steps-max", b"5")]
-    assert "'steps_max' is 6, this model generates 5 at most" in bad.reason
-    assert "this model generates nothing" in records_of(text, columns, model)[0].reason
+    assert "'steps_max' is 6, but this model generates at most 5" in bad.reason
+    assert "this model does not generate" in records_of(text, columns, model)[0].reason
 
 
-def test_bare_marks_lack_what_is_required(model):
+def test_rows_with_marks_only_may_lack_required_inputs(model):
     columns = EventColumns(("k",), has_marks=True)
     for text in ("k,load,end\na,,true\n", '{"k":"a","load":null,"end":true}'):
         (record,) = records_of(text, columns, model)
         assert (record.value, record.headers) == (b"", [("sequence", b"end")])
 
 
-def test_a_mark_that_was_not_asked_for_is_refused_with_a_model_too(model):
+def test_a_mark_without_the_option_is_refused_with_a_model_too(model):
     (row,) = records_of("k,load,end\na,1,true\n", KEY, model)
     assert "--marks" in row.reason
     (record,) = records_of("k,load,end\na,1,2024-05-01\n", KEY, model)
     assert orjson.loads(record.value) == {"load": 1}
 
 
-def test_marks_that_would_take_an_input_away_are_wrong_usage(tmp_path):
+def test_marks_with_the_name_of_an_input_are_wrong_usage(tmp_path):
     save_model(GRU(1, 2, 1), tmp_path, [Number("start")], [Number("y")], "float32")
     with pytest.raises(click.UsageError, match="has an input 'start'"):
         records_of("k,start\na,1\n", EventColumns(("k",), has_marks=True), str(tmp_path))
@@ -223,9 +225,9 @@ def test_a_directory_without_a_model_is_a_model_error(tmp_path):
         records_of("k,load\n", KEY, str(tmp_path / "nothing"))
 
 
-def test_an_option_that_decides_whether_the_count_is_exact_cant_be_given(monkeypatch):
+def test_an_option_that_the_exact_count_depends_on_cant_be_changed(monkeypatch):
     monkeypatch.setenv("LIVESTEP_KAFKA_TRANSACTIONAL_ID", "mine")
-    with pytest.raises(ConfigError, match="transactional.id is Livestep's own"):
+    with pytest.raises(ConfigError, match="transactional.id is set by Livestep"):
         find_target("127.0.0.1:1", "topic")
 
 
@@ -239,26 +241,26 @@ def vectors_of(text, columns=KEY):
     ]
 
 
-def test_the_first_event_gives_the_order_of_the_numbers():
+def test_the_first_event_sets_the_order_of_the_numbers():
     text = '{"m":"a","load":1,"temp":9}\n{"m":"b","temp":9,"load":1}\n{"temp":[1,2],"m":"c"}'
     first, second, third = vectors_of(text, EventColumns(("m",)))
     assert first == second == [1, 9]
-    assert third == "'load' is missing: with --codec float32 each number has its place (load, temp)"
+    assert third == "'load' is missing: --codec float32 needs every number, in the order load, temp"
 
 
-def test_columns_give_the_order_of_the_numbers():
+def test_columns_set_the_order_of_the_numbers():
     columns = EventColumns(("k",), values=("b", "a"))
     assert vectors_of("k,a,b,c\nx,1,2,3\n", columns) == [[2, 1]]
     assert vectors_of('{"k":"x","a":1,"b":2,"c":3}', columns) == [[2, 1]]
 
 
-def test_an_empty_cell_is_a_hole_and_nothing_moves_into_its_place():
+def test_an_empty_cell_is_a_missing_number_and_the_others_keep_their_places():
     good, bad = vectors_of("k,a,b\nx,1,2\nx,,2\n")
     assert good == [1, 2]
     assert bad.startswith("'a' is missing")
 
 
-def test_a_member_more_than_in_the_first_event_is_an_error():
+def test_a_member_that_the_first_event_lacks_is_an_error():
     good, bad = vectors_of('{"k":"x","a":1}\n{"k":"x","a":1,"b":2}')
     assert good == [1]
     assert bad == "'b' is not among the numbers of the first event: a"
@@ -270,10 +272,10 @@ def test_lists_have_the_length_of_the_first_event():
         '{"k":"x","a":1,"b":3}'
     )
     assert good == alike == [1, 2, 3]
-    assert bad == other == "'a' has not as many numbers as in the first event"
+    assert bad == other == "'a' has more or fewer elements than in the first event"
 
 
-def test_a_bad_first_event_gives_no_order():
+def test_a_bad_first_event_sets_no_order():
     bad, good = vectors_of('{"k":"x","b":"rainy","a":1}\n{"k":"x","a":1,"b":2}')
     assert bad == "'b' is 'rainy', not a number"
     assert good == [1, 2]
@@ -285,11 +287,11 @@ def test_what_is_not_a_number_is_refused(value):
     assert isinstance(bad, str)
 
 
-def test_null_in_json_is_left_to_the_feedback():
+def test_null_in_json_is_filled_in_by_the_feedback():
     (vector,) = vectors_of('{"k":"x","a":null,"b":2}')
     assert np.isnan(vector[0])
     assert vector[1] == 2
 
 
-def test_numbers_have_leading_zeros_where_all_are_numbers():
+def test_numbers_may_have_leading_zeros_if_all_columns_are_numbers():
     assert vectors_of("k,a\nx,007\n") == [[7]]

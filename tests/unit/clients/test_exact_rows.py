@@ -1,4 +1,4 @@
-"""Rows are sent as they are written, or not at all: nothing is rounded, hidden or left short."""
+"""Rows are sent exactly or not at all: nothing is rounded, hidden or truncated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def records_of(
 
 
 def told(records: list[EventRecord | BadRow]) -> list[Any]:
-    """Give values as they are read, and the reasons of bad rows."""
+    """Return values as they are read, and the reasons of bad rows."""
     return [
         one.reason if isinstance(one, BadRow) else orjson.loads(one.value or b"null")
         for one in records
@@ -60,14 +60,14 @@ def test_an_integer_of_64_bits_keeps_its_digits(number: str) -> None:
 
 
 @pytest.mark.parametrize("number", [str(2**64), str(-(2**63) - 1), "9" * 30])
-def test_an_integer_beyond_64_bits_is_named_and_not_rounded(number: str) -> None:
+def test_an_integer_of_more_than_64_bits_is_refused_not_rounded(number: str) -> None:
     for text in (
         f"k,a\nx,{number}\n",
         f'{{"k":"x","a":{number}}}',
         f'{{"k":"x","a":[{{"b":{number}}}]}}',
     ):
         (row,) = records_of(text)
-        assert reason_of(row).startswith(f"{number!r} is an integer beyond 64 bits")
+        assert reason_of(row).startswith(f"{number!r} is an integer of more than 64 bits")
         assert "in quotes" in reason_of(row)
     assert told(records_of(f'{{"k":"x","a":"{number}"}}')) == [{"a": number}]
 
@@ -80,7 +80,7 @@ def test_a_key_keeps_its_digits(number: str) -> None:
         assert (record.key, record.value) == (number.encode(), b'{"a":1}')
 
 
-def test_an_integer_that_python_would_not_read_is_a_bad_row() -> None:
+def test_an_integer_that_python_refuses_to_parse_is_a_bad_row() -> None:
     (row,) = records_of('{"k":"x","a":' + "9" * 5000 + "}")
     assert isinstance(row, BadRow)
 
@@ -98,7 +98,7 @@ def test_numbers_of_a_model_are_float32_whatever_their_digits(tmp_path: Any, cod
             assert isinstance(row, BadRow)
 
 
-def test_a_vector_takes_a_number_beyond_64_bits_as_float32() -> None:
+def test_a_vector_accepts_an_integer_of_more_than_64_bits_as_float32() -> None:
     number = 2**70
     for text in (f"k,a\nx,{number}\n", f'{{"k":"x","a":[{number}]}}'):
         (record,) = records_of(text, codec="float32")
@@ -122,9 +122,9 @@ def test_a_vector_takes_a_number_beyond_64_bits_as_float32() -> None:
         ('{"k":"x","a":"1:2","\\u0061":1}', "a"),
     ],
 )
-def test_two_members_of_one_name_are_a_bad_row(line: str, name: str) -> None:
+def test_two_members_with_the_same_name_are_a_bad_row(line: str, name: str) -> None:
     (row,) = records_of(line)
-    assert reason_of(row) == f"two members have one name: {name!r}"
+    assert reason_of(row) == f"two members have the same name: {name!r}"
 
 
 members = st.recursive(
@@ -142,22 +142,20 @@ members = st.recursive(
     st.dictionaries(st.text(':"k ab'), members, max_size=4),
     st.sampled_from([(",", ":"), (", ", ": "), (" ,", "\t:\t")]),
 )
-def test_an_object_is_read_as_it_is_written(
-    value: dict[str, Any], separators: tuple[str, str]
-) -> None:
+def test_an_object_is_parsed_exactly(value: dict[str, Any], separators: tuple[str, str]) -> None:
     line = json.dumps(value, separators=separators).encode()
     assert read_object(line) == value
     if value:
         pairs = line[1:-1]
-        with pytest.raises(ValueError, match="two members have one name"):
+        with pytest.raises(ValueError, match="two members have the same name"):
             read_object(b"{" + pairs + b"," + pairs + b"}")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_line() -> None:
     assert told(records_of('\ufeff{"k":"x","a":1}\n{"k":"x","a":2}')) == [{"a": 1}, {"a": 2}]
 
 
-def test_lines_of_an_old_mac_are_named() -> None:
+def test_the_line_ends_of_an_old_mac_are_reported() -> None:
     lines = [b'{"k":"x"}\r{"k":"y"}\r']
     (row,) = open_source(lines, "f", "jsonl", KEY, None, None).records(TopicLimits())
     assert "a carriage return without a line feed" in reason_of(row)
@@ -168,24 +166,22 @@ def test_lines_of_an_old_mac_are_named() -> None:
 
 def test_a_chosen_member_that_the_first_event_lacks_is_an_error() -> None:
     columns = EventColumns(("k",), values=("a", "w"))
-    with pytest.raises(
-        LineError, match=r"line 1: there is no member 'w'; the first event has k, a"
-    ):
+    with pytest.raises(LineError, match=r"line 1: member 'w' is missing; the first event has k, a"):
         records_of('{"k":"x","a":1}\n{"k":"x","a":1,"w":2}', columns)
 
 
-def test_a_chosen_member_may_be_absent_later_and_in_a_bare_mark() -> None:
+def test_a_chosen_member_may_be_missing_later_and_in_a_row_with_marks_only() -> None:
     columns = EventColumns(("k",), values=("a", "w"), has_marks=True, forget="gone")
     text = '{"k":"x","gone":true}\n{"k":"x","start":true}\n{"k":"x","a":1,"w":2}\n{"k":"x","a":1}'
     assert told(records_of(text, columns)) == [None, None, {"a": 1, "w": 2}, {"a": 1}]
 
 
-def test_an_input_that_the_model_does_not_require_may_be_absent(tmp_path: Any) -> None:
+def test_an_optional_input_may_be_missing(tmp_path: Any) -> None:
     save_model(GRU(2, 2, 1), tmp_path, [Number("a"), Number("w", optional=True)], [Number("y")])
     columns = EventColumns(("k",), values=("a", "w"))
     assert told(records_of('{"k":"x","a":1}', columns, model=str(tmp_path))) == [{"a": 1}]
     columns = replace(columns, values=("a", "w", "z"))
-    with pytest.raises(LineError, match="there is no member 'z'"):
+    with pytest.raises(LineError, match="member 'z' is missing"):
         records_of('{"k":"x","a":1}', columns, model=str(tmp_path))
 
 
@@ -200,7 +196,7 @@ def test_a_number_that_means_missing_is_compared_as_a_number() -> None:
     members = ["-999", "-999.0", "-9.99e2", '"-999.0"', '"NA"']
     text = "\n".join(f'{{"k":"x","a":{member},"b":1}}' for member in members)
     assert told(records_of(text, columns)) == [{"b": 1}] * len(members)
-    # And what is another number, or an identifier, stays
+    # And other numbers, and identifiers, remain
     assert told(records_of("k,a\nx,-0999\nx,-999.5\n", columns)) == [
         {"a": "-0999"},
         {"a": -999.5},
@@ -210,7 +206,7 @@ def test_a_number_that_means_missing_is_compared_as_a_number() -> None:
     ]
 
 
-def test_a_missing_number_of_a_vector_is_a_hole_from_the_first_line_on() -> None:
+def test_a_number_of_a_vector_may_be_missing_from_the_first_line_on() -> None:
     columns = EventColumns(("k",), missing=("-999",))
     lines = [
         '{"k":"x","a":-999,"b":2}',
@@ -219,7 +215,7 @@ def test_a_missing_number_of_a_vector_is_a_hole_from_the_first_line_on() -> None
         '{"k":"x","b":3}',
     ]
     first, second, third, fourth = records_of("\n".join(lines), columns, "float32")
-    assert reason_of(first).startswith("'a' is missing: with --codec float32 each number")
+    assert reason_of(first).startswith("'a' is missing: --codec float32 needs every number")
     assert isinstance(second, EventRecord)
     assert np.frombuffer(second.value or b"", "<f4").tolist() == [1, 2]
     assert reason_of(third).startswith("'b' is missing")
@@ -229,12 +225,14 @@ def test_a_missing_number_of_a_vector_is_a_hole_from_the_first_line_on() -> None
 # ---- cells, times, options
 
 
-def test_a_long_cell_is_read_and_one_without_end_is_named(monkeypatch: Any) -> None:
+def test_a_long_cell_is_read_and_an_unclosed_one_is_reported(monkeypatch: Any) -> None:
     text = "y" * 200_000
     assert told(records_of(f"k,a\nx,{text}\n")) == [{"a": text}]
     monkeypatch.setattr("livestep.pipeline.publishing.files._CELL_CHARACTERS_MAX", 1_000)
     row, good = records_of(f"k,a\nx,{text}\nx,1\n")
-    assert reason_of(row).startswith("a cell of more than 1,000 characters: is a quote missing")
+    assert reason_of(row).startswith(
+        "a cell of more than 1,000 characters: is the closing quote missing"
+    )
     assert isinstance(good, EventRecord)
 
 
@@ -270,9 +268,7 @@ def test_an_integer_before_1980_is_a_doubtful_time(time: str, is_doubtful: bool)
         ({"columns": " "}, "--columns is empty"),
     ],
 )
-def test_names_that_are_given_twice_or_not_at_all_are_wrong_usage(
-    options: dict[str, Any], message: str
-) -> None:
+def test_repeated_and_empty_names_are_wrong_usage(options: dict[str, Any], message: str) -> None:
     given_options: dict[str, Any] = {
         "key": ("k",),
         "key_separator": "/",

@@ -1,4 +1,4 @@
-"""Events that are older than their topic keeps them: named at the first, counted at the end."""
+"""Events older than the retention of their topic: a warning at the first, a count at the end."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def said_of(settings: dict[str, str], times: list[int | None]) -> list[str]:
     return said
 
 
-def test_the_first_old_event_is_named_with_the_command_and_all_are_counted() -> None:
+def test_the_first_old_event_is_reported_with_the_command_and_all_are_counted() -> None:
     times = [None, NOW_MS - 6 * DAY_MS, 1_396_310_400_000, NOW_MS - 8 * DAY_MS]
     first, total = said_of(WEEK, times)
     assert first.startswith(
-        "line 4: the time 2014-04-01T00:00:00Z is older than topic 'readings' keeps events "
-        "(retention.ms=604800000, 7 days)."
+        "line 4: the time 2014-04-01T00:00:00Z is older than the retention of topic "
+        "'readings' (retention.ms=604800000, 7 days)."
     )
     assert (
         "kafka-configs.sh --bootstrap-server kafka:9092 --alter --topic readings "
         "--add-config retention.ms=-1" in first
     )
     assert "livestep topics create NEW --config retention.ms=-1" in first
-    assert total.startswith("2 of the 4 events sent are older than topic 'readings' keeps them")
+    assert total.startswith("2 of 4 sent events are older than the retention of topic 'readings'")
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_the_first_old_event_is_named_with_the_command_and_all_are_counted() -> 
     ],
     ids=["kept for good", "only compacted", "deleted by the broker's time", "not known"],
 )
-def test_nothing_is_said_where_no_event_is_deleted_by_its_own_time(
+def test_there_is_no_warning_if_events_are_not_deleted_by_their_timestamps(
     settings: dict[str, str],
 ) -> None:
     assert said_of(settings, [0, 1, NOW_MS - 1]) == []
 
 
-def test_nothing_is_said_of_events_of_today() -> None:
+def test_there_is_no_warning_about_events_of_today() -> None:
     assert said_of(WEEK, [None, NOW_MS, NOW_MS + DAY_MS, NOW_MS - 7 * DAY_MS]) == []

@@ -1,4 +1,4 @@
-"""Where a publish goes on, what a broker would refuse, and signals between rows."""
+"""Where a publish continues, what a broker would refuse, and signals between rows."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def record(number, key=b"k", timestamp_ms=None, value=b"1"):
 
 
 def partition_of(key, partition_count):
-    """Find a key's partition by the positions themselves: the one that makes it wait."""
+    """Find a key's partition with the positions themselves."""
     (found,) = (
         partition
         for partition in range(partition_count)
@@ -34,7 +34,7 @@ def partition_of(key, partition_count):
 
 
 def publish_once(records, position, row_count, broken_at, partition_count):
-    """Deliver as the sender does: nothing of a partition behind a record that was not delivered.
+    """Deliver as the sender does: in a partition, nothing after an undelivered record.
 
     Returns:
         delivered: Numbers.
@@ -57,20 +57,18 @@ def publish_once(records, position, row_count, broken_at, partition_count):
     partition_count=st.integers(1, 5),
     runs=st.lists(st.tuples(st.integers(0, 60), st.sets(st.integers(1, 60))), max_size=5),
 )
-def test_any_number_of_ended_publishes_leaves_neither_loss_nor_repetition(
-    keys, partition_count, runs
-):
-    # Given rows, and publishes that end anywhere with records that were not delivered
+def test_any_number_of_interrupted_publishes_loses_and_repeats_nothing(keys, partition_count, runs):
+    # Given rows, and publishes that end anywhere with undelivered records
     records = [record(number, key) for number, key in enumerate(keys, start=1)]
     position = Position(partition_count=partition_count)
     delivered = []
-    # When each goes on where the one before it ended, and the last one to the end
+    # When each continues where the previous one ended, and the last one runs to the end
     for row_count_max, broken_at in [*runs, (len(records), set())]:
         row_count = min(row_count_max, len(records))
         numbers, position = publish_once(records, position, row_count, broken_at, partition_count)
         delivered += numbers
         position = Position.parse(str(position), partition_count)
-    # Then each row was delivered once, and those of a key in their order
+    # Then each row was delivered once, and the rows of a key in order
     assert sorted(delivered) == [one.number for one in records]
     by_key = defaultdict(list)
     for number in delivered:
@@ -79,19 +77,19 @@ def test_any_number_of_ended_publishes_leaves_neither_loss_nor_repetition(
     assert str(position) == str(len(records))
 
 
-def test_one_number_is_enough_where_nothing_was_delivered_behind_it():
+def test_one_number_is_enough_if_nothing_was_delivered_after_it():
     waiting = [record(5, b"k1"), record(6, b"k2"), record(7, b"k3")]
     assert str(Position(partition_count=4).after(7, waiting, 4)) == "4"
 
 
-def test_a_bad_row_is_done_with_the_rows_around_it():
+def test_a_bad_row_counts_as_done_with_the_rows_around_it():
     position = Position(5, {0: 1}, 1)
     assert position.has_done(BadRow(5, 6, None, "bad"))
     assert not position.has_done(BadRow(6, 7, None, "bad"))
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "1,", "1,2", "1,0:2", "3,4:1", "٣", "1 "])
-def test_a_position_that_cant_be_read_is_refused(text):
+def test_an_invalid_position_is_refused(text):
     with pytest.raises(ValueError, match="rows|partitions"):
         Position.parse(text, partition_count=4)
 
@@ -120,13 +118,13 @@ BEFORE = {"message_timestamp_before_max_ms": str(DAY_MS)}
         (AFTER, NOW_MS + 3_600_001, r"1700003600001 \(2023-11-14T23:13:20\+00:00\) is in the fut"),
         (AFTER, NOW_MS * 1000, "in the future: .*after.max.ms is 3,600,000"),
         (BEFORE, NOW_MS - DAY_MS - 1, "too old: .*before.max.ms is 86,400,000"),
-        ({}, 2**63, "beyond 64 bits"),
-        ({}, -1, "the timestamp is -1: Kafka's times begin after 1970"),
+        ({}, 2**63, "has more than 64 bits"),
+        ({}, -1, "the timestamp is -1: Kafka needs times after 1970"),
         ({}, 0, "the timestamp is 0"),
         ({"message_timestamp_type": "LogAppendTime"}, -1, "the timestamp is -1"),
     ],
 )
-def test_a_time_that_the_broker_would_refuse_is_named(settings, timestamp_ms, reason):
+def test_a_time_that_the_broker_would_refuse_is_reported(settings, timestamp_ms, reason):
     with pytest.raises(ValueError, match=reason):
         limits(**settings).check(record(1, timestamp_ms=timestamp_ms))
 
@@ -143,12 +141,14 @@ def test_a_time_that_the_broker_would_refuse_is_named(settings, timestamp_ms, re
         ({"message_timestamp_after_max_ms": str(2**63 - 1)}, NOW_MS * 1000),
     ],
 )
-def test_a_time_that_the_broker_takes_passes(settings, timestamp_ms):
+def test_a_time_that_the_broker_accepts_passes(settings, timestamp_ms):
     limits(**settings).check(record(1, timestamp_ms=timestamp_ms))
 
 
-def test_a_record_that_is_too_large_is_named_with_the_limit():
-    with pytest.raises(ValueError, match="takes 1,0.. bytes, the topic's max.message.bytes is 1,0"):
+def test_a_record_that_is_too_large_is_reported_with_the_limit():
+    with pytest.raises(
+        ValueError, match="has 1,0.. bytes, but the topic's max.message.bytes is 1,0"
+    ):
         limits().check(record(1, value=b"x" * 1_000))
     compressed = TopicLimits.of({"max.message.bytes": "1000"}, is_compressed=True)
     compressed.check(record(1, value=b"x" * 1_000))
@@ -157,7 +157,7 @@ def test_a_record_that_is_too_large_is_named_with_the_limit():
 # ---- signals
 
 
-def test_a_signal_between_rows_waits_until_it_is_looked_for():
+def test_a_signal_between_rows_waits_until_it_is_checked():
     interrupts = Interrupts()
     with interrupts.caught():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -183,7 +183,7 @@ def test_a_signal_ends_waiting_for_a_line(number):
     assert taken == [b"first"]
 
 
-def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
+def test_handlers_are_restored_and_an_ignored_signal_remains_ignored():
     before = signal.getsignal(signal.SIGTERM)
     hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -17,7 +17,7 @@ from livestep.pipeline.records import (
 SOURCE = Source("events", 3, 1041)
 
 
-def test_a_source_comes_back_from_its_bytes():
+def test_a_source_survives_the_round_trip_through_bytes():
     assert Source.from_bytes(SOURCE.to_bytes()) == SOURCE
 
 
@@ -37,19 +37,19 @@ def test_a_source_comes_back_from_its_bytes():
         b"\xff/1/2",
     ],
 )
-def test_bytes_that_no_source_has_are_refused(value):
+def test_invalid_bytes_of_a_source_are_refused(value):
     with pytest.raises(DecodeError):
         Source.from_bytes(value)
 
 
-def test_the_headers_of_a_prediction_come_back():
+def test_the_headers_of_a_prediction_survive_the_round_trip():
     headers = prediction_headers(SOURCE.to_bytes(), 17, b"0123456789abcdef")
     assert headers[1] == ("timestep", b"17")
     found = read_prediction_headers(headers)
     assert found == (SOURCE, 17, "0123456789abcdef", None, None, None)
 
 
-def test_the_headers_that_only_some_predictions_have_come_back():
+def test_optional_headers_of_a_prediction_survive_the_round_trip():
     headers = prediction_headers(SOURCE.to_bytes(), 17, b"0123456789abcdef")
     generated = read_prediction_headers(headers + answer_headers(3, 2, is_by_gap=True))
     assert (generated.step, generated.finish, generated.ended_by) == (3, "steps-max", "session-gap")
@@ -57,7 +57,7 @@ def test_the_headers_that_only_some_predictions_have_come_back():
     assert answer_headers(0, 0, is_by_gap=False) == [("step", b"0")]
 
 
-def test_a_step_that_is_no_number_is_refused():
+def test_a_step_that_is_not_a_number_is_refused():
     headers = prediction_headers(SOURCE.to_bytes(), 17, b"m")
     with pytest.raises(DecodeError, match="step"):
         read_prediction_headers([*headers, ("step", b"-1")])
@@ -73,21 +73,21 @@ def test_a_prediction_without_one_of_its_headers_is_refused_by_name(missing):
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"x"])
-def test_a_timestep_that_is_no_count_is_refused(value):
+def test_a_timestep_that_is_not_a_count_is_refused(value):
     headers = [("source", b"events/0/1"), ("timestep", value), ("model", b"m")]
     with pytest.raises(DecodeError, match="timestep"):
         read_prediction_headers(headers)
 
 
-def test_a_dead_letter_keeps_the_headers_that_the_record_had():
+def test_a_dead_letter_keeps_the_headers_of_the_record():
     own = [("trace", b"1"), ("trace", b"2"), ("empty", None)]
-    headers = dead_letter_headers(own, "not-json", "the value is no JSON", SOURCE)
+    headers = dead_letter_headers(own, "not-json", "the value is not JSON", SOURCE)
     reason, detail, source, rest = read_dead_letter_headers(headers)
-    assert (reason, detail, source) == ("not-json", "the value is no JSON", SOURCE)
+    assert (reason, detail, source) == ("not-json", "the value is not JSON", SOURCE)
     assert list(rest) == own
 
 
-def test_a_dead_letter_of_a_prediction_tells_both_sources_apart():
+def test_a_dead_letter_of_a_prediction_distinguishes_both_sources():
     own = prediction_headers(Source("weather", 0, 5).to_bytes(), 2, b"m")
     headers = dead_letter_headers(own, "wrong-kind", "a string", SOURCE)
     _, _, source, rest = read_dead_letter_headers(headers)
@@ -101,12 +101,12 @@ def test_a_record_without_headers_can_become_a_dead_letter():
 
 
 @pytest.mark.parametrize("key", [b"flat-7", "Küche".encode(), b"\xff\x00\x80", b""])
-def test_any_key_comes_back_from_its_text(key):
+def test_any_key_survives_the_round_trip_through_text(key):
     assert key_bytes(key_text(key)) == key
 
 
 @pytest.mark.parametrize("name", ["timestep", "step"])
-def test_a_number_of_more_digits_than_any_has_is_no_number(name: str) -> None:
+def test_a_number_with_too_many_digits_is_refused(name: str) -> None:
     headers = {"source": b"events/0/1", "timestep": b"7", "model": b"aa", name: b"9" * 5_000}
     with pytest.raises(DecodeError, match="not a decimal number"):
         read_prediction_headers(list(headers.items()))

@@ -1,4 +1,4 @@
-"""Rows that are left out are listed once, and no file is lost for it."""
+"""Rows that are left out are listed once, and no file is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from livestep.pipeline.publishing.sender import RecordSender
 
 
 class SentAtOnce:
-    """Stands for a broker that takes each record before the next one comes."""
+    """Acts as a broker that acknowledges each record at once."""
 
     def __init__(self) -> None:
         self.delivered_count = 0
@@ -37,13 +37,13 @@ class SentAtOnce:
         self.delivered_number_max = record.number
 
     def flush(self, silence_s_max: float = 0) -> None:
-        """Nothing waits."""
+        """Nothing is pending."""
 
 
 def publication(
     position: Position | None = None, rejects: Rejects | None = None
 ) -> tuple[Publication, io.StringIO]:
-    """Make a publication, and the place where its messages go."""
+    """Create a publication, and the stream of its messages."""
     told = io.StringIO()
     console = Console(file=told, highlight=False, markup=False)
     course = Course("rows.csv", "events", True, rejects=rejects)
@@ -71,14 +71,17 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-# ---- which file it may be
+# ---- which file is accepted
 
 
-def test_the_file_that_is_published_is_refused_by_whatever_name(file: Path, tmp_path: Path) -> None:
+def test_the_published_file_is_refused_under_any_name(file: Path, tmp_path: Path) -> None:
     (tmp_path / "symbolic").symlink_to(file)
     (tmp_path / "hard").hardlink_to(file)
     for path in (file, tmp_path / "symbolic", tmp_path / "hard", tmp_path / "." / "rows.csv"):
-        with file.open("rb") as source, pytest.raises(click.BadParameter, match="is published"):
+        with (
+            file.open("rb") as source,
+            pytest.raises(click.BadParameter, match="is the published file itself"),
+        ):
             Rejects(path, source)
     assert file.read_text() == "k,a\nx,1\n"
     with file.open("rb") as source:
@@ -86,8 +89,8 @@ def test_the_file_that_is_published_is_refused_by_whatever_name(file: Path, tmp_
 
 
 @pytest.mark.parametrize("text", ["", "-"])
-def test_a_path_is_needed(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="the path of a file is needed"):
+def test_a_missing_path_is_wrong_usage(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="the path of a file is missing"):
         Rejects(Path(text), io.BytesIO())
 
 
@@ -96,10 +99,10 @@ def test_a_file_that_cant_be_opened_is_wrong_usage(tmp_path: Path) -> None:
         Rejects(tmp_path / "nowhere" / "rejects.jsonl", io.BytesIO()).open(0)
 
 
-# ---- what becomes of a file that is there
+# ---- what happens to an existing file
 
 
-def test_a_file_that_is_there_is_replaced_when_the_first_row_is_read(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_when_the_first_row_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rejects.jsonl"
     path.write_text("of another day\n")
     with Rejects(path, io.BytesIO()) as rejects:
@@ -114,7 +117,7 @@ def test_a_file_that_is_there_is_replaced_when_the_first_row_is_read(tmp_path: P
     assert listed(path) == []
 
 
-def test_a_file_that_is_there_stays_if_no_row_can_be_read(tmp_path: Path) -> None:
+def test_an_existing_file_remains_if_no_row_can_be_read(tmp_path: Path) -> None:
     def rows() -> Iterator[EventRecord]:
         raise LineError("rows.jsonl", 1, "there is no member")
         yield
@@ -128,8 +131,8 @@ def test_a_file_that_is_there_stays_if_no_row_can_be_read(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("done_row_count", range(1, 8))
-def test_a_publish_that_goes_on_lists_each_row_once(tmp_path: Path, done_row_count: int) -> None:
-    """Also rows behind those that are done: the publish that ended had looked at them."""
+def test_a_continued_publish_lists_each_row_once(tmp_path: Path, done_row_count: int) -> None:
+    """This includes rows after those that are done: the previous publish had read them."""
     records = [bad(1), good(2), bad(3), good(4), bad(5), good(6), bad(7)]
     path = tmp_path / "rejects.jsonl"
     with Rejects(path, io.BytesIO()) as rejects:
@@ -141,7 +144,7 @@ def test_a_publish_that_goes_on_lists_each_row_once(tmp_path: Path, done_row_cou
     assert listed(path) == ([1, 3, 5] if done_row_count == 7 else [1, 3, 5, 7])
 
 
-def test_a_file_of_something_else_is_not_added_to(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_not_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "rejects.jsonl"
     for text in ('{"row":1}\nnotes\n', "[]\n", '{"k":1}\n', '{"row":"1"}\n'):
         path.write_text(text)
@@ -163,10 +166,10 @@ def test_a_reason_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     }
 
 
-# ---- what is told
+# ---- messages
 
 
-def test_more_rows_to_skip_than_there_are_is_told_with_the_number_of_rows() -> None:
+def test_a_skip_beyond_the_end_is_reported_with_the_number_of_rows() -> None:
     done, told = publication(Position(5))
     done.run(iter([good(1)]))
     assert done.is_skip_beyond_end
@@ -180,8 +183,8 @@ def test_more_rows_to_skip_than_there_are_is_told_with_the_number_of_rows() -> N
         assert f"all {count} rows are done: --skip {count}" in told.getvalue()
 
 
-def test_the_first_doubtful_time_is_asked_about() -> None:
+def test_there_is_a_warning_about_the_first_doubtful_time() -> None:
     done, told = publication()
     done.run(iter([good(1), good(2, is_doubtful=True), good(3, is_doubtful=True)]))
-    assert told.getvalue().count("are these milliseconds?") == 1
+    assert told.getvalue().count("is it in milliseconds?") == 1
     assert "line 3: the timestamp 5 (1970-01-01T00:00:00+00:00) is before 1980" in told.getvalue()

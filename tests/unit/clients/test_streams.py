@@ -55,8 +55,8 @@ def test_a_closed_standard_output_is_one_line_and_exit_code_11(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", PRINTING)
-def test_a_reader_that_has_gone_ends_a_command_quietly(name: str, tmp_path: Path) -> None:
-    # The pipe's reader has ended before anything is written.
+def test_a_closed_pipe_ends_a_command_quietly(name: str, tmp_path: Path) -> None:
+    # The reader of the pipe exits before anything is written.
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -82,7 +82,7 @@ def test_a_command_that_prints_nothing_needs_no_standard_output() -> None:
     assert "Missing option '--topic'" in done.stderr
 
 
-def test_closed_descriptors_are_never_given_to_a_file_that_is_opened_later() -> None:
+def test_closed_descriptors_are_never_reused_by_a_file_that_is_opened_later() -> None:
     code = """
 import os, sys
 from livestep.pipeline.process.standard_streams import guarded_streams
