@@ -247,7 +247,7 @@ def test_progress_is_shown_for_each_stage(run):
 
 
 def test_a_missing_topic_is_an_error(bootstrap_servers, topic_names, model):
-    with pytest.raises(MissingTopicError, match="no topic"):
+    with pytest.raises(MissingTopicError, match="does not exist"):
         audit(bootstrap_servers, topic_names("a"), topic_names("b"), model)
 
 
@@ -333,7 +333,7 @@ def test_the_command_names_a_missing_topic(run):
     with pytest.raises(MissingTopicError, match=run.output_topic):
         CliRunner().invoke(audit_command, run.flags(), catch_exceptions=False)
     letters = run.flags("--output-topic", run.input_topic + ".x", "--dead-letter-topic", "nowhere")
-    with pytest.raises(MissingTopicError, match="no topic"):
+    with pytest.raises(MissingTopicError, match="does not exist"):
         CliRunner().invoke(audit_command, letters, catch_exceptions=False)
 
 
