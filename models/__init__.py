@@ -2,7 +2,7 @@
 
 Depends on torch, but neither on Kafka nor on Redis. Each part imports only from parts below it:
 
-    examples/         a model on real data for each shape of sequence, and the room-mate who cooks
+    examples/         a model on real data for each shape of sequence, and the roommate who cooks
     disk/             save_model and load_model: model.json and the weights
     checks/           the rules that every model has to keep, and a report for your own
     foreign/          classes of users, TorchScript, and exported programs

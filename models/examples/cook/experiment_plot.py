@@ -100,7 +100,7 @@ def _draw_counts(axes: Axes, runs: Sequence[Run], plan: Plan, *, whole: bool) ->
         axes.fill_between(counts, worst, best, color=line["color"], alpha=0.12, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(count) for count in counts])
-    axes.set_xlabel(f"training weeks, of {WEEK_COUNT}")
+    axes.set_xlabel(f"training weeks, of {WEEK_COUNT} that there are")
     what = "Whole unseen weeks" if whole else "Single days of unseen weeks"
     axes.set_title(f"{what} (shaded: worst to best run)")
 
@@ -126,7 +126,7 @@ def _draw_year_days(axes: Axes, runs: Sequence[Run], plan: Plan) -> None:
     ticks = sorted({1, WEEK_DAYS, *plan.lengths})
     axes.set_xticks(ticks, [str(day) for day in ticks])
     axes.minorticks_off()
-    axes.set_xlabel(f"day (dashed: the {WEEK_DAYS} days of training)")
+    axes.set_xlabel(f"day (dashed: the {WEEK_DAYS} days that were trained)")
     axes.set_title(f"Seattle, day by day, after {plan.most_weeks} training weeks")
 
 
