@@ -106,7 +106,7 @@ def checked_archive(content: bytes) -> io.BytesIO:
 
 
 def _read_members(content: bytes) -> dict[str, bytes]:
-    """Read an archive; unpacked it is no larger than packed, since torch compresses nothing."""
+    """Read an archive; it can't expand, since torch compresses nothing."""
     members = {}
     with zipfile.ZipFile(io.BytesIO(content)) as reader:
         if sum(entry.file_size for entry in reader.infolist()) > len(content):

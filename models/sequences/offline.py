@@ -362,7 +362,7 @@ class KeyReader:
 
 
 def is_bound_good(rules: SequenceRules, steps_max: int | None) -> bool:
-    """Whether an event may request this many steps; None is no request."""
+    """Return whether an event may request this many steps; None requests nothing."""
     if steps_max is None:
         return True
     return rules.generation is not None and 1 <= steps_max <= rules.generation.steps_max

@@ -106,7 +106,7 @@ class Saver:
 
     @property
     def failure(self) -> Exception | None:
-        """What ended the saving for good: an `EngineError`, or anything else if it is a defect."""
+        """The permanent failure of a save: an `EngineError`, or another error if it is a defect."""
         return self._failure
 
     def begin(self, partition: int, applied: Offset) -> int:
@@ -140,7 +140,7 @@ class Saver:
         Waits while too many wait.
 
         Raises:
-            StoreError: If an earlier save has failed for good.
+            StoreError: If an earlier save has failed permanently.
             StoppedError: If a stop has ended the wait; these saves are left to the next owner.
         """
         self.check()
@@ -211,7 +211,7 @@ class Saver:
         """Wait until one more save is done, or the time has passed.
 
         Raises:
-            StoreError: If a save has failed for good.
+            StoreError: If a save has failed permanently.
             StoppedError: If a stop has ended the wait.
         """
         with self._lock:

@@ -63,7 +63,7 @@ class MemoryRecord:
 
 @dataclass(slots=True)
 class MemoryTransaction:
-    """What became of the records of one transaction; they are in the log from the start."""
+    """The state of one transaction, whose records are in the log from the start."""
 
     is_open: bool = True
     is_committed: bool = False

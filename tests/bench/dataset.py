@@ -69,7 +69,7 @@ class EventLog:
         rows: (n,) Row of the utterances that each event is.
         keys: (n,) Index into `key_names` of each event.
         timesteps: (n,) How many events of its key came before.
-        key_names: What stands in the record; key i is utterance i % count, repetition i // count.
+        key_names: Keys in the records; key i is utterance i % count, repetition i // count.
         utterances: What was recorded.
     """
 

@@ -269,7 +269,7 @@ def test_a_text_that_does_not_fit_is_refused_with_its_reason(
     for raised in (careful, fast):
         assert raised.value.event_index == 1
     assert (careful.value.reason, detail in careful.value.detail) == (reason, True)
-    if event:  # to the fast road, which has no names, absent is null
+    if event:  # to the fast path, which has no names, absent is null
         assert fast.value.reason == reason
 
 

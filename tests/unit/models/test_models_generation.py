@@ -127,4 +127,4 @@ def test_a_low_temperature_draws_the_most_probable_label_of_any_logits(temperatu
 def test_a_generated_sequence_that_becomes_infinite_is_dropped() -> None:
     model = summing(number_rules("one-to-many", generation=Generation(200)))
     with pytest.raises(FloatingPointError, match="step 128 "):
-        generated(model, torch.tensor([[1.0]]))  # 2 ** 128 is no float32
+        generated(model, torch.tensor([[1.0]]))  # 2 ** 128 is not a float32

@@ -216,7 +216,7 @@ def test_a_generated_sequence_that_is_not_finite_has_no_record() -> None:
     rules = number_rules("encode-decode", generation=Generation(200))
     assert answers(rules, event(1, end=True)) == []
     found = answers(rules, event(1, end=True, steps_max=128), event(1, end=True, steps_max=129))
-    assert {one.event for one in found} == {0}  # 2 ** 128 is no float32
+    assert {one.event for one in found} == {0}  # 2 ** 128 is not a float32
 
 
 def test_invalid_events_have_the_reasons_of_the_engine() -> None:
@@ -228,7 +228,7 @@ def test_invalid_events_have_the_reasons_of_the_engine() -> None:
         OfflineEvent(None, is_tombstone=True, end=True),  # forgets, and is never put aside
         bare(end=True),
         event(3e38),
-        bare(end=True),  # 2 * 3e38 is no float32
+        bare(end=True),  # 2 * 3e38 is not a float32
     ]
     reader = KeyReader(summing(ENCODE_DECODE), b"k")
     found = [answer for index, one in enumerate(events) for answer in reader.take(index, one)]
@@ -248,7 +248,7 @@ def test_invalid_events_have_the_reasons_of_the_engine() -> None:
 def test_an_absent_input_is_filled_only_within_a_sequence() -> None:
     rules = number_rules("synchronized")
     found = answers(rules, event(1), event(1), event(0, 10), event(0, end=True), event(1))
-    # 1; 1 + 1 + the 1 before; 3 + the truth 10; 13 + the 13 before; and anew
+    # 1; 1 + 1 + the 1 before; 3 + the truth 10; 13 + the 13 before; and again
     assert short(found) == [(0, 0, 1), (1, 1, 3), (2, 2, 13), (3, 3, 26), (4, 0, 1)]
 
 
