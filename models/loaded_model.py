@@ -63,7 +63,7 @@ class LoadedModel:
     ) -> list[dict[str, Any]]:
         """Answer one key's events offline by all rules, as if no other key shared its partition.
 
-        A stream has to return the same answers, up to the rounding of `checks.TOLERANCE`.
+        A stream returns the same answers, up to the rounding of `TOLERANCE`.
 
         Args:
             events: All events of one key, from its first, with their marks as members; None is a
