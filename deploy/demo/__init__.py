@@ -1,1 +1,1 @@
-"""`make demo`: the room-mate's story on real Kafka and Redis, with workers that come and go."""
+"""`make demo`: the cook example live on real Kafka and Redis, with workers that come and go."""

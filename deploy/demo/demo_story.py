@@ -1,89 +1,61 @@
-"""The story of the demo as events: who cooks what, in which order it is told."""
+"""The events of the demo: who cooks what on which day, and in which order they are published."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import orjson
 
 from livestep.models.examples.cook import CookDay, flat_days, make_flats, seattle_weather
 
-#: Days of the first flat that are told one by one.
+#: Days of the first flat that are published one by one.
 SLOW_DAYS = 21
 
-#: Predictions that are named if they are wrong.
-EXAMPLES_MAX = 5
 
-
-class FlatDay(NamedTuple):
-    """One event of the story, with what has to be predicted."""
-
-    key: str
-    day: CookDay
-
-
-@dataclass(frozen=True)
 class Story:
-    """What is told.
+    """The flats, each with its days.
+
+    Args:
+        flat_count: How many flats.
+        day_count: Days of each.
+        seed: Chooses the flats, see `models.examples.cook.make_flats`.
 
     Attributes:
-        days: Of each flat, by key; all have as many.
+        days: Of each flat, by key; every flat has the same number.
+        slow_flat: Key of the flat whose first days are published one by one.
+        slow_part: Those days.
+        event_count: All events, slow ones included.
     """
 
-    days: dict[str, list[CookDay]]
-
-    @classmethod
-    def make(cls, flat_count: int, day_count: int, seed: int) -> Self:
-        """Draw flats; see `models.examples.cook.make_flats`."""
+    def __init__(self, flat_count: int, day_count: int, seed: int) -> None:
         weather = seattle_weather()
         flats = make_flats(flat_count, seed, day_count, weather)
-        return cls({flat.key: flat_days(flat, day_count, weather) for flat in flats})
+        self.days = {flat.key: flat_days(flat, day_count, weather) for flat in flats}
+        self.slow_flat = flats[0].key
+        self.slow_part = self.days[self.slow_flat][:SLOW_DAYS]
+        self.event_count = flat_count * day_count
 
-    @property
-    def event_count(self) -> int:
-        """Events in all, slow ones included."""
-        return sum(map(len, self.days.values()))
-
-    @property
-    def slow_flat(self) -> str:
-        """Key of the flat whose first days are told one by one."""
-        return next(iter(self.days))
-
-    def slow_part(self) -> list[CookDay]:
-        """Give the days that are told one by one."""
-        return self.days[self.slow_flat][:SLOW_DAYS]
-
-    def fast_part(self) -> Iterator[FlatDay]:
-        """Give all other events: a day of each flat, then the next day of each."""
-        slow_count = len(self.slow_part())
+    def fast_part(self) -> Iterator[tuple[str, CookDay]]:
+        """Return all other events: one day of every flat, then the next day of every flat."""
         for index, day_of_all in enumerate(zip(*self.days.values(), strict=True)):
             for key, day in zip(self.days, day_of_all, strict=True):
-                if key != self.slow_flat or index >= slow_count:
-                    yield FlatDay(key, day)
+                if key != self.slow_flat or index >= len(self.slow_part):
+                    yield key, day
 
     def wrong_dish(self, record: Any) -> str | None:
-        """Compare a prediction with the rules, by key and date alone.
-
-        Args:
-            record: Of the output topic; kafka-python's ConsumerRecord.
-
-        Returns:
-            fault: What is wrong in words; None if nothing is.
-        """
+        """Compare a prediction (kafka-python's ConsumerRecord) with the rules; None if right."""
+        days = self.days.get((record.key or b"").decode("utf-8", "replace"), [])
+        today = datetime.fromtimestamp(record.timestamp / 1000, UTC).date()
+        index = (today - days[0].date).days if days else -1
+        dish = days[index].dish if 0 <= index < len(days) else None
         try:
-            key = record.key.decode()
-            first = self.days[key][0].date
-            today = datetime.fromtimestamp(record.timestamp / 1000, UTC).date()
-            day = self.days[key][(today - first).days] if today >= first else None
             label = orjson.loads(record.value)["dish"]["label"]
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return f"{record.value!r} for {record.key!r} is no dish of the story: {error!r}"
-        if day is None:
-            return f"{key} has no {today}"
-        return None if label == day.dish else f"{key} on {today}: {label}, not {day.dish}"
+        except (ValueError, LookupError, TypeError):
+            label = record.value
+        wrong = f"wrong dish for {record.key!r} on {today}: {label}, not {dish}"
+        return None if dish is not None and label == dish else wrong
 
 
 def event_time_ms(day: date) -> int:

@@ -1,4 +1,4 @@
-"""Kafka and Redis on free ports of 127.0.0.1, for as long as a block or a terminal wants them.
+"""Kafka and Redis on free ports of 127.0.0.1, for a block of code or until Ctrl-C.
 
     python -m livestep.deploy.local.services
 
@@ -25,7 +25,7 @@ from livestep.deploy.local.jars import DATA_ROOT, kafka_jars, kafka_version
 from livestep.deploy.local.kafka_broker import KafkaBroker
 from livestep.deploy.local.redis_server import RedisServer
 
-#: Between two looks at whether both still run.
+#: Between two checks whether both still run.
 WATCH_INTERVAL_S = 1.0
 
 #: What a shell reports for a command that was interrupted: 128 + SIGINT.
@@ -34,19 +34,19 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class LocalServices:
-    """Running Kafka and Redis; both can be stopped, killed, paused and started again one by one."""
+    """Running Kafka and Redis; each can be stopped, killed, paused and restarted."""
 
     kafka: KafkaBroker
     redis: RedisServer
 
     @property
     def bootstrap_servers(self) -> str:
-        """Address of Kafka, as LIVESTEP_BOOTSTRAP_SERVERS takes it."""
+        """Address of Kafka, for LIVESTEP_BOOTSTRAP_SERVERS."""
         return self.kafka.bootstrap_servers
 
     @property
     def redis_url(self) -> str:
-        """Address of Redis, as LIVESTEP_REDIS_URL takes it."""
+        """Address of Redis, for LIVESTEP_REDIS_URL."""
         return self.redis.url
 
     @property
@@ -60,35 +60,31 @@ class LocalServices:
 
 @contextlib.contextmanager
 def local_services(directory: Path = DATA_ROOT, cache: Path = DATA_ROOT) -> Iterator[LocalServices]:
-    """Start Kafka and Redis; at the end stop both and remove their data, whatever happened.
+    """Start Kafka and Redis; at the end, always stop both and remove their data.
 
-    Any number may run at the same time, also below the same directory: ports and data are each
-    one's own. If this process is killed its services go with it (on Linux), but their data stays in
+    Any number may run at the same time, even below the same directory: each has its own ports and
+    data. If this process is killed, its services die with it (on Linux), but their data remains in
     `directory`.
 
     Args:
-        directory: Made if missing. The data is in a new folder below it, and only that is removed.
-        cache: Where Kafka's jars are kept; fetched at the first use, which takes some seconds.
+        directory: Created if missing. Data is stored in a new folder below it, which is removed.
+        cache: Folder for Kafka's jars; the first use fetches them, which takes some seconds.
 
     Yields:
         services: Both answer requests.
 
     Raises:
-        ServiceError: If one can't be fetched or started; has the tail of its log.
+        ServiceError: If one can't be fetched or started; has the end of its log.
     """
     jars = kafka_jars(cache)
     with contextlib.ExitStack() as stack:
-        if not directory.exists():
-            directory.mkdir(parents=True)
-            stack.callback(_remove_if_empty, directory)
-        data = Path(tempfile.mkdtemp(prefix="services-", dir=directory)).resolve()
-        # Last in, first out: stop the servers, then let go of the ports and remove what they wrote.
-        stack.callback(shutil.rmtree, data, ignore_errors=True)
+        # Last in, first out: stop the servers, then release the ports and remove the data.
+        data = stack.enter_context(data_folder(directory, "services-"))
         (data / "redis").mkdir()
         (data / "kafka").mkdir()
         redis = RedisServer(data / "redis")
         stack.callback(redis.release)
-        # The data goes, so nobody needs an orderly end.
+        # The data is removed, so a clean shutdown is not needed.
         stack.callback(redis.kill)
         kafka = KafkaBroker(jars, data / "kafka")
         stack.callback(kafka.release)
@@ -98,10 +94,19 @@ def local_services(directory: Path = DATA_ROOT, cache: Path = DATA_ROOT) -> Iter
         yield LocalServices(kafka, redis)
 
 
-def _remove_if_empty(directory: Path) -> None:
-    # Others may have begun to use it.
-    with contextlib.suppress(OSError):
-        directory.rmdir()
+@contextlib.contextmanager
+def data_folder(directory: Path, prefix: str) -> Iterator[Path]:
+    """Create a new folder below `directory`, which is created, too, if missing; remove both."""
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    data = Path(tempfile.mkdtemp(prefix=prefix, dir=directory)).resolve()
+    try:
+        yield data
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # Another program may use it by now.
+                directory.rmdir()
 
 
 @click.command()
@@ -110,12 +115,12 @@ def _remove_if_empty(directory: Path) -> None:
     type=click.Path(path_type=Path),
     default=DATA_ROOT,
     show_default=True,
-    help="Where their data is kept while they run.",
+    help="Where their data is stored while they run.",
 )
 def main(directory: Path) -> None:
     """Run Kafka and Redis until Ctrl-C or SIGTERM.
 
-    Their addresses go to standard output as shell commands, all else to standard error.
+    Prints their addresses to standard output as shell commands, everything else to standard error.
     """
     try:
         with orderly_termination(), local_services(directory) as services:

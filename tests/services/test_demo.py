@@ -1,4 +1,4 @@
-"""The demo, small: it goes well, and nothing stays behind, whatever ends it."""
+"""A small demo: it succeeds, and nothing remains, however it ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def printed(demo: ChildProcess) -> str:
 
 
 def processes_of(directory: Path) -> list[int]:
-    """All processes that run in a folder, or name it on their command line."""
+    """All processes that run in a folder, or have it on their command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -53,7 +53,7 @@ def processes_of(directory: Path) -> list[int]:
             if str(directory) in words or str(directory) in os.readlink(process / "cwd"):
                 found.append(int(process.name))
         except OSError:
-            continue  # It has ended meanwhile.
+            continue  # It has just ended.
     return found
 
 
@@ -72,14 +72,14 @@ def command_line(pid: int) -> str:
 
 
 def ports_of(demo: ChildProcess) -> list[int]:
-    """Ports of Kafka and Redis, from the line that names them."""
+    """Ports of Kafka and Redis, from the line that prints them."""
     found = re.search(r"Kafka \S+ \(127\.0\.0\.1:(\d+)\).*:(\d+)/0\)", printed(demo))
     assert found, printed(demo)
     return [int(found[1]), int(found[2])]
 
 
 def listening_ports() -> set[int]:
-    """All ports of this machine on which something listens, whoever it is."""
+    """All ports of this machine on which any program listens."""
     ports = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         if Path(table).exists():
@@ -102,17 +102,17 @@ def interrupt(demo: ChildProcess) -> None:
     os.killpg(demo.pid, signal.SIGINT)
 
 
-def test_the_demo_ends_with_all_counts_zero_and_leaves_nothing(demo: ChildProcess) -> None:
+def test_the_demo_ends_with_all_counts_at_zero_and_leaves_nothing(demo: ChildProcess) -> None:
     demo.start()
     code = demo.wait(DEMO_TIMEOUT_S)
     text = printed(demo)
     assert code == 0, text
-    # Each act was played
+    # All acts are there
     assert len(re.findall(r"-> dish \d +[\d.]+% sure  right +[\d.]+ ms", text)) == 21
     assert "both predict" in text
     assert "kill -9" in text
     assert "worker 2 has partitions 0, 1, 2, 3" in text
-    # Each count is there, and 0
+    # Each count is 0
     for name in ("lost", "repeated", "out of order", "offline unroll", "from the rules"):
         assert re.search(rf"{name} +│ +0 │", text), name
     for name in ("events", "predictions"):
@@ -120,7 +120,9 @@ def test_the_demo_ends_with_all_counts_zero_and_leaves_nothing(demo: ChildProces
     assert_nothing_is_left(demo)
 
 
-def test_ctrl_c_ends_the_demo_without_a_trace_also_pressed_twice(demo: ChildProcess) -> None:
+def test_ctrl_c_ends_the_demo_without_a_stack_trace_even_if_pressed_twice(
+    demo: ChildProcess,
+) -> None:
     # Given all its processes: Kafka, Redis and two workers
     demo.start()
     moment = "worker 2 .* is starting"
@@ -129,18 +131,20 @@ def test_ctrl_c_ends_the_demo_without_a_trace_also_pressed_twice(demo: ChildProc
     )
     # When Ctrl-C is pressed
     interrupt(demo)
-    # Whoever is impatient presses again while it cleans up, which begins with the workers.
+    # A second Ctrl-C arrives during the clean-up, which starts with the workers.
     wait_until(lambda: not workers_of(demo), 60, "the end of the workers")
     with contextlib.suppress(ProcessLookupError):  # It may have been faster.
         interrupt(demo)
-    # Then it says so, in its own words, and is gone
+    # Then it prints that it was interrupted, and exits
     assert demo.wait(60) == 130, printed(demo)
     assert "Traceback" not in printed(demo)
     assert printed(demo).splitlines()[-1] == "interrupted: everything is stopped and removed"
     assert_nothing_is_left(demo)
 
 
-def test_a_worker_that_can_not_start_is_one_line_and_leaves_nothing(demo: ChildProcess) -> None:
+def test_a_worker_that_cannot_start_is_a_one_line_error_and_leaves_nothing(
+    demo: ChildProcess,
+) -> None:
     demo.environment["LIVESTEP_KAFKA_NO_SUCH_OPTION"] = "1"
     demo.start()
     assert demo.wait(DEMO_TIMEOUT_S) == 1
