@@ -21,5 +21,5 @@ def check_topic_name(name: str, flag: str) -> None:
     """
     if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
         raise ConfigError(
-            f"{flag} {name!r} is no topic name: letters, digits, '.', '_' and '-', 249 at most"
+            f"{flag} {name!r} is not a topic name: letters, digits, '.', '_' and '-', 249 at most"
         )

@@ -47,7 +47,7 @@ TRACEBACK = "Traceback (most recent call last)"
 
 @dataclass
 class Books:
-    """What became of the workers.
+    """What happened to the workers.
 
     Attributes:
         starts: How many processes there were.
@@ -153,7 +153,7 @@ class Member:
             self._process = None
 
     def abandon(self) -> None:
-        """End it at once, for good."""
+        """End it at once, permanently."""
         with self._lock:
             self._is_wanted = False
             if self._process is not None:

@@ -1,6 +1,6 @@
 """What an operator can allow that a worker refuses at first; and the command's exit codes.
 
-All that it refuses stands in the table of `tests/hostile`.
+Everything that it refuses is in the table of `tests/hostile`.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def test_a_worker_stops_in_time_without_kafka(
         # Then it stops in time, by itself or by force
         assert told_to_stop(worker) in (DONE, KAFKA)
         bring_back(own_broker)
-        # And each event is predicted, whatever has become of the batch in flight
+        # And each event is predicted, whatever happened to the batch in flight
         successor = running.start(burst=True, **options)
         assert successor.wait(120) == DONE, successor.log_tail()
         report = running.audit()

@@ -14,7 +14,7 @@ from livestep.pipeline.batch.stepping import Stepper
 from livestep.pipeline.state.pool import States
 from livestep.pipeline.state.state_records import CHECKSUM_BYTES, HEADER_BYTES, StateRecords
 
-#: What is to stand in which field of the hash; None takes it away.
+#: New value of each field of the hash; None deletes the field.
 Changes = dict[bytes, bytes | None]
 
 

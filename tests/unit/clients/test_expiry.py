@@ -43,7 +43,7 @@ def test_the_first_old_event_is_reported_with_the_command_and_all_are_counted() 
         {"retention.ms": str(DAY_MS), "message.timestamp.type": "LogAppendTime"},
         {},
     ],
-    ids=["kept for good", "only compacted", "deleted by the broker's time", "not known"],
+    ids=["kept forever", "only compacted", "deleted by the broker's time", "not known"],
 )
 def test_there_is_no_warning_if_events_are_not_deleted_by_their_timestamps(
     settings: dict[str, str],

@@ -38,7 +38,7 @@ def publish_once(records, position, row_count, broken_at, partition_count):
 
     Returns:
         delivered: Numbers.
-        position: Where to go on.
+        position: Where to continue.
     """
     delivered, undelivered, broken = [], [], set()
     for one in records[:row_count]:

@@ -33,7 +33,7 @@ def test_an_invalid_topic_name_is_a_config_error(command: str, name: str, file: 
     words = ["publish", file, "--key", "k"] if command == "publish" else [command]
     result = run(*words, "--topic", name)
     assert isinstance(result.exception, ConfigError), result.output
-    assert str(result.exception).startswith(f"--topic {name!r} is no topic name: letters")
+    assert str(result.exception).startswith(f"--topic {name!r} is not a topic name: letters")
 
 
 def test_a_timeout_that_is_not_a_number_is_wrong_usage() -> None:

@@ -240,7 +240,7 @@ def test_dead_letters_keep_their_bytes_and_the_good_events_are_not_disturbed():
     world.publish_random(rng, 10, keys=2)
     world.run_to_end(batch_events_max=100, pool_slots=200)
 
-    # Then each bad one stands in the dead-letter topic as it came, with its reason
+    # Then each bad one is in the dead-letter topic, unchanged, with its reason
     letter = world.broker.records("events.dead-letter")[0]
     assert (letter.key(), letter.value()) == (b"key-0", b"nonsense")
     assert letter.timestamp()[1] == 77

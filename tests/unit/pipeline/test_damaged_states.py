@@ -65,7 +65,7 @@ class TestEachKindOfDamagedRecord:
         assert what in line
         assert "start over at 0 and are replayed to 40" in line
         world.assert_truth()
-        # And it is healed for good
+        # And it stays healed
         caplog.clear()
         publish(world, random.Random(2), 20)
         world.run_to_end()

@@ -115,7 +115,7 @@ def test_any_value_is_an_event_or_refused_with_a_known_reason(named: tuple[str, 
 
 @st.composite
 def duplicated(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Write an object whose members may stand there twice, with values of any kind."""
+    """Write an object whose members may occur twice, with values of any kind."""
     name = draw(
         st.sampled_from([name for name in sorted(CODECS) if name not in ("float32", "wide")])
     )

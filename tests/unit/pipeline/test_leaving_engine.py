@@ -175,7 +175,7 @@ def test_a_failed_worker_gives_up_its_partitions_without_waiting_for_an_unavaila
     log = FailingLog(world.broker, world.settings())
     engine = world.start(log, is_saving_behind=True, drain_timeout_s=3_600)
     world.publish_random(random.Random(1), 20)
-    # When the broker fails for good
+    # When the broker fails permanently
     with pytest.raises(BrokerError, match="can't be ended"):
         run_to_end(engine)
     # Then the worker gives up its partitions, and the next one continues

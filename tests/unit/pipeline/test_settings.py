@@ -76,9 +76,9 @@ def test_a_value_of_another_kind_is_refused(changes):
 
 @pytest.mark.parametrize("name", ["a b", "ä", "a/b", "x" * 250])
 def test_a_topic_that_kafka_would_not_take_is_refused(name):
-    refused("is no topic name", input_topic=name)
-    refused("is no topic name", output_topic=name)
-    refused("is no topic name", dead_letter_topic=name)
+    refused("is not a topic name", input_topic=name)
+    refused("is not a topic name", output_topic=name)
+    refused("is not a topic name", dead_letter_topic=name)
 
 
 def test_a_derived_dead_letter_topic_may_be_too_long():
