@@ -1,8 +1,8 @@
-"""What has to be true of log and store, whoever works on them; nothing here knows the engine.
+"""What must be true of the log and the store; independent of the engine.
 
 truth      each answer is what the offline rules say, and none is missing
 once       no answer is there twice; at least once: only before it is committed, and alike
-order      the answers of a key stand in the order of its events
+order      the answers of a key are in the order of its events
 committed  a commit never goes back, and another model begins where the one before has stopped; no
            state has seen what is not committed
 applied    never ahead of the commit; what it covers is in the store, as the offline rules say

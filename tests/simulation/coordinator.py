@@ -105,7 +105,7 @@ class Coordinator:
             silent = process.silent_ticks(now)
             is_member = process.log in self._broker.group.members
             if silent > plan.session_ticks and is_member:
-                self._simulation.say(f"the group goes on without {process.name}")
+                self._simulation.say(f"the group continues without {process.name}")
                 self.deal([log for log in self.members() if log is not process.log])
             elif silent > plan.transaction_ticks and process.log.is_open:
                 self.time_out(process)

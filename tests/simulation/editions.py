@@ -24,7 +24,7 @@ _AIMED = 5
 #: Kinds that need a transaction of the worker's.
 _OF_TRANSACTIONS = frozenset({"timed-out"})
 
-#: Changes of one plan; five of one partition in a row are no accident to a worker.
+#: Changes of one plan; five of one partition in a row are not accidental for a worker.
 _CHANGES_MAX = 4
 
 

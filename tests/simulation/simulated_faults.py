@@ -93,7 +93,7 @@ KINDS: dict[str, Kind] = {
         elsewhere="only a poll returns records",
     ),
     "refused": Kind(
-        "Redis refuses, or its response is lost for good",
+        "Redis refuses, or its response is lost permanently",
         _within("poll", "load", "save"),
         place="store",
         elsewhere=_NO_STORE,
@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
-#: Offsets that are no records; they are in the log, and the verb that reads it meets them.
+#: Offsets without a record; they are in the log, and the verb that reads it meets them.
 GAPS = "gap"
 
 #: What a run may be about, in addition to its faults.
@@ -129,7 +129,7 @@ class Fault:
 
     Attributes:
         kind: Its name in `KINDS`.
-        worker: Whom it strikes; `ANY_WORKER` for whoever is there first.
+        worker: Whom it strikes; `ANY_WORKER` for the first worker there.
         verb: In which verb.
         phase: Before, within or after it.
         call: From which call of the verb on.

@@ -164,7 +164,7 @@ class SimulatedStore(MemoryStore):
 
     Args:
         save_keys_max: States of one write.
-        meet: Called at each point, whoever calls.
+        meet: Called at each point, for every caller.
         tell: Called with what a write has done.
 
     Attributes:

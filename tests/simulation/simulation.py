@@ -41,7 +41,7 @@ StoryLine = tuple[int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a plan.
+    """What happened in the run of a plan.
 
     Attributes:
         failure: What a checker has found, or None.

@@ -29,7 +29,7 @@ class KeyState:
 
     Attributes:
         timesteps: Events that its open sequence has stepped.
-        tensors: As they stand in its record, without the key's axis.
+        tensors: As in its record, without the key's axis.
     """
 
     timesteps: int
