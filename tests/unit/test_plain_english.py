@@ -43,6 +43,7 @@ FOLDERS = (
     "tests/load",
     "tests/packaging",
     "tests/services",
+    "tests/simulation",
     "tests/support",
     "tests/tour",
     "tests/unit/audit",
