@@ -98,13 +98,13 @@ _CHECKSUM = "its checksum is wrong"
 
 #: States that are changed: name, what is done, what the log says.
 RECORDS: dict[str, tuple[Callable[[Scene], Changes], str]] = {
-    "truncated": (lambda scene: scene.put(scene.record[:-5]), "expected 40 for this model"),
+    "truncated": (lambda scene: scene.put(scene.record[:-5]), "bytes, expected"),
     "empty": (lambda scene: scene.put(b""), "it has 0 bytes, expected"),
     "the header alone": (lambda scene: scene.put(scene.record[:16]), "it has 16 bytes, expected"),
     "no record at all": (lambda scene: scene.put(b"hello"), "it has 5 bytes, expected"),
-    "longer": (lambda scene: scene.put(scene.record + bytes(4)), "expected 40 for this model"),
-    "of an older version, without a checksum": (lambda scene: scene.put(scene.body), "expected 40"),
-    "float64": (_as_float64, "expected 40 for this model"),
+    "longer": (lambda scene: scene.put(scene.record + bytes(4)), "bytes, expected"),
+    "of an older version, without a checksum": (lambda scene: scene.put(scene.body), ", expected"),
+    "float64": (_as_float64, "bytes, expected"),
     "float16, of the same length": (_as_float16, _CHECKSUM),
     "a bit of the state turned": (lambda scene: _turned(scene, HEADER_BYTES + 2), _CHECKSUM),
     "a bit of the checksum turned": (lambda scene: _turned(scene, -1), _CHECKSUM),
