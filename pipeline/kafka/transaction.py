@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from livestep.pipeline.engine.log import AbortedError
 from livestep.pipeline.errors import BrokerError, FencedError
 from livestep.pipeline.kafka.error_codes import FENCED, UNAUTHORIZED, text_of
+from livestep.pipeline.process.call_watchdog import CallWatchdog
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.types import Outgoing
 
@@ -19,6 +20,10 @@ _log = logging.getLogger("livestep.transport")
 
 #: Seconds for one call of the transaction API, including librdkafka's own retries.
 CALL_TIMEOUT_S = 30.0
+
+#: Seconds after which such a call hangs. `send_offsets_to_transaction` may ignore its timeout when
+#: the connection to the group's coordinator is lost (librdkafka issue 5456, open as of 2.14).
+CALL_HANGS_S = 2 * CALL_TIMEOUT_S
 
 #: Seconds for which a commit with an unknown result is retried.
 COMMIT_TIMEOUT_S = 120.0
@@ -48,6 +53,7 @@ class Transactions:
             logger=_log,
         )
         self._is_open = False
+        self._watchdog = CallWatchdog(CALL_HANGS_S)
 
     def begin(self) -> None:
         """Take over the transactional id: aborts an open transaction of an earlier worker.
@@ -58,7 +64,8 @@ class Transactions:
         if self._id is None:
             return
         try:
-            self._producer.init_transactions(self._deadline.work_s(CALL_TIMEOUT_S))
+            with self._watchdog.watch("init_transactions"):
+                self._producer.init_transactions(self._deadline.work_s(CALL_TIMEOUT_S))
         except KafkaException as error:
             if error.args[0].code() in UNAUTHORIZED:
                 raise self._unauthorized(error.args[0]) from error
@@ -116,9 +123,10 @@ class Transactions:
             return
         try:
             timeout_s = self._deadline.work_s(CALL_TIMEOUT_S)
-            self._producer.send_offsets_to_transaction(
-                list(offsets), consumer.consumer_group_metadata(), timeout_s
-            )
+            with self._watchdog.watch("send_offsets_to_transaction"):
+                self._producer.send_offsets_to_transaction(
+                    list(offsets), consumer.consumer_group_metadata(), timeout_s
+                )
         except KafkaException as error:
             # Not retried, even if librdkafka allows it: an abort loses nothing, and a second call
             # after a timeout has been seen to hang.
@@ -155,6 +163,8 @@ class Transactions:
         except KafkaException as error:
             # The broker aborts it after a timeout, or another worker has taken over the id.
             _log.warning("could not abort, the broker will: %s", error.args[0].str())
+        finally:
+            self._watchdog.close()
 
     def _open(self) -> None:
         self._failed = None
@@ -202,7 +212,8 @@ class Transactions:
         deadline = time.monotonic() + COMMIT_TIMEOUT_S
         while True:
             try:
-                call()
+                with self._watchdog.watch("a transaction call"):
+                    call()
                 return
             except KafkaException as error:
                 cause = error.args[0]
@@ -244,7 +255,8 @@ class Transactions:
         deadline = time.monotonic() + COMMIT_TIMEOUT_S
         while True:
             try:
-                self._producer.abort_transaction(self._deadline.work_s(CALL_TIMEOUT_S))
+                with self._watchdog.watch("abort_transaction"):
+                    self._producer.abort_transaction(self._deadline.work_s(CALL_TIMEOUT_S))
                 return
             except KafkaException as error:
                 cause = error.args[0]

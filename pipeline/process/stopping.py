@@ -87,7 +87,7 @@ class Stop:
 
     def _handle(self, number: signal.Signals) -> None:
         if self._is_signalled:
-            _end(_CODES[number], f"ended at once by a second signal, {number.name}")
+            end_process(_CODES[number], f"ended at once by a second signal, {number.name}")
         self._is_signalled = True
         self.begin()
         _log.info(
@@ -98,16 +98,21 @@ class Stop:
 
     def _end_late(self) -> None:
         """End the process when the time has passed: something still waits."""
-        _end(*self._last_words())
+        end_process(*self._last_words())
 
 
 def _end_while_starting(number: int, _: FrameType | None) -> NoReturn:
     one = signal.Signals(number)
-    _end(_CODES[one], f"ended by {one.name} while the worker was starting")
+    end_process(_CODES[one], f"ended by {one.name} while the worker was starting")
 
 
-def _end(code: int, text: str) -> NoReturn:
-    """End this process now, without waiting for any thread."""
+def end_process(code: int, text: str) -> NoReturn:
+    """End this process now, without waiting for any thread.
+
+    Args:
+        code: Exit code.
+        text: The error, one line.
+    """
     # Past Python's standard error, whose lock a thread that hangs may hold. A pipe counts as
     # writable if so many bytes have room; one that is full, or has lost its reader, gets none.
     try:
