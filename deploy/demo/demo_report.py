@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from livestep.pipeline.audit.judge import AuditReport
+from livestep.pipeline.audit.audit_report import AuditReport
 
 #: The count whose row shows the largest difference.
 UNROLL = "different from offline unroll"

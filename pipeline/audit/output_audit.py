@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from livestep.models.loaded_model import LoadedModel
-from livestep.pipeline.audit.judge import AuditReport, Judge
+from livestep.pipeline.audit.audit_report import AuditReport
+from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.audit.whole_log import LogBounds, log_bounds, read_whole_log
 from livestep.pipeline.errors import ConfigError, MissingTopicError

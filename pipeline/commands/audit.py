@@ -21,7 +21,7 @@ from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from livestep.pipeline.audit.judge import AuditReport
+    from livestep.pipeline.audit.audit_report import AuditReport
 
 #: `--share` is rounded to this many parts.
 _PARTS = 1_000_000

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from livestep.pipeline.audit.output_audit import AuditReport
+from livestep.pipeline.audit.audit_report import AuditReport
 from tests.chaos.crew import WORTH_RESTARTING
 from tests.chaos.probe import Arrivals, Recovery
 from tests.chaos.schedule import Kind

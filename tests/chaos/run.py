@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from livestep import GRU, load_model, save_model
-from livestep.pipeline.audit.output_audit import AuditReport, audit
+from livestep.pipeline.audit.audit_report import AuditReport
+from livestep.pipeline.audit.output_audit import audit
 from livestep.pipeline.errors import BrokerError, ConfigError
 from livestep.pipeline.kafka.topic_setup import lag
 from tests.chaos.chaos_faults import FAULTS, Stage

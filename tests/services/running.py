@@ -28,7 +28,8 @@ from livestep.deploy.local.child_process import ChildProcess
 from livestep.deploy.local.services import LocalServices
 from livestep.models.sequences.rules import Shape
 from livestep.pipeline.app import run_worker
-from livestep.pipeline.audit.output_audit import AuditReport, audit
+from livestep.pipeline.audit.audit_report import AuditReport
+from livestep.pipeline.audit.output_audit import audit
 from livestep.pipeline.audit.whole_log import read_whole_log
 from livestep.pipeline.kafka.topic_setup import lag
 from livestep.pipeline.settings import Settings

@@ -17,7 +17,8 @@ import torch
 from livestep import GRU, DeadLetterReader, EventPublisher, PredictionReader, load_model, save_model
 from livestep.deploy.local.redis_server import RedisServer
 from livestep.pipeline.app import run_worker
-from livestep.pipeline.audit.output_audit import AuditReport, audit
+from livestep.pipeline.audit.audit_report import AuditReport
+from livestep.pipeline.audit.output_audit import audit
 from livestep.pipeline.errors import BrokerError, ConfigError
 from livestep.pipeline.kafka.kafka_log import KafkaLog
 from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics, lag

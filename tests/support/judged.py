@@ -14,7 +14,8 @@ from livestep import Category, Feedback, LoadedModel, Number, SequenceRules, Ste
 from livestep.models.fields.encoding import activate, decode
 from livestep.models.sequences.offline import OfflineAnswer, OfflineEvent
 from livestep.models.sequences.rules import Shape
-from livestep.pipeline.audit.judge import AuditReport, Judge
+from livestep.pipeline.audit.audit_report import AuditReport
+from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.records import (
     FINISHES,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from livestep import GRU, LoadedModel, MemoryStore, Number, StepModel, memory_broker, run_to_end
-from livestep.pipeline.audit.judge import AuditReport, Judge
+from livestep.pipeline.audit.audit_report import AuditReport
+from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.engine.engine import Engine, build_engine
 from livestep.pipeline.memory.memory_log import MemoryLog

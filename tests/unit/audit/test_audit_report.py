@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from livestep import GRU, SequenceRules, save_model
-from livestep.pipeline.audit.judge import Fault, Judge
+from livestep.pipeline.audit.audit_report import Fault
+from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.output_audit import audit
 from livestep.pipeline.audit.unrolled import unroll_log
 from livestep.pipeline.commands.audit import key_filter, print_report, report_json
