@@ -306,7 +306,7 @@ def test_a_cluster_is_spoken_to_by_tls(
         ("redis+sentinel://h/main/x", "is not a database number"),
         ("redis+sentry://h", "unknown scheme"),
         ("redis://", "the host is missing"),
-        ("redis://h:port/0", "can't be read"),
+        ("redis://h:port/0", "is invalid: write redis"),
         ("http://h", "unknown scheme"),
     ],
 )

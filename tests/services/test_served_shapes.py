@@ -78,6 +78,8 @@ def test_two_workers_share_the_keys_of_sequences_that_continue(pipeline: MakeRun
     # Given two workers, and sequences under way
     running, events, _ = shaped_running(pipeline, "encode-decode", 1)
     first, second = running.start(batch_events_max=50), running.start(batch_events_max=50)
+    for worker in (first, second):
+        running.wait_for_log(worker, "livestep.engine: assigned partitions")
     running.publish_shaped(events, 500)
     running.wait_until_done()
 

@@ -323,7 +323,10 @@ BAD_FIELDS = {
     "missing": ({"applied": None}, "field `applied` is missing"),
     "no start": ({"start": None}, "field `start` is missing"),
     "start no number": ({"start": b"\xff"}, "field `start`"),
-    "start beyond applied": ({"start": b"11"}, "field `start` is 11, and `applied` 10"),
+    "start beyond applied": (
+        {"start": b"11"},
+        "field `start` is 11, larger than `applied`",
+    ),
     "partitions no number": ({"partitions": b"4.0"}, "field `partitions`"),
 }
 
@@ -389,7 +392,7 @@ def test_a_key_that_holds_no_hash_is_named(
         lambda: store.save(1, expected=1, applied=3, keys=[b"a"], records=[record(1)]),
     ]
     for attempt in attempts:
-        with pytest.raises(StoreError, match="partition 1.*Delete it") as caught:
+        with pytest.raises(StoreError, match="partition 1.*Delete the key") as caught:
             attempt()
         assert key in str(caught.value)
     assert redis_client.get(key) == b"mine"
