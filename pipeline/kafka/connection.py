@@ -108,7 +108,7 @@ def _no_connection(
     protocol = options.get("security_protocol", "PLAINTEXT")
     if protocol.startswith("SASL") and "refused" not in reason:
         # kafka-python 3.0 drops the broker's error if the connection is closed right after it.
-        reason += "; SASL authentication with a wrong user or password may end like this"
+        reason += "; SASL authentication with a wrong user, password or mechanism may end so"
     return BrokerError(
         f"no Kafka broker answers at {bootstrap_servers} with {protocol} ({reason}); check the "
         "address in --bootstrap-servers or LIVESTEP_BOOTSTRAP_SERVERS and the protocol in "
