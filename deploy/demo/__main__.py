@@ -16,12 +16,7 @@ from pathlib import Path
 import click
 
 from livestep.deploy.local.jars import DATA_ROOT
-
-#: What a shell reports for a command that was interrupted: 128 + SIGINT.
-EXIT_INTERRUPTED = 130
-
-#: Exit code if a count is not 0, or if the demo fails.
-EXIT_FAILED = 1
+from livestep.pipeline.exit_codes import ExitCode
 
 
 @click.command()
@@ -59,7 +54,7 @@ def main(flats: int, days: int, seed: int, directory: Path) -> None:
         sys.exit(_run(flats, days, seed, directory))
     except KeyboardInterrupt:
         click.echo("interrupted: everything is stopped and removed", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPT)
 
 
 def _run(flats: int, days: int, seed: int, directory: Path) -> int:
@@ -86,11 +81,11 @@ def _run(flats: int, days: int, seed: int, directory: Path) -> int:
             counts = stage.report()
     except (ServiceError, EngineError, ModelError) as error:
         click.echo(f"error: {error}", err=True)
-        return EXIT_FAILED
+        return ExitCode.FOUND
     if any(counts.values()):
         faults = ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count)
         click.echo(f"error: not every prediction is right: {faults}", err=True)
-        return EXIT_FAILED
+        return ExitCode.FOUND
     screen.heading("Every event was predicted once, in order, and correctly, despite the kill.")
     screen.say('Your own model and data: README.md, "Your own model".')
     screen.say("Kafka and Redis to try it on: make services (run until Ctrl-C).")

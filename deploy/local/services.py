@@ -24,12 +24,10 @@ from livestep.deploy.local.child_process import ServiceError, orderly_terminatio
 from livestep.deploy.local.jars import DATA_ROOT, kafka_jars, kafka_version
 from livestep.deploy.local.kafka_broker import KafkaBroker
 from livestep.deploy.local.redis_server import RedisServer
+from livestep.pipeline.exit_codes import ExitCode
 
 #: Between two checks whether both still run.
 WATCH_INTERVAL_S = 1.0
-
-#: What a shell reports for a command that was interrupted: 128 + SIGINT.
-EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def main(directory: Path) -> None:
     except ServiceError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPT)
 
 
 def _announce(services: LocalServices) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from livestep.pipeline.commands.help_text import closing_help
-from livestep.pipeline.commands.shared_options import Number
+from livestep.pipeline.commands.shared_options import Number, worker_options
 from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.settings import Settings
 
@@ -41,13 +41,10 @@ _PARTS = 1_000_000
     ),
 )
 @click.option("--model", help="Directory of the model that made the predictions.")
-@click.option("--model-packages", help="Packages and kinds of programs that may be run.")
-@click.option("--input-topic", help="Topic of events.")
-@click.option("--output-topic", help="Topic of predictions.")
+@worker_options
 @click.option("--dead-letter-topic", help="Default: <input-topic>.dead-letter, if it exists.")
 @click.option("--group", help="Consumer group of the workers.  [default: livestep.<output-topic>]")
 @click.option("--guarantee", help="With at-least-once, repeated predictions are allowed.")
-@click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
 @click.option("--device", help="Where the model runs: auto, cpu or cuda.")
 @click.option("--key", "keys", multiple=True, metavar="K", help="Only this key; repeatable.")
 @click.option(

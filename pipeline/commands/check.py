@@ -15,6 +15,7 @@ from rich.text import Text
 
 from livestep.models.model_errors import ModelError
 from livestep.pipeline.commands.help_text import closing_help
+from livestep.pipeline.commands.shared_options import worker_options
 from livestep.pipeline.errors import ConfigError, EngineError
 from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.kafka.partitioners import judge_placement
@@ -32,10 +33,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.option("--model", help="Directory of the model.")
-@click.option("--model-packages", help="Packages and kinds of programs that may run.")
-@click.option("--input-topic", help="Topic of events.")
-@click.option("--output-topic", help="Topic of predictions.")
-@click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...].")
+@worker_options
 @click.option("--redis-url", help="Redis, redis[s]://host:port/db.")
 @click.option("--guarantee", help="exactly-once also tests transactions.")
 def check(**flags: Any) -> None:

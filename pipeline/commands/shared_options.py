@@ -33,6 +33,18 @@ def _bootstrap_servers() -> str:
     return read_variables(os.environ).get("LIVESTEP_BOOTSTRAP_SERVERS") or _LOCAL_BROKER
 
 
+def worker_options(function: F) -> F:
+    """Add the worker's options for the model's code, the topics and Kafka, without defaults."""
+    for option in (
+        click.option("--bootstrap-servers", help="Kafka brokers, host:port[,...]."),
+        click.option("--output-topic", help="Topic of predictions."),
+        click.option("--input-topic", help="Topic of events."),
+        click.option("--model-packages", help="Packages and kinds of programs that may run."),
+    ):
+        function = option(function)
+    return function
+
+
 class InputFile(click.File):
     """A file to read; `-` is standard input if that is open."""
 

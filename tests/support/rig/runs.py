@@ -12,7 +12,7 @@ from pathlib import Path
 
 from livestep.deploy.local.child_process import orderly_termination
 from livestep.deploy.local.jars import DATA_ROOT
-from livestep.deploy.local.services import EXIT_INTERRUPTED
+from livestep.pipeline.exit_codes import ExitCode
 
 
 @dataclass
@@ -49,4 +49,4 @@ def exits(*errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPT)
