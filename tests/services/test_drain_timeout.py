@@ -28,6 +28,9 @@ DRAIN_TIMEOUT_S = 6.0
 #: For Python to end after that: with torch loaded it takes seconds on a busy machine.
 SLACK_S = 8.0
 
+#: Limits of a worker whose batches of a few keys are committed, and then wait to be saved.
+SAVING = {"batch_events_max": 20, "pool_slots": 400, "save_queue_batches_max": 3}
+
 #: Exit codes: all is done; Kafka did not answer; states were left unsaved; SIGTERM.
 DONE, KAFKA, UNSAVED, TERMINATED = 0, 4, 10, 143
 
@@ -119,8 +122,7 @@ def test_a_worker_that_waits_to_save_stops_in_time_without_redis(
     # Given a worker whose states are all in its pool
     running = pipeline()
     running.publish(400, keys=10)
-    bounds = {"batch_events_max": 20, "pool_slots": 400, "save_queue_batches_max": 3}
-    options = {"redis_url": own_redis.url, "drain_timeout_s": DRAIN_TIMEOUT_S, **bounds}
+    options = {"redis_url": own_redis.url, "drain_timeout_s": DRAIN_TIMEOUT_S, **SAVING}
     worker = running.start(**options)
     running.wait_until_done()
     # When Redis goes, and as many batches wait for it as may
@@ -258,13 +260,15 @@ def test_a_second_signal_ends_a_worker_at_once(
 ) -> None:
     # Given a worker that waits with unsaved states for a Redis that is away, for a long time
     running = pipeline()
-    running.publish(300)
-    options = {"redis_url": own_redis.url}
+    running.publish(400, keys=10)
+    options = {"redis_url": own_redis.url, **SAVING}
     worker = running.start(**options, drain_timeout_s=300.0)
     running.wait_until_done()
     take_away(own_redis)
-    running.publish(300)
-    running.wait_for_log(worker, "livestep.store: Redis at")
+    # Batches that are committed: one that waits to load its states may be given up, and leaves
+    # nothing unsaved.
+    running.publish(2_000, keys=10)
+    running.wait_for_log(worker, "polling is held back")
     worker.signal(signal.SIGTERM)
     # Signals that are pending together are not taken in the order in which they were sent.
     running.wait_for_log(worker, "livestep.engine: SIGTERM: stopping within 300 s")
