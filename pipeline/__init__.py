@@ -13,6 +13,8 @@ Each package imports only from packages below it:
     engine/       the cycle of a worker: takeover, recovery, saving, status
     batch/        from records to arrays, through the model, to answers
     state/        hidden states: in memory, as bytes, in Redis
+    columns/      the records of a poll as arrays and columns of bytes
+    native/       the loops that run once per record, in Rust; optional
     process/      what a worker does as a process: signals, deadline, identity, streams
 
 Settings, records, shared types and errors are the modules at the bottom.

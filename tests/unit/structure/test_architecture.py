@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 LAYERS = {
     "pipeline": (
         *("cli", "commands", "app", "faust_app", "memory", "audit", "publishing", "clients"),
-        *("kafka", "engine", "batch", "state", "process"),
+        *("kafka", "engine", "batch", "state", "columns", "native", "process"),
         *("settings", "environment", "topic_names", "records", "guides", "types"),
         *("errors", "exit_codes"),
     ),
