@@ -91,7 +91,11 @@ impl ByteColumn {
         self.len()
     }
 
-    fn __getitem__<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    fn __getitem__<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         if index >= self.len() {
             return Err(PyIndexError::new_err(format!(
                 "index {index} in a column of {}",

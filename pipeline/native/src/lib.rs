@@ -6,10 +6,20 @@
 use pyo3::prelude::*;
 
 mod byte_column;
+mod consumer;
+mod librdkafka;
+mod producer;
+mod text_columns;
 
 /// The native loops of livestep; use them through `livestep.pipeline.columns`.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<byte_column::ByteColumn>()?;
+    module.add_class::<consumer::PartitionQueue>()?;
+    module.add_class::<producer::TopicSender>()?;
+    module.add_function(wrap_pyfunction!(consumer::open_librdkafka, module)?)?;
+    module.add_function(wrap_pyfunction!(consumer::client_handle, module)?)?;
+    module.add_function(wrap_pyfunction!(text_columns::decimal_column, module)?)?;
+    module.add_function(wrap_pyfunction!(text_columns::source_column, module)?)?;
     Ok(())
 }
