@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 mod byte_column;
 mod consumer;
+mod keys;
 mod librdkafka;
 mod producer;
 mod text_columns;
@@ -21,5 +22,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(consumer::client_handle, module)?)?;
     module.add_function(wrap_pyfunction!(text_columns::decimal_column, module)?)?;
     module.add_function(wrap_pyfunction!(text_columns::source_column, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::group, module)?)?;
     Ok(())
 }
