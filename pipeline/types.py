@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NewType, Protocol
+from typing import NewType
 
 import numpy as np
 import numpy.typing as npt
@@ -24,28 +24,3 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 MarkArray = npt.NDArray[np.uint8]
-
-
-class Record(Protocol):
-    """One record of the log, with the methods of `confluent_kafka.Message`."""
-
-    def topic(self) -> str:
-        """Return the name of the topic."""
-
-    def partition(self) -> int:
-        """Return the index of the partition."""
-
-    def offset(self) -> int:
-        """Return the position in the partition."""
-
-    def key(self) -> bytes | None:
-        """Return the key, or None."""
-
-    def value(self) -> bytes | None:
-        """Return the value, or None for a tombstone."""
-
-    def timestamp(self) -> tuple[int, int]:
-        """Return the kind of timestamp, and milliseconds since the epoch."""
-
-    def headers(self) -> list[tuple[str, Any]] | None:
-        """Return the headers in order, or None."""

@@ -11,6 +11,7 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -29,8 +30,9 @@ from livestep.models.fields.field_types import (
 from livestep.models.model_errors import FieldError
 from livestep.models.sequences.rules import MARKS, SequenceRules
 from livestep.pipeline.batch.marks import BARE, END, START
+from livestep.pipeline.columns.byte_column import ByteColumn
 from livestep.pipeline.errors import DecodeError
-from livestep.pipeline.types import FloatArray, IntArray, MarkArray
+from livestep.pipeline.types import BoolArray, FloatArray, IntArray, MarkArray
 
 if TYPE_CHECKING:
     from livestep.models.disk.model_json import ModelFile
@@ -48,6 +50,23 @@ Arrays = tuple[FloatArray, MarkArray, IntArray]
 _TUPLE_LENGTH_MAX = 64
 
 _DEFAULT_RULES = SequenceRules()
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The values of a batch as arrays; invalid ones are rows of zeros.
+
+    Attributes:
+        inputs: (n, H_in) float32; see `Codec.to_arrays`.
+        marks: (n,) uint8.
+        steps_max: (n,) int64.
+        errors: Why a value is invalid, by index, ascending.
+    """
+
+    inputs: FloatArray
+    marks: MarkArray
+    steps_max: IntArray
+    errors: dict[int, DecodeError]
 
 
 class Codec(ABC):
@@ -70,6 +89,27 @@ class Codec(ABC):
         self._fed = rules.fed_inputs if rules.is_feeding_events else ()
         self.feedback_columns = tuple(columns_of(inputs, name) for name in rules.fed_inputs)
         self.steps_limit = rules.generation.steps_max if rules.generation else 0
+
+    def read(
+        self, values: ByteColumn, is_read: BoolArray, header_marks: Mapping[int, int]
+    ) -> Decoded:
+        """Decode the values of a batch.
+
+        Args:
+            values: n values.
+            is_read: (n,) bool.  False for a value that is left out: it becomes a bare row of zeros.
+            header_marks: START and END, as set by the headers of some records, by index.
+        """
+        decode = self.decode
+        found: list[Any] = values.to_list()
+        rows: list[Any] = [None] * len(found)
+        errors: dict[int, DecodeError] = {}
+        for index in np.flatnonzero(is_read).tolist():
+            try:
+                rows[index] = decode(found[index], header_marks.get(index, 0))
+            except DecodeError as error:
+                errors[index] = error
+        return Decoded(*self.to_arrays(rows), errors)
 
     @abstractmethod
     def decode(self, value: bytes, header_marks: int = 0) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,26 @@ from livestep.pipeline.batch.answers import Answers, Refusal
 from livestep.pipeline.batch.codec import Codec
 from livestep.pipeline.batch.marks import GAP
 from livestep.pipeline.batch.packing import Batch, DeadRecord
-from livestep.pipeline.records import (
-    Source,
-    answer_headers,
-    dead_letter_headers,
-    prediction_headers,
+from livestep.pipeline.columns.byte_column import ByteColumn
+from livestep.pipeline.columns.outgoing_columns import (
+    HeaderColumns,
+    OutgoingColumns,
+    decimal_column,
+    source_column,
 )
-from livestep.pipeline.types import Headers, Outgoing
+from livestep.pipeline.records import (
+    ENDED_BY_GAP,
+    ENDED_BY_HEADER,
+    FINISH_HEADER,
+    FINISHES,
+    MODEL_HEADER,
+    SOURCE_HEADER,
+    STEP_HEADER,
+    TIMESTEP_HEADER,
+    Source,
+    dead_letter_headers,
+)
+from livestep.pipeline.types import Outgoing
 
 #: Limit for the key, value and own headers of a dead letter. Kafka's default max.message.bytes is
 #: 1,048,588; the rest is left for our headers and Kafka's framing.
@@ -58,52 +70,50 @@ class OutgoingRecords:
         self._drawn_outputs = [link.output for link in model.rules.feedback if link.temperature]
         self._fingerprint = model.fingerprint.encode()
         self._input_topic = input_topic
+        self._topic = input_topic.encode()
         self._output_partitions = output_partitions
         self._dead_letter_partitions = dead_letter_partitions
-        # Common prefix of a partition's sources; only the offset differs from event to event.
-        self._prefixes: dict[int, bytes] = {}
 
-    def predictions(self, batch: Batch, answers: Answers) -> Iterator[Outgoing]:
-        """Format answers, in order: key, value, partition, event time, headers."""
+    def predictions(self, batch: Batch, answers: Answers) -> OutgoingColumns:
+        """Format answers, in their order, with the headers that every prediction has."""
         width = self._output_size
         drawn = {
             name: answers.outputs[:, width + i].astype(np.int64)
             for i, name in enumerate(self._drawn_outputs)
         }
-        values = self._codec.encode(answers.outputs[:, :width], drawn)
-        records, keys = batch.records, batch.keys
-        prefixes, fingerprint = self._prefixes, self._fingerprint
-        for partition in {partition for partition, _ in keys} - prefixes.keys():
-            prefixes[partition] = Source(self._input_topic, partition, 0).to_bytes()[:-1]
-        output_partitions = self._output_partitions
-        for event, row, value, timestep, extra in zip(
-            answers.event.tolist(),
-            batch.key_index[answers.event].tolist(),
-            values,
-            answers.timesteps.tolist(),
-            self._extra_headers(batch, answers),
-            strict=True,
-        ):
-            record = records[event]
-            partition, key = keys[row]
-            source = prefixes[partition] + b"%d" % record.offset()
-            headers = prediction_headers(source, timestep, fingerprint)
-            if extra:
-                headers += extra
-            time_ms = record.timestamp()[1]
-            yield key, value, partition % output_partitions, time_ms, headers
-
-    def _extra_headers(self, batch: Batch, answers: Answers) -> Iterable[Headers | None]:
-        """Return for each answer the headers that only some answers have."""
-        is_by_gap = (batch.marks[answers.event] & GAP) != 0
-        if not (self._is_generating or is_by_gap.any()):
-            return itertools.repeat(None, len(is_by_gap))
-        return (
-            answer_headers(step, finish, is_gap)
-            for step, finish, is_gap in zip(
-                answers.step.tolist(), answers.finish.tolist(), is_by_gap.tolist(), strict=True
-            )
+        events = answers.event
+        partitions = batch.records.partitions[events]
+        headers: HeaderColumns = [
+            (SOURCE_HEADER, source_column(self._topic, partitions, batch.offsets[events])),
+            (TIMESTEP_HEADER, decimal_column(answers.timesteps)),
+            (MODEL_HEADER, self._fingerprint),
+            *self._extra_headers(batch, answers),
+        ]
+        return OutgoingColumns(
+            # Not the key of the record: an event whose time ends a sequence is of another key.
+            keys=batch.keys.names.take(batch.key_index[events]),
+            values=ByteColumn(self._codec.encode(answers.outputs[:, :width], drawn)),
+            partitions=partitions % self._output_partitions,
+            timestamps_ms=batch.records.timestamps_ms[events],
+            headers=headers,
         )
+
+    def _extra_headers(self, batch: Batch, answers: Answers) -> HeaderColumns:
+        """Return the headers that only some answers have."""
+        headers: HeaderColumns = []
+        if self._is_generating:
+            steps = decimal_column(answers.step).to_list()
+            is_step = (answers.step >= 0).tolist()
+            finishes = [FINISHES[finish] or None for finish in answers.finish.tolist()]
+            headers += [
+                (STEP_HEADER, _where(is_step, steps)),
+                (FINISH_HEADER, ByteColumn(finishes)),
+            ]
+        is_by_gap = (batch.marks[answers.event] & GAP) != 0
+        if is_by_gap.any():
+            texts = [ENDED_BY_GAP] * len(is_by_gap)
+            headers.append((ENDED_BY_HEADER, _where(is_by_gap.tolist(), texts)))
+        return headers
 
     def dead_letters(self, dead: Sequence[DeadRecord]) -> Iterator[Outgoing]:
         """Format dead letters: the unchanged record, with the reason in additional headers.
@@ -112,10 +122,9 @@ class OutgoingRecords:
         """
         for letter in dead:
             record = letter.record
-            partition = record.partition()
-            source = Source(self._input_topic, partition, record.offset())
-            key, value = record.key(), record.value()
-            own = (record.headers() if letter.has_headers else None) or []
+            partition, key, value = record.partition, record.key, record.value
+            source = Source(self._input_topic, partition, record.offset)
+            own = [] if isinstance(record.headers, str) else record.headers
             detail = letter.detail[:DETAIL_CHARS_MAX]
             if left_out := _too_long(key, value, own):
                 key = None if "key" in left_out else key
@@ -123,8 +132,12 @@ class OutgoingRecords:
                 own = [] if "headers" in left_out else own
                 detail += f"; omitted because it is too long: {', '.join(left_out)}"
             headers = dead_letter_headers(own, letter.reason, detail, source)
-            time_ms = record.timestamp()[1]
-            yield key, value, partition % self._dead_letter_partitions, time_ms, headers
+            target = partition % self._dead_letter_partitions
+            yield key, value, target, record.timestamp_ms, headers
+
+
+def _where(mask: Sequence[bool], texts: Sequence[bytes | None]) -> ByteColumn:
+    return ByteColumn([text if is_one else None for is_one, text in zip(mask, texts, strict=True)])
 
 
 def _too_long(key: bytes | None, value: bytes | None, headers: Sequence[Any]) -> list[str]:
@@ -156,7 +169,7 @@ def refused_records(batch: Batch, refusals: Sequence[Refusal]) -> list[DeadRecor
     found: dict[tuple[int, int], DeadRecord] = {}
     for event, reason, detail in refusals:
         record = batch.records[event]
-        place = (record.partition(), record.offset())
+        place = (record.partition, record.offset)
         if (first := found.get(place)) is not None:
             reason, detail = first.reason, f"{first.detail}; {detail}"
         found[place] = DeadRecord(record, reason, detail)

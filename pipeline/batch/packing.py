@@ -6,15 +6,17 @@ key's first event in the batch, 1 for its second, ...) is its time step.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from livestep.pipeline.batch import marks
 from livestep.pipeline.batch.codec import Codec
+from livestep.pipeline.batch.event_headers import EventHeaders, read_headers
+from livestep.pipeline.columns.byte_column import ByteColumn
+from livestep.pipeline.columns.keys import Keys, group
+from livestep.pipeline.columns.log_records import LogRecord, Records
 from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.types import (
     BoolArray,
@@ -23,13 +25,7 @@ from livestep.pipeline.types import (
     MarkArray,
     Offset,
     PartitionKey,
-    Record,
 )
-
-#: Reads a record's headers. If a header name is not UTF-8, confluent-kafka 2.16 returns a list with
-#: a NULL entry and sets an exception, which a plain Python call may miss; reading that list then
-#: crashes the process. A call from C always sees the exception, as SystemError.
-_read_headers: Callable[[Record], Any] = operator.methodcaller("headers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +36,11 @@ class DeadRecord:
         record: The record.
         reason: Code.
         detail: The reason in one sentence.
-        has_headers: False if its headers can't be read.
     """
 
-    record: Record
+    record: LogRecord
     reason: str
     detail: str
-    has_headers: bool = True
 
 
 @dataclass(slots=True)
@@ -60,7 +54,6 @@ class Batch:
         records: The n usable records, in the order polled.
         inputs: (n, H_in) float32; zeros for an event without features.  All columns of an input are
             NaN if the event leaves it to the feedback.
-        offsets: (n,) int64.
         key_index: (n,) int64, row in `keys`.
         marks: (n,) uint8, bits of `pipeline.batch.marks`.
         steps_max: (n,) int64.  Steps that an event requests; 0 for as many as the model allows.
@@ -71,17 +64,21 @@ class Batch:
         clocks: (n,) int64.  With a session gap, the partition's clock at each event, ms.
     """
 
-    records: list[Record]
+    records: Records
     inputs: FloatArray
-    offsets: IntArray
     key_index: IntArray
     marks: MarkArray
     steps_max: IntArray
-    keys: list[PartitionKey]
+    keys: Keys
     next_offsets: dict[int, Offset]
     dead: list[DeadRecord] = field(default_factory=list)
     refused_count: int = 0
     clocks: IntArray | None = None
+
+    @property
+    def offsets(self) -> IntArray:
+        """Offset of each event: (n,) int64."""
+        return self.records.offsets
 
     @property
     def event_count(self) -> int:
@@ -91,10 +88,6 @@ class Batch:
     def keep(self, mask: BoolArray) -> None:
         """Drop the events where the mask is False; `keys` is unchanged."""
         self._choose(np.flatnonzero(mask))
-
-    def times_ms(self) -> list[int]:
-        """Return the event time of each of the n events."""
-        return [record.timestamp()[1] for record in self.records]
 
     def insert_ends(self, before: IntArray, ended: Sequence[PartitionKey]) -> None:
         """Insert session gaps: bare ends, each before an event whose record it shares.
@@ -107,7 +100,7 @@ class Batch:
             return
         rows = {key: row for row, key in enumerate(self.keys)}
         key_rows = [rows.setdefault(key, len(rows)) for key in ended]
-        self.keys = list(rows)
+        self.keys = Keys.of(rows)
         self._choose(np.insert(np.arange(len(self.records)), before, before))
         gaps = before + np.arange(len(before))
         self.key_index[gaps] = key_rows
@@ -117,9 +110,8 @@ class Batch:
 
     def _choose(self, events: IntArray) -> None:
         """Keep only these events, in this order."""
-        self.records = [self.records[i] for i in events.tolist()]
+        self.records = self.records.take(events)
         self.inputs = self.inputs[events]
-        self.offsets = self.offsets[events]
         self.key_index = self.key_index[events]
         self.marks = self.marks[events]
         self.steps_max = self.steps_max[events]
@@ -127,9 +119,7 @@ class Batch:
             self.clocks = self.clocks[events]
 
 
-def pack(
-    records: Sequence[Record], codec: Codec, *, key_bytes_max: int, value_bytes_max: int
-) -> Batch:
+def pack(records: Records, codec: Codec, *, key_bytes_max: int, value_bytes_max: int) -> Batch:
     """Convert polled records to one batch; invalid records go to `Batch.dead`.
 
     It has no side effects and depends only on its arguments.
@@ -141,95 +131,80 @@ def pack(
         value_bytes_max: A record with a longer value becomes a dead letter.
     """
     # A crash here replays this poll; nothing is written.
-    good: list[Record] = []
-    rows: list[Any] = []
-    dead: list[DeadRecord] = []
-    index: dict[PartitionKey, int] = {}
-    key_index: list[int] = []
-    marked: list[tuple[int, int, int]] = []  # event, marks, requested steps
-    decode, steps_limit = codec.decode, codec.steps_limit
-    for record in records:
-        key, value = record.key(), record.value()
-        bits = steps = 0
-        try:
-            if headers := _read_headers(record):
-                bits, steps = marks.marks_of(headers)
-                _check_steps(steps, steps_limit)
-            if not key or len(key) > key_bytes_max:
-                raise _unusable_key(key, key_bytes_max)
-            if value and len(value) <= value_bytes_max:
-                rows.append(decode(value, bits))
-            else:
-                bits = _mark_without_value(value, bits, value_bytes_max)
-                rows.append(None)
-        except DecodeError as error:
-            dead.append(DeadRecord(record, error.reason, error.detail))
-            continue
-        except (SystemError, UnicodeDecodeError) as error:
-            dead.append(_with_unreadable_headers(record, error))
-            continue
-        if bits or steps:
-            marked.append((len(good), bits, steps))
-        good.append(record)
-        key_index.append(index.setdefault((record.partition(), key), len(index)))
-    inputs, bits_of, steps_of = codec.to_arrays(rows)
-    for event, bits, steps in marked:
-        bits_of[event] |= bits
-        steps_of[event] = steps or steps_of[event]
+    headers = read_headers(records.headers, codec.steps_limit)
+    errors = {
+        **_unreadable_values(records.values, headers, value_bytes_max),
+        **_unusable_keys(records.keys, key_bytes_max),
+        **headers.errors,  # the first error of a record counts, and headers are read first
+    }
+    value_bytes = records.values.lengths()
+    is_read = (value_bytes > 0) & (value_bytes <= value_bytes_max)
+    is_read[list(errors)] = False
+    decoded = codec.read(records.values, is_read, headers.marks)
+    bits, steps_max = decoded.marks, decoded.steps_max
+    bits[value_bytes < 0] |= marks.FORGET
+    for event, of_headers in headers.marks.items():
+        # A tombstone deletes the key's state, whatever its headers say.
+        bits[event] |= of_headers if value_bytes[event] >= 0 else 0
+    for event, steps in headers.steps_max.items():
+        steps_max[event] = steps
+    next_offsets = {partition: Offset(end) for partition, end in records.ends().items()}
+    errors |= decoded.errors
+    dead = [
+        DeadRecord(records[event], errors[event].reason, errors[event].detail)
+        for event in sorted(errors)
+    ]
+    inputs = decoded.inputs
+    if errors:
+        is_good = np.ones(len(records), dtype=bool)
+        is_good[list(errors)] = False
+        good = np.flatnonzero(is_good)
+        records, inputs = records.take(good), inputs[good]
+        bits, steps_max = bits[good], steps_max[good]
+    key_index, first = group(records.partitions, records.keys)
     batch = Batch(
-        records=good,
+        records=records,
         inputs=inputs,
-        offsets=np.array([record.offset() for record in good], dtype=np.int64),
-        key_index=np.array(key_index, dtype=np.int64),
-        marks=bits_of,
-        steps_max=steps_of,
-        keys=list(index),
-        # Records of a partition come in order, so its last one wins.  A transaction's marker
-        # has an offset, too: this is the position to continue from, not a count.
-        next_offsets={record.partition(): Offset(record.offset() + 1) for record in records},
+        key_index=key_index,
+        marks=bits,
+        steps_max=steps_max,
+        keys=Keys(records.partitions[first], records.keys.take(first)),
+        next_offsets=next_offsets,
         dead=dead,
     )
     _drop_not_finite(batch, codec.feedback_columns)
     return batch
 
 
-def _with_unreadable_headers(record: Record, error: Exception) -> DeadRecord:
-    """Return a dead record for headers that can't be read because a name is not UTF-8."""
-    cause = error.__cause__ if isinstance(error, SystemError) else error
-    if not isinstance(cause, UnicodeDecodeError):
-        raise error
-    detail = f"a header name is not valid UTF-8: {cause}"
-    return DeadRecord(record, "bad-header", detail, has_headers=False)
+def _unusable_keys(keys: ByteColumn, key_bytes_max: int) -> dict[int, DecodeError]:
+    """Return why keys can't be used: they are missing, empty or too long."""
+    key_bytes = keys.lengths()
+    errors = {}
+    for event in np.flatnonzero((key_bytes <= 0) | (key_bytes > key_bytes_max)).tolist():
+        reason, detail = "no-key", "the record has no key, and every hidden state needs one"
+        if key_bytes[event] > 0:
+            reason, detail = (
+                "key-too-long",
+                f"{key_bytes[event]} bytes; the limit is {key_bytes_max}",
+            )
+        errors[event] = DecodeError(reason, detail)
+    return errors
 
 
-def _unusable_key(key: bytes | None, key_bytes_max: int) -> DecodeError:
-    if not key:
-        return DecodeError("no-key", "the record has no key, and every hidden state needs one")
-    return DecodeError("key-too-long", f"{len(key)} bytes; the limit is {key_bytes_max}")
-
-
-def _mark_without_value(value: bytes | None, bits: int, value_bytes_max: int) -> int:
-    """Return the marks of a record without a value: a tombstone, or a bare mark by its headers.
-
-    Raises:
-        DecodeError: If it is neither, or its value is too long.
-    """
-    if value is None:
-        return marks.FORGET
-    if value:
-        detail = f"{len(value)} bytes; the limit is {value_bytes_max}"
-        raise DecodeError("value-too-long", detail)
-    if not bits:
-        raise DecodeError("empty-value", "an empty value needs a mark in the record's headers")
-    return bits | marks.BARE
-
-
-def _check_steps(steps_max: int, limit: int) -> None:
-    if steps_max > limit:
-        detail = f"{steps_max} steps; the limit is {limit}"
-        if not limit:
-            detail = "this model does not generate sequences"
-        raise DecodeError("bad-steps-max", detail)
+def _unreadable_values(
+    values: ByteColumn, headers: EventHeaders, value_bytes_max: int
+) -> dict[int, DecodeError]:
+    """Return why values are not read: they are too long, or empty without a mark in the headers."""
+    value_bytes = values.lengths()
+    errors = {}
+    for event in np.flatnonzero((value_bytes == 0) | (value_bytes > value_bytes_max)).tolist():
+        if value_bytes[event]:
+            detail = f"{value_bytes[event]} bytes; the limit is {value_bytes_max}"
+            errors[event] = DecodeError("value-too-long", detail)
+        elif not headers.marks.get(event):
+            detail = "an empty value needs a mark in the record's headers"
+            errors[event] = DecodeError("empty-value", detail)
+    return errors
 
 
 def _drop_not_finite(batch: Batch, feedback_columns: Sequence[slice]) -> None:
@@ -243,7 +218,7 @@ def _drop_not_finite(batch: Batch, feedback_columns: Sequence[slice]) -> None:
     for i in np.flatnonzero(~is_good):
         column = int(np.flatnonzero(~finite[i])[0])
         detail = f"input {column} is NaN, infinite, or out of range for float32"
-        batch.dead.append(DeadRecord(batch.records[i], "not-finite", detail))
+        batch.dead.append(DeadRecord(batch.records[int(i)], "not-finite", detail))
     batch.keep(is_good)
 
 

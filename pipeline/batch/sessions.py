@@ -149,10 +149,11 @@ class Sessions:
         before: list[int] = []
         ended: list[PartitionKey] = []
         clocks: list[int] = []
+        keys, times_ms = list(batch.keys), batch.records.timestamps_ms.tolist()
         for event, (row, marks, time_ms) in enumerate(
-            zip(batch.key_index.tolist(), batch.marks.tolist(), batch.times_ms(), strict=True)
+            zip(batch.key_index.tolist(), batch.marks.tolist(), times_ms, strict=True)
         ):
-            partition, key = batch.keys[row]
+            partition, key = keys[row]
             one = self._partitions[partition]
             one.next_clock = max(one.next_clock, time_ms)
             clocks.append(one.next_clock)

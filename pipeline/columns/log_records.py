@@ -5,17 +5,40 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from livestep.pipeline.columns.byte_column import ByteColumn
-from livestep.pipeline.types import IntArray, Record
+from livestep.pipeline.types import IntArray
+
+
+class Message(Protocol):
+    """One record of a Kafka client: what is used of `confluent_kafka.Message`."""
+
+    def partition(self) -> int:
+        """Return the index of the partition."""
+
+    def offset(self) -> int:
+        """Return the position in the partition."""
+
+    def key(self) -> bytes | None:
+        """Return the key, or None."""
+
+    def value(self) -> bytes | None:
+        """Return the value, or None for a tombstone."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Return the kind of timestamp, and milliseconds since the epoch."""
+
+    def headers(self) -> list[tuple[str, Any]] | None:
+        """Return the headers in order, or None."""
+
 
 #: Reads a record's headers. If a header name is not UTF-8, confluent-kafka 2.16 returns a list with
 #: a NULL entry and sets an exception, which a plain Python call may miss; reading that list then
 #: crashes the process. A call from C always sees the exception, as SystemError.
-_read_headers: Callable[[Record], Any] = operator.methodcaller("headers")
+_read_headers: Callable[[Message], Any] = operator.methodcaller("headers")
 
 #: The headers of a record, or why they can't be read.
 HeadersOrError = list[tuple[str, bytes | None]] | str
@@ -25,6 +48,7 @@ class LogRecord(NamedTuple):
     """One record of the log.
 
     Attributes:
+        topic: Name of the topic.
         partition: Index of the partition.
         offset: Position in the partition.
         timestamp_ms: Event time, milliseconds since 1970 UTC.
@@ -33,6 +57,7 @@ class LogRecord(NamedTuple):
         headers: The headers in order, or why they can't be read.
     """
 
+    topic: str
     partition: int
     offset: int
     timestamp_ms: int
@@ -46,6 +71,7 @@ class Records:
     """Records of one topic, each partition's in the order of the log.
 
     Attributes:
+        topic: Name of the topic.
         partitions: (n,) int64.
         offsets: (n,) int64.
         timestamps_ms: (n,) int64.  Event times, milliseconds since 1970 UTC.
@@ -55,6 +81,7 @@ class Records:
             read.
     """
 
+    topic: str
     partitions: IntArray
     offsets: IntArray
     timestamps_ms: IntArray
@@ -67,6 +94,7 @@ class Records:
 
     def __getitem__(self, index: int) -> LogRecord:
         return LogRecord(
+            self.topic,
             int(self.partitions[index]),
             int(self.offsets[index]),
             int(self.timestamps_ms[index]),
@@ -82,6 +110,7 @@ class Records:
             found = ((row, self.headers.get(i)) for row, i in enumerate(rows.tolist()))
             headers = {row: one for row, one in found if one is not None}
         return Records(
+            self.topic,
             self.partitions[rows],
             self.offsets[rows],
             self.timestamps_ms[rows],
@@ -101,16 +130,12 @@ class Records:
         return found
 
 
-def no_records() -> Records:
-    """Return a poll of nothing."""
-    return records_of([])
-
-
-def records_of(messages: Sequence[Record]) -> Records:
+def records_of(topic: str, messages: Sequence[Message]) -> Records:
     """Convert messages to columns.
 
     Args:
-        messages: Of one topic, each partition's in the order of the log.
+        topic: Name of their topic.
+        messages: Each partition's in the order of the log.
     """
     headers: dict[int, HeadersOrError] = {}
     for index, message in enumerate(messages):
@@ -120,6 +145,7 @@ def records_of(messages: Sequence[Record]) -> Records:
         except (SystemError, UnicodeDecodeError) as error:
             headers[index] = _unreadable(error)
     return Records(
+        topic=topic,
         partitions=_numbers(message.partition() for message in messages),
         offsets=_numbers(message.offset() for message in messages),
         timestamps_ms=_numbers(message.timestamp()[1] for message in messages),

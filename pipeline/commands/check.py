@@ -22,7 +22,8 @@ from livestep.pipeline.kafka.partitioners import judge_placement
 from livestep.pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from livestep.pipeline.types import Offset, Record
+    from livestep.pipeline.columns.log_records import Records
+    from livestep.pipeline.types import Offset
 
 
 @click.command(
@@ -182,14 +183,16 @@ class _InputLog:
         return "the log has all that a first run reads" if first else "the group continues"
 
     @cached_property
-    def _recent(self) -> list[Record]:
+    def _recent(self) -> Records:
         from livestep.pipeline.kafka.recent import read_recent
 
         return read_recent(self._settings, self._bounds)
 
     def check_keys(self) -> str | Caution:
         """Compare the partition of each key with the one that our partitioner chooses."""
-        keyed = [(key, record.partition()) for record in self._recent if (key := record.key())]
+        recent = self._recent
+        pairs = zip(recent.keys.to_list(), recent.partitions.tolist(), strict=True)
+        keyed = [(key, partition) for key, partition in pairs if key]
         if not keyed:
             return "no recent records"
         placement = judge_placement(keyed, len(self._bounds))
@@ -205,7 +208,7 @@ class _InputLog:
         from livestep.pipeline.engine.status import are_mostly_dead, describe_dead_letters
 
         settings, records = self._settings, self._recent
-        if not records:
+        if not len(records):
             return "no recent records"
         batch = pack(
             records,

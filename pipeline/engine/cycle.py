@@ -22,6 +22,7 @@ import numpy as np
 from livestep.pipeline.batch.outgoing import OutgoingRecords, refused_records
 from livestep.pipeline.batch.packing import Batch, pack
 from livestep.pipeline.batch.stepping import Stepped
+from livestep.pipeline.columns.log_records import Records
 from livestep.pipeline.engine.log import AbortedError, Log
 from livestep.pipeline.engine.partitions import Partitions
 from livestep.pipeline.engine.running_model import RunningModel
@@ -31,7 +32,7 @@ from livestep.pipeline.errors import BrokerError, StateError
 from livestep.pipeline.settings import Settings
 from livestep.pipeline.state.pool import BEFORE_FIRST, States
 from livestep.pipeline.state.state_records import DamagedStateError
-from livestep.pipeline.types import Offset, PartitionKey, Record
+from livestep.pipeline.types import Offset, PartitionKey
 
 _log = logging.getLogger("livestep.cycle")
 
@@ -88,13 +89,13 @@ class Cycle:
         """Step once and drop the result, so that the first batch is not slow."""
         self._model.stepper.warm_up()
 
-    def poll(self, timeout_s: float) -> list[Record]:
+    def poll(self, timeout_s: float) -> Records:
         """Return what has arrived."""
         # A crash here loses nothing: no position has moved.
         with self._meter.time("poll"):
             return self._log.poll(self._model.poll_events_max, timeout_s)
 
-    def run(self, records: Sequence[Record], *, is_replay: bool = False) -> None:
+    def run(self, records: Records, *, is_replay: bool = False) -> None:
         """Run polled records through the other six verbs.
 
         Args:
@@ -134,7 +135,7 @@ class Cycle:
             self._aborts = 0
         self._meter.count(batch, is_replay=is_replay)
 
-    def pack(self, records: Sequence[Record]) -> Batch:
+    def pack(self, records: Records) -> Batch:
         """Turn records into arrays; see `batch.packing.pack`, and `batch.sessions`."""
         batch = pack(
             records,
@@ -174,8 +175,8 @@ class Cycle:
             if not is_replay:
                 event = batch.records[int(np.argmin(is_new))]
                 raise StateError(
-                    f"the state of key {event.key()!r} has already seen offset {event.offset()} of "
-                    f"partition {event.partition()}: it would be stepped twice"
+                    f"the state of key {event.key!r} has already seen offset {event.offset} of "
+                    f"partition {event.partition}: it would be stepped twice"
                 )
             batch.keep(is_new)
         return states

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from livestep.models.loaded_model import LoadedModel
+from livestep.pipeline.columns.log_records import Records
 from livestep.pipeline.engine.cycle import Cycle, StoreBehindError
 from livestep.pipeline.engine.log import Log, StartAt
 from livestep.pipeline.engine.partitions import Partitions
@@ -25,7 +26,6 @@ from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.settings import Settings
 from livestep.pipeline.state.state_records import DamagedStateError
 from livestep.pipeline.state.store import Store
-from livestep.pipeline.types import Record
 
 _log = logging.getLogger("livestep.engine")
 
@@ -40,7 +40,7 @@ FAILED_FLUSH_S = 1.0
 class Work:
     """Records for one run of the cycle."""
 
-    records: list[Record]
+    records: Records
     is_replay: bool
 
 
@@ -99,7 +99,7 @@ class Engine:
         if self._is_replays_turn:
             return self._poll_replay()
         records = self._cycle.poll(0.0 if self._takeover.replays else timeout_s)
-        return Work(records, is_replay=False) if records else None
+        return Work(records, is_replay=False) if len(records) else None
 
     def _commit_starts(self) -> None:
         """Commit where partitions begin that no commit of this model names, before any event.
@@ -236,7 +236,7 @@ class Engine:
         replay = self._takeover.replays.pop(partition)
         self._takeover.replays[partition] = replay  # the next turn is another replay's
         records = replay.read(self._model.replay_events_max, timeout_s=0.05)
-        if records:
+        if len(records):
             return Work(records, is_replay=True)
         if replay.is_done:
             self._takeover.finish_replay(partition)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from livestep.pipeline.types import Offset, Outgoing, Record
+from livestep.pipeline.columns.log_records import Records
+from livestep.pipeline.types import Offset, Outgoing
 
 
 class AbortedError(Exception):
@@ -47,7 +48,7 @@ class Listener(Protocol):
 class Replay(Protocol):
     """A second reader over a part of one partition."""
 
-    def read(self, records_max: int, timeout_s: float) -> list[Record]:
+    def read(self, records_max: int, timeout_s: float) -> Records:
         """Read what has arrived; waits for the first record at most."""
 
     @property
@@ -73,7 +74,7 @@ class Log(Protocol):
     def subscribe(self, listener: Listener) -> None:
         """Join the group."""
 
-    def poll(self, records_max: int, timeout_s: float) -> list[Record]:
+    def poll(self, records_max: int, timeout_s: float) -> Records:
         """Return what has arrived on all assigned partitions that are not paused.
 
         Waits for the first record at most `timeout_s`, and not at all for more. Now and then it
@@ -85,7 +86,10 @@ class Log(Protocol):
         """
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
-        """Send records within the open transaction, opening one if there is none."""
+        """Send records within the open transaction, opening one if there is none.
+
+        Predictions come as `OutgoingColumns`.
+        """
 
     def commit(self, offsets: Mapping[int, tuple[Offset, str]]) -> None:
         """Commit what was sent together with the offsets and their metadata.

@@ -45,7 +45,7 @@ def describe_dead_letters(reasons: Counter[str], last: DeadRecord) -> str:
     record = last.record
     counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
     return (
-        f"{counts}; the last is {record.topic()}/{record.partition()}/{record.offset()}: "
+        f"{counts}; the last is {record.topic}/{record.partition}/{record.offset}: "
         f"{ascii(last.detail[:_DETAIL_CHARS])}"
     )
 

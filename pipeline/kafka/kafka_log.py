@@ -6,14 +6,15 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
-    KafkaError,
     KafkaException,
     TopicPartition,
 )
 
+from livestep.pipeline.columns.log_records import Records
 from livestep.pipeline.engine.log import AbortedError, Listener
 from livestep.pipeline.errors import BrokerError, ConfigError, FencedError, HistoryMissingError
 from livestep.pipeline.kafka.admin import Admin, NoAnswerError
@@ -33,13 +34,13 @@ from livestep.pipeline.kafka.error_codes import (
     text_of,
 )
 from livestep.pipeline.kafka.patience import ask_again
-from livestep.pipeline.kafka.polling import Polling
+from livestep.pipeline.kafka.polling import Notice, Polling, open_reader
 from livestep.pipeline.kafka.replay import KafkaReplay
 from livestep.pipeline.kafka.topic_watch import TopicWatch
 from livestep.pipeline.kafka.transaction import Transactions
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.settings import Settings
-from livestep.pipeline.types import Offset, Outgoing, Record
+from livestep.pipeline.types import Offset, Outgoing
 
 _log = logging.getLogger("livestep.transport")
 
@@ -106,7 +107,8 @@ class KafkaLog:
             self._consumer = Consumer(consumer_options(settings), logger=_log)
             producing = producer_options(settings, transactional_id)
             self._transactions = Transactions(producing, self._deadline)
-            self._polling = Polling(self._consumer, self._topic, self._positions)
+            self._reader = open_reader(self._consumer, self._topic)
+            self._polling = Polling(self._consumer, self._reader, self._topic, self._positions)
         except KafkaException as error:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
         except NoAnswerError as error:
@@ -130,23 +132,23 @@ class KafkaLog:
             on_lost=lambda _, parts: self._on_revoke(parts, is_lost=True),
         )
 
-    def poll(self, records_max: int, timeout_s: float) -> list[Record]:
+    def poll(self, records_max: int, timeout_s: float) -> Records:
         """See `Log.poll`; waits for the first record, then adds all that have arrived."""
         self._revoked_in_poll.clear()
-        messages = self._polling.poll(records_max, timeout_s)
+        records, notices = self._polling.poll(records_max, timeout_s)
         if self._failure is not None:
             raise self._failure
         if self._ended:
-            self._ended -= {m.partition() for m in messages if m.error() is None}
-        if any(message.error() is not None for message in messages):
-            messages = [message for message in messages if not self._is_notice(message)]
+            self._ended -= set(np.unique(records.partitions).tolist())
+        for notice in notices:
+            self._take_notice(notice)
         if self._revoked_in_poll:
-            messages = self._without_revoked(messages)
-        if messages:
+            records = self._without_revoked(records)
+        if len(records):
             self._watch.ask()
         self._look_at_topics()
-        self._is_end_verified = not messages and self._verify_end()
-        return messages
+        self._is_end_verified = not len(records) and self._verify_end()
+        return records
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         """See `Log.send`."""
@@ -255,6 +257,7 @@ class KafkaLog:
     def close(self) -> None:
         """See `Log.close`."""
         self._transactions.close()
+        self._reader.close()
         self._consumer.close()
 
     def _verify(self) -> None:
@@ -309,14 +312,15 @@ class KafkaLog:
             return
         self._untaken_lag = sum(ends)
 
-    def _explain_reading(self, error: KafkaError, message: Any) -> None:
+    def _explain_reading(self, notice: Notice) -> None:
         """Raise a clearer error if the topic or its retention causes an error of reading.
 
         Raises:
             TopicReplacedError: If the topic was deleted or created again.
             StateError: If the log has lost the next record to read.
         """
-        if error.code() not in TOPIC_IS_OTHER:
+        code = notice.error.code()
+        if code not in TOPIC_IS_OTHER:
             return
         self._watch.ask()
         try:
@@ -324,11 +328,11 @@ class KafkaLog:
         except NoAnswerError as unanswered:
             _log.warning("could not find out why reading fails: %s", unanswered)
             return
-        if error.code() == OUT_OF_RANGE:
-            start, end = self.bounds(message.partition())
+        if code == OUT_OF_RANGE:
+            start, end = self.bounds(notice.partition)
             raise HistoryMissingError(
-                f"{self._topic}/{message.partition()}: the next offset to read is "
-                f"{message.offset()}, but the log has {start} to {end}: its retention deletes "
+                f"{self._topic}/{notice.partition}: the next offset to read is "
+                f"{notice.offset}, but the log has {start} to {end}: its retention deletes "
                 "records before they are read, or it has lost some. Restart the worker for options"
             )
 
@@ -343,6 +347,8 @@ class KafkaLog:
             # An exception can't propagate through librdkafka, so `poll` raises it.
             self._failure = error
             return
+        for partition in starts:
+            self._reader.add(partition)
         self._consumer.incremental_assign(
             [TopicPartition(self._topic, p, start.position) for p, start in starts.items()]
         )
@@ -367,8 +373,10 @@ class KafkaLog:
         self._ended -= set(partitions)
         self._revoked_in_poll |= set(partitions)
         self._consumer.incremental_unassign(list(revoked))
+        for partition in partitions:
+            self._reader.remove(partition)
 
-    def _without_revoked(self, messages: list[Any]) -> list[Any]:
+    def _without_revoked(self, records: Records) -> Records:
         """Drop polled records whose partition was revoked.
 
         Otherwise their offsets could be committed in the new generation: the next owner would miss
@@ -376,25 +384,24 @@ class KafkaLog:
         """
         back_again = self._revoked_in_poll & self._assigned
         self.rewind({partition: self._positions[partition] for partition in back_again})
-        return [m for m in messages if m.partition() not in self._revoked_in_poll]
+        is_revoked = np.isin(records.partitions, list(self._revoked_in_poll))
+        return records.take(np.flatnonzero(~is_revoked))
 
-    def _is_notice(self, message: Any) -> bool:
-        """Handle a message that isn't a record: the end of a partition, or an error."""
-        error = message.error()
-        if error is None:
-            return False
+    def _take_notice(self, notice: Notice) -> None:
+        """Handle what isn't a record: the end of a partition, or an error."""
+        error = notice.error
         if error.code() == END_OF_PARTITION:
-            if message.partition() in self._assigned:
-                self._ended.add(message.partition())
-            return True
+            if notice.partition in self._assigned:
+                self._ended.add(notice.partition)
+            return
         if error.code() in FENCED or (error.fatal() and "fenced" in error.str().lower()):
             raise FencedError(
                 f"another worker has the group instance id {self._settings.group_instance_id!r}"
             )
         if error.retriable() or error.code() in OUT_OF_REACH:
             _log.warning("the consumer continues after: %s", error.str())
-            return True
-        self._explain_reading(error, message)
+            return
+        self._explain_reading(notice)
         raise BrokerError(
             f"reading topic {self._topic} as group {self._settings.group}: {text_of(error)}"
         )

@@ -8,11 +8,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from livestep.pipeline.columns.log_records import Records, records_of
 from livestep.pipeline.errors import BrokerError
 from livestep.pipeline.kafka.client_options import replay_options
 from livestep.pipeline.kafka.error_codes import END_OF_PARTITION, text_of
 from livestep.pipeline.settings import Settings
-from livestep.pipeline.types import Offset, Record
+from livestep.pipeline.types import Offset
 
 #: Maximum offsets to read from the end of each partition, and of all partitions together.
 RECENT_OFFSETS = 100
@@ -22,7 +23,7 @@ RECENT_OFFSETS_TOTAL = 2_000
 READ_TIMEOUT_S = 10.0
 
 
-def read_recent(settings: Settings, bounds: Mapping[int, tuple[Offset, Offset]]) -> list[Record]:
+def read_recent(settings: Settings, bounds: Mapping[int, tuple[Offset, Offset]]) -> Records:
     """Read the last committed records of the input topic.
 
     Args:
@@ -40,9 +41,9 @@ def read_recent(settings: Settings, bounds: Mapping[int, tuple[Offset, Offset]])
     starts = {
         partition: max(low, high - each) for partition, (low, high) in bounds.items() if high > low
     }
+    records: list[Any] = []
     if not starts:
-        return []
-    records: list[Record] = []
+        return records_of(topic, records)
     waiting = set(starts)
     # A slow broker must not block a check.
     deadline_s = time.monotonic() + READ_TIMEOUT_S
@@ -64,4 +65,4 @@ def read_recent(settings: Settings, bounds: Mapping[int, tuple[Offset, Offset]])
         raise BrokerError(f"reading topic {topic}: {text_of(error.args[0])}") from error
     finally:
         consumer.close()
-    return records
+    return records_of(topic, records)

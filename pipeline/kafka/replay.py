@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
 
+from livestep.pipeline.columns.log_records import Records, records_of
 from livestep.pipeline.errors import BrokerError
 from livestep.pipeline.kafka.error_codes import END_OF_PARTITION, text_of
-from livestep.pipeline.kafka.polling import poll_together
-from livestep.pipeline.types import Offset, Record
+from livestep.pipeline.kafka.polling import Notice, open_reader
+from livestep.pipeline.types import Offset
 
 _log = logging.getLogger("livestep.transport")
 
@@ -36,13 +38,15 @@ class KafkaReplay:
         start: Offset,
         end: Offset,
         *,
-        explain: Callable[[KafkaError, Any], None],
+        explain: Callable[[Notice], None],
     ) -> None:
         self._explain = explain
         self._topic, self._group = topic, options["group.id"]
         self._end = end
         self._is_done = start >= end
         self._consumer = Consumer(options, logger=_log)
+        self._reader = open_reader(self._consumer, topic)
+        self._reader.add(partition)
         self._consumer.assign([TopicPartition(topic, partition, start)])
 
     @property
@@ -50,27 +54,26 @@ class KafkaReplay:
         """See `Replay.is_done`."""
         return self._is_done
 
-    def read(self, records_max: int, timeout_s: float) -> list[Record]:
+    def read(self, records_max: int, timeout_s: float) -> Records:
         """See `Replay.read`."""
         if self._is_done:
-            return []
-        records: list[Record] = []
-        for message in poll_together(self._consumer, records_max, timeout_s):
-            error = message.error()
-            if error is not None and error.code() == END_OF_PARTITION:
+            return records_of(self._topic, [])
+        records, notices = self._reader.poll(records_max, timeout_s)
+        for notice in notices:
+            if notice.error.code() == END_OF_PARTITION:
                 # After the last record, only transaction markers precede the committed offset.
                 self._is_done = True
-            elif error is not None and not error.retriable():
-                self._explain(error, message)
+            elif not notice.error.retriable():
+                self._explain(notice)
                 raise BrokerError(
-                    f"replay of topic {self._topic} as group {self._group}: {text_of(error)}"
+                    f"replay of topic {self._topic} as group {self._group}: {text_of(notice.error)}"
                 )
-            elif error is None and message.offset() < self._end:
-                records.append(message)
-            if error is None and message.offset() + 1 >= self._end:
-                self._is_done = True
+        if len(records) and records.offsets[-1] + 1 >= self._end:
+            self._is_done = True
+            records = records.take(np.flatnonzero(records.offsets < self._end))
         return records
 
     def close(self) -> None:
         """See `Replay.close`."""
+        self._reader.close()
         self._consumer.close()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from livestep.pipeline.columns.log_records import Records, records_of
 from livestep.pipeline.engine.log import AbortedError, Listener, StartAt
 from livestep.pipeline.engine.topic_state import OutputTopics, topic_replaced
 from livestep.pipeline.memory.memory_broker import MemoryBroker, MemoryProducer, MemoryRecord
 from livestep.pipeline.settings import Settings
-from livestep.pipeline.types import Offset, Outgoing, Record
+from livestep.pipeline.types import Offset, Outgoing
 
 
 class MemoryLog:
@@ -53,10 +54,10 @@ class MemoryLog:
             self._producer = MemoryProducer(self._broker)
         self._deal([m for m in self._members() if m.worker_id != self.worker_id] + [self])
 
-    def poll(self, records_max: int, timeout_s: float) -> list[Record]:
+    def poll(self, records_max: int, timeout_s: float) -> Records:
         """See `Log.poll`; never waits."""
         self._rebalance()
-        records: list[Record] = []
+        records: list[MemoryRecord] = []
         for partition in sorted(self._positions.keys() - self._paused):
             found, position = self._read(partition, records_max - len(records))
             records += found
@@ -65,7 +66,7 @@ class MemoryLog:
             # On Kafka a timer looks, busy or not; here a busy worker looks when it commits.
             self.check_topic()
             self._outputs.look(self._broker.topics())
-        return records
+        return records_of(self._topic, records)
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         """See `Log.send`."""
@@ -215,10 +216,11 @@ class MemoryReplay:
         self._position = start
         self._end = end
 
-    def read(self, records_max: int, timeout_s: float) -> list[Record]:
+    def read(self, records_max: int, timeout_s: float) -> Records:
         """See `Replay.read`; never waits."""
         found, self._position = self._broker.read(*self._place, self._position, records_max)
-        return [record for record in found if record.offset() < self._end]
+        topic, _ = self._place
+        return records_of(topic, [one for one in found if one.offset() < self._end])
 
     @property
     def is_done(self) -> bool:

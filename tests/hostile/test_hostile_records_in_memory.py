@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from livestep.pipeline.columns import log_records
+from livestep.pipeline.columns.log_records import Message
+from livestep.pipeline.engine.engine import Work
 from livestep.pipeline.records import DEAD_LETTER_REASON_HEADER, Source, read_dead_letter_headers
 from tests.hostile.hostile_records import KINDS, PREDICTED, TAKEN, VALUE_BYTES_MAX, records_of
-from tests.support.world import DEAD, INPUT, OUTPUT, World, loaded, plain
+from tests.support.world import DEAD, INPUT, OUTPUT, World, loaded
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -83,15 +86,13 @@ def test_a_record_that_fits_no_dead_letter_is_one_without_what_is_too_long() -> 
     assert len(world.broker.records(OUTPUT)) == 1
 
 
-class _Unreadable:
+class _Unreadable(Message):
     """A record whose headers can't be read, as confluent-kafka gives it; all else is a record's."""
 
-    def __init__(self, record: object, cause: Exception | None) -> None:
-        self._record = record
+    def __init__(self, record: Message, cause: Exception | None) -> None:
         self._cause = cause
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._record, name)
+        for name in ("partition", "offset", "key", "value", "timestamp"):
+            setattr(self, name, getattr(record, name))
 
     def headers(self) -> None:
         raise SystemError("returned a result with an exception set") from self._cause
@@ -103,13 +104,13 @@ def test_a_header_whose_name_is_not_utf_8_is_a_dead_letter_without_headers() -> 
     for _ in range(3):
         world.publish("k", {"x": [1, 2]})
     engine = world.start()
-    work = engine.poll(0) or engine.poll(0)
-    assert work is not None
+    assert engine.poll(0) is not None
     cause = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-    work.records[1] = _Unreadable(work.records[1], cause)  # type: ignore[call-overload]
+    messages: list[Message] = [*world.broker.records(INPUT)]
+    messages[1] = _Unreadable(messages[1], cause)
 
     # When it is run
-    engine.run(work)
+    engine.run(Work(log_records.records_of(INPUT, messages), is_replay=False))
     engine.drain()
 
     # Then it alone is put aside, and the neighbours are predicted
@@ -123,10 +124,6 @@ def test_a_header_whose_name_is_not_utf_8_is_a_dead_letter_without_headers() -> 
 def test_another_error_of_the_client_is_not_taken_for_a_bad_record() -> None:
     world = World(partitions=1)
     world.publish("k", {"x": [1, 2]})
-    engine = world.start()
-    work = engine.poll(0) or engine.poll(0)
-    assert work is not None
-    work.records[0] = _Unreadable(work.records[0], None)  # type: ignore[call-overload]
+    (record,) = world.broker.records(INPUT)
     with pytest.raises(SystemError):
-        engine.run(work)
-    assert plain(world.broker.records(INPUT)[0]).key == b"k"
+        log_records.records_of(INPUT, [_Unreadable(record, None)])

@@ -161,7 +161,7 @@ def joined(log: Log, keeper: Keeper | None = None, partitions: int = 2) -> Keepe
     log.subscribe(keeper)
 
     def has_them() -> bool:
-        assert log.poll(10, POLL_TIMEOUT_S) == []
+        assert not log.poll(10, POLL_TIMEOUT_S)
         return len(keeper.owned) == partitions
 
     wait_until(has_them, 60, "the assignment")
@@ -169,7 +169,7 @@ def joined(log: Log, keeper: Keeper | None = None, partitions: int = 2) -> Keepe
 
 
 def values(records: list[Any]) -> list[bytes]:
-    return [record.value() for record in records]
+    return [record.value for record in records]
 
 
 def sent(value: bytes) -> list[Any]:

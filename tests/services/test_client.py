@@ -11,7 +11,8 @@ from livestep.deploy.local.ports import ReservedPort
 from livestep.pipeline.clients.readers import DeadLetterReader, EventPublisher, PredictionReader
 from livestep.pipeline.errors import BrokerError, ConfigError, DecodeError, MissingTopicError
 from livestep.pipeline.kafka.topic_setup import create_topics, describe_topics, end_offsets, lag
-from livestep.pipeline.records import Source, dead_letter_headers, prediction_headers
+from livestep.pipeline.records import Source, dead_letter_headers
+from tests.support.prediction_headers import prediction_headers
 
 MODEL = b"0123456789abcdef"
 

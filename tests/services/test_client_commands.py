@@ -17,7 +17,8 @@ from livestep.pipeline.commands.publish import publish
 from livestep.pipeline.commands.topics import topics
 from livestep.pipeline.errors import ConfigError, EngineError
 from livestep.pipeline.kafka.topic_setup import describe_topics
-from livestep.pipeline.records import Source, dead_letter_headers, prediction_headers
+from livestep.pipeline.records import Source, dead_letter_headers
+from tests.support.prediction_headers import prediction_headers
 
 WAIT_S = 30.0
 

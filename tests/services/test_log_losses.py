@@ -71,7 +71,7 @@ def _polled_on(log: Log, heir: Log, keeper: Keeper, output: str) -> list[Any]:
             for record in found:  # of what it has no longer: it can't be answered
                 log.send(output, sent(b"late"))
                 with pytest.raises(AbortedError):
-                    log.commit({record.partition(): (Offset(record.offset() + 1), "late")})
+                    log.commit({record.partition: (Offset(record.offset + 1), "late")})
         else:
             records.extend(found)
         return bool(records)
@@ -99,10 +99,10 @@ def test_a_member_that_was_removed_and_rejoins_sees_its_loss_and_starts_after_it
     assert keeper.told == [
         ("assigned", (0, 1)),
         ("lost", (0, 1)),
-        ("assigned", (first.partition(),)),
+        ("assigned", (first.partition,)),
     ]
     # And it begins where the heir has stopped
-    assert first.offset() == 5
+    assert first.offset == 5
 
 
 def test_a_member_that_is_removed_during_an_assignment_sees_its_loss_and_cannot_predict(
@@ -127,9 +127,9 @@ def test_a_member_that_is_removed_during_an_assignment_sees_its_loss_and_cannot_
     assert keeper.told == [
         ("assigned", (0, 1)),
         ("lost", (0, 1)),
-        ("assigned", (first.partition(),)),
+        ("assigned", (first.partition,)),
     ]
-    assert first.offset() == 5
+    assert first.offset == 5
     assert place.visible() == []
 
 
@@ -154,8 +154,8 @@ def test_a_member_that_is_lost_while_it_gives_up_a_partition_loses_the_other_one
     # Then the one that it has kept is lost, and nothing of it was answered
     (_, (given_up,)) = keeper.told[1]
     assert keeper.told[:2] == [("assigned", (0, 1)), ("revoked", (given_up,))]
-    assert keeper.told[2:] == [("lost", (1 - given_up,)), ("assigned", (first.partition(),))]
-    assert first.offset() == 5
+    assert keeper.told[2:] == [("lost", (1 - given_up,)), ("assigned", (first.partition,))]
+    assert first.offset == 5
     assert place.visible() == []
 
 

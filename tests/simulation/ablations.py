@@ -98,10 +98,10 @@ def _offset_plus_one(patch: Patch) -> None:
     def pack_and_count(records: Any, *args: Any, **options: Any) -> Batch:
         batch = pack(records, *args, **options)
         counts: dict[int, int] = {}
-        for record in reversed(records):
-            partition = record.partition()
+        for record in reversed(list(records)):
+            partition = record.partition
             counts[partition] = counts.get(partition, 0) + 1
-            batch.next_offsets[partition] = Offset(record.offset() + counts[partition])
+            batch.next_offsets[partition] = Offset(record.offset + counts[partition])
         return batch
 
     patch.setattr(livestep.pipeline.engine.cycle, "pack", pack_and_count)

@@ -17,13 +17,8 @@ from livestep.models.sequences.rules import Shape
 from livestep.pipeline.audit.audit_report import AuditReport
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
-from livestep.pipeline.records import (
-    FINISHES,
-    Source,
-    answer_headers,
-    dead_letter_headers,
-    prediction_headers,
-)
+from livestep.pipeline.records import FINISHES, Source, dead_letter_headers
+from tests.support.prediction_headers import answer_headers, prediction_headers
 from tests.support.worker_records import Answer
 from tests.support.world import loaded
 

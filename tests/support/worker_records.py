@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 
 from livestep import LoadedModel, activate, encode
-from livestep.pipeline.records import Source, prediction_headers
+from livestep.pipeline.records import Source
+from tests.support.prediction_headers import prediction_headers
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from livestep import GRU
 from livestep.pipeline.batch.codec import JsonCodec
 from livestep.pipeline.batch.packing import pack, rank
 from livestep.pipeline.batch.stepping import Stepper
+from livestep.pipeline.columns.log_records import records_of
 from livestep.pipeline.memory.memory_broker import MemoryRecord
 from tests.support.world import loaded
 
@@ -23,7 +24,7 @@ def test_each_key_of_a_mixed_batch_gets_the_output_it_would_get_alone():
         MemoryRecord(("events", 0, offset), (key, b'{"x": %d}' % offset))
         for offset, key in enumerate([b"a", b"b", b"a", b"a"])
     ]
-    batch = pack(records, codec, key_bytes_max=100, value_bytes_max=100)
+    batch = pack(records_of("events", records), codec, key_bytes_max=100, value_bytes_max=100)
     assert rank(batch.key_index).batch_sizes.tolist() == [2, 1, 1]  # Both; then a; then a.
 
     # When one call steps all of them

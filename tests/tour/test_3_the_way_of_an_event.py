@@ -18,7 +18,7 @@ def test_an_event_goes_through_the_seven_verbs():
 
     # When the worker polls, and runs what it got through the other six verbs
     work = worker.poll(timeout_s=0)
-    assert [record.key() for record in work.records] == [b"flat-7"]
+    assert work.records.keys.to_list() == [b"flat-7"]
     worker.run(work)
 
     # Then its prediction was sent under its key and its time, and says which event it is for

@@ -14,8 +14,8 @@ pub struct ByteColumn {
     data: Vec<u8>,
     /// End of each string in `data`; it starts where the one before ends.
     ends: Vec<usize>,
-    /// Which are missing; empty if none is.
-    missing: Vec<bool>,
+    /// Which are missing; None if none is.
+    missing: Option<Vec<bool>>,
 }
 
 impl ByteColumn {
@@ -24,7 +24,7 @@ impl ByteColumn {
         Self {
             data: Vec::with_capacity(bytes),
             ends: Vec::with_capacity(count),
-            missing: Vec::new(),
+            missing: None,
         }
     }
 
@@ -35,29 +35,30 @@ impl ByteColumn {
 
     /// Append a string, or None.
     pub fn push(&mut self, value: Option<&[u8]>) {
-        match value {
-            Some(bytes) => self.data.extend_from_slice(bytes),
-            None if self.missing.is_empty() => self.missing = vec![false; self.ends.len()],
-            None => {}
+        if let Some(bytes) = value {
+            self.data.extend_from_slice(bytes);
+        } else if self.missing.is_none() {
+            self.missing = Some(vec![false; self.ends.len()]);
         }
-        self.ends.push(self.data.len());
-        if !self.missing.is_empty() {
-            self.missing.push(value.is_none());
-        }
+        self.end(value.is_none());
     }
 
     /// Append a string that `write` appends to the bytes it is given.
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.data);
+        self.end(false);
+    }
+
+    fn end(&mut self, is_missing: bool) {
         self.ends.push(self.data.len());
-        if !self.missing.is_empty() {
-            self.missing.push(false);
+        if let Some(missing) = &mut self.missing {
+            missing.push(is_missing);
         }
     }
 
     /// Return a string, or None if it is missing; panics if `index` is out of range.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        if self.missing.get(index).copied().unwrap_or(false) {
+        if self.missing.as_ref().is_some_and(|missing| missing[index]) {
             return None;
         }
         let start = if index == 0 { 0 } else { self.ends[index - 1] };

@@ -12,7 +12,8 @@ from livestep import GRU, Category, Number, load_model, save_model
 from livestep.pipeline.audit.audit_report import Fault
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
-from livestep.pipeline.records import Source, dead_letter_headers, prediction_headers
+from livestep.pipeline.records import Source, dead_letter_headers
+from tests.support.prediction_headers import prediction_headers
 from tests.support.worker_records import answers_to, event_value
 
 WEATHER = Category("weather", ("sunny", "rainy"))

@@ -5,14 +5,13 @@ import pytest
 from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.records import (
     Source,
-    answer_headers,
     dead_letter_headers,
     key_bytes,
     key_text,
-    prediction_headers,
     read_dead_letter_headers,
     read_prediction_headers,
 )
+from tests.support.prediction_headers import answer_headers, prediction_headers
 
 SOURCE = Source("events", 3, 1041)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from livestep import Number
 from livestep.pipeline.batch.codec import JsonCodec
 from livestep.pipeline.batch.packing import pack, rank
+from livestep.pipeline.columns.log_records import records_of
 from livestep.pipeline.memory.memory_broker import MemoryRecord
 
 CODEC = JsonCodec([Number("x")], [Number("y")])
@@ -18,7 +19,8 @@ def record(offset, key=b"a", value=b'{"x": 1}', partition=0):
 
 
 def packed(records, **limits):
-    return pack(records, CODEC, **{"key_bytes_max": 10, "value_bytes_max": 50, **limits})
+    limits = {"key_bytes_max": 10, "value_bytes_max": 50, **limits}
+    return pack(records_of("events", records), CODEC, **limits)
 
 
 keys = st.lists(st.integers(0, 6), min_size=1, max_size=60)
@@ -52,17 +54,17 @@ def test_pack_keeps_each_keys_events_in_the_order_of_their_offsets(places):
     ]
     batch = packed(records)
 
-    assert batch.records == records
+    assert list(batch.records) == list(records_of("events", records))
     assert batch.offsets.tolist() == list(range(len(places)))
     assert [batch.keys[i] for i in batch.key_index] == places
-    assert len(set(batch.keys)) == len(batch.keys)
+    assert len(set(batch.keys)) == len(list(batch.keys))
     assert batch.inputs.dtype == np.float32
     assert batch.inputs[:, 0].tolist() == batch.offsets.tolist()
 
 
 def test_the_same_bytes_in_two_partitions_are_two_keys():
     batch = packed([record(0, partition=0), record(0, partition=1)])
-    assert batch.keys == [(0, b"a"), (1, b"a")]
+    assert list(batch.keys) == [(0, b"a"), (1, b"a")]
 
 
 def test_next_offsets_point_behind_the_last_record_of_each_partition_bad_ones_too():
@@ -91,8 +93,9 @@ def test_a_record_that_cant_be_used_is_dead_and_its_neighbours_are_not(key, valu
     bad = record(1, key, value)
     batch = packed([record(0), bad, record(2)])
 
-    assert [(one.record, one.reason) for one in batch.dead] == [(bad, reason)]
-    assert detail in batch.dead[0].detail
+    (letter,) = batch.dead
+    assert (letter.record, letter.reason) == (records_of("events", [bad])[0], reason)
+    assert detail in letter.detail
     assert batch.offsets.tolist() == [0, 2]
     assert batch.inputs.tolist() == [[1.0], [1.0]]
     assert [batch.keys[i] for i in batch.key_index] == [(0, b"a")] * 2

@@ -15,6 +15,7 @@ from livestep.pipeline.batch.codec import Codec, Float32Codec, JsonCodec
 from livestep.pipeline.batch.marks import marks_of
 from livestep.pipeline.batch.packing import pack
 from livestep.pipeline.clients.readers import decode_float32, decode_json
+from livestep.pipeline.columns.log_records import records_of
 from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.memory.memory_broker import MemoryRecord
 from livestep.pipeline.records import (
@@ -181,7 +182,7 @@ def test_good_neighbours_are_read_exactly_as_if_they_were_alone(
             MemoryRecord(("events", 0, i), (row.key, row.value), 0, list(row.headers))
             for i, row in enumerate(rows)
         ]
-        return pack(found, codec, key_bytes_max=1_000, value_bytes_max=1_000)
+        return pack(records_of("events", found), codec, key_bytes_max=1_000, value_bytes_max=1_000)
 
     # When they are packed together, and the good ones alone
     batch = packed(mixed)
@@ -195,7 +196,7 @@ def test_good_neighbours_are_read_exactly_as_if_they_were_alone(
     assert batch.inputs[kept].tobytes() == alone.inputs.tobytes()
     assert batch.marks[kept].tolist() == alone.marks.tolist()
     assert batch.steps_max[kept].tolist() == alone.steps_max.tolist()
-    assert {batch.keys[batch.key_index[i]] for i in kept} == {(0, b"k")}
+    assert {batch.keys[int(batch.key_index[i])] for i in kept} == {(0, b"k")}
 
 
 our_names = st.sampled_from(

@@ -8,6 +8,7 @@ from livestep.pipeline.batch.codec import Float32Codec, JsonCodec
 from livestep.pipeline.batch.marks import BARE, END, FORGET, START, marks_of
 from livestep.pipeline.batch.packing import pack
 from livestep.pipeline.batch.sequences import split
+from livestep.pipeline.columns.log_records import records_of
 from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.memory.memory_broker import MemoryRecord
 
@@ -31,7 +32,7 @@ def packed(values, codec=PLAIN, key=b"k", **options):
     for offset, value in enumerate(values):
         value, headers, *time = value if isinstance(value, tuple) else (value, ())
         records.append(record(offset, key, value, headers, *time))
-    return pack(records, codec, key_bytes_max=99, value_bytes_max=99)
+    return pack(records_of("events", records), codec, key_bytes_max=99, value_bytes_max=99)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import threading
 
-from livestep.pipeline.kafka.polling import Polling, poll_together
+from livestep.pipeline.kafka.polling import MessageReader, Polling
+from livestep.pipeline.memory.memory_broker import MemoryRecord
 from livestep.pipeline.types import Offset
 
 #: Bounds what should come at once, so that a test that fails doesn't hang.
@@ -37,16 +38,16 @@ class Consumer:
 
 
 def test_a_poll_returns_the_first_record_and_all_that_arrived_with_it():
-    consumer = Consumer("abcdef")
-    assert poll_together(consumer, 4, 0.0) == list("abcd")
-    assert poll_together(consumer, 1, 0.0) == ["e"]
-    assert poll_together(consumer, 4, 0.0) == ["f"]
-    assert poll_together(consumer, 4, 0.0) == []
+    reader = MessageReader(
+        Consumer(MemoryRecord(("events", 0, Offset(i)), (b"k", b"v")) for i in range(6)), "events"
+    )
+    for records_max, expected in ((4, [0, 1, 2, 3]), (1, [4]), (4, [5]), (4, [])):
+        assert reader.poll(records_max, 0.0).records.offsets.tolist() == expected
 
 
 def test_the_lag_is_the_distance_from_position_to_end():
     consumer, positions = Consumer(), {0: Offset(4), 1: Offset(25)}
-    polling = Polling(consumer, "events", positions)
+    polling = Polling(consumer, MessageReader(consumer, "events"), "events", positions)
     assert polling.lag() == 6
     positions[0] = Offset(9)
     assert polling.lag() == 1
@@ -55,7 +56,7 @@ def test_the_lag_is_the_distance_from_position_to_end():
 def test_during_a_rebalance_the_last_lag_is_returned_without_waiting():
     # Given a worker that has seen its lag, and more that has come since
     consumer, positions = Consumer(), {0: Offset(4), 1: Offset(20)}
-    polling = Polling(consumer, "events", positions)
+    polling = Polling(consumer, MessageReader(consumer, "events"), "events", positions)
     polling.poll(10, 0.0)
     consumer.ends[0] = 11
     # When a poll is in a rebalance that waits

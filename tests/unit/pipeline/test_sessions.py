@@ -12,6 +12,8 @@ from livestep.models.sequences.session_gaps import session_gaps
 from livestep.pipeline.batch.marks import BARE, END, FORGET, GAP, START
 from livestep.pipeline.batch.packing import Batch
 from livestep.pipeline.batch.sessions import Sessions
+from livestep.pipeline.columns.keys import Keys
+from livestep.pipeline.columns.log_records import records_of
 from livestep.pipeline.errors import ConfigError
 from livestep.pipeline.memory.memory_broker import MemoryRecord
 from livestep.pipeline.types import NO_TIME
@@ -26,16 +28,18 @@ def batch_of(events, first_offset=0, partition=0):
     keys = sorted({key for key, _, _ in events})
     count = len(events)
     return Batch(
-        records=[
-            MemoryRecord(("events", partition, first_offset + i), (key, b"x"), time)
-            for i, (key, time, _) in enumerate(events)
-        ],
+        records=records_of(
+            "events",
+            [
+                MemoryRecord(("events", partition, first_offset + i), (key, b"x"), time)
+                for i, (key, time, _) in enumerate(events)
+            ],
+        ),
         inputs=np.ones((count, 1), np.float32),
-        offsets=np.arange(first_offset, first_offset + count),
         key_index=np.array([keys.index(key) for key, _, _ in events], np.int64),
         marks=np.array([marks for _, _, marks in events], np.uint8),
         steps_max=np.full(count, 3),
-        keys=[(partition, key) for key in keys],
+        keys=Keys.of((partition, key) for key in keys),
         next_offsets={partition: first_offset + count},
     )
 
@@ -62,7 +66,7 @@ def test_a_record_of_another_key_ends_what_is_idle_for_longer_than_the_gap():
     assert batch.marks.tolist() == [0, 0, GAP_END, 0]
     assert batch.inputs.ravel().tolist() == [1, 1, 0, 1]
     assert batch.steps_max.tolist() == [3, 3, 0, 3]
-    assert batch.records[2] is batch.records[3]
+    assert batch.records[2] == batch.records[3]
     assert batch.clocks.tolist() == [0, 10, 11, 11]
     assert batch.event_count == 3
 
@@ -71,7 +75,7 @@ def test_a_key_that_the_batch_has_no_event_of_becomes_one_of_its_keys():
     batch = batch_of([(b"b", 50, 0)])
     sessions_of((7, 39, b"a"), clock=39).read(batch)
     assert ended(batch) == [(0, b"a")]
-    assert batch.keys == [(0, b"b"), (0, b"a")]
+    assert list(batch.keys) == [(0, b"b"), (0, b"a")]
 
 
 def test_the_clock_never_goes_back_and_counts_instead_of_the_events_own_time():

@@ -3,18 +3,18 @@
 import numpy as np
 
 from livestep.pipeline.batch.packing import Batch, DeadRecord
+from livestep.pipeline.columns.log_records import LogRecord
 from livestep.pipeline.engine.status import DEAD_LETTER_INTERVAL_S, VERBS, DeadLetterLog, Meter
-from livestep.pipeline.memory.memory_broker import MemoryRecord
 
 
 def batch(events, dead=0):
     marks = np.zeros(events, np.uint8)
     letters = [letter("no-key")] * dead
-    return Batch([None] * events, None, None, None, marks, None, [], {}, letters)
+    return Batch([None] * events, None, None, marks, None, [], {}, letters)
 
 
 def letter(reason, detail="", offset=0):
-    return DeadRecord(MemoryRecord(("events", 3, offset), (b"k", b"v")), reason, detail)
+    return DeadRecord(LogRecord("events", 3, offset, 0, b"k", b"v", []), reason, detail)
 
 
 def line(meter, **changes):

@@ -10,6 +10,9 @@ from livestep import GRU, LSTM, TOLERANCE, ModelError, SequenceRules, StepModel,
 from livestep.pipeline.batch.marks import END
 from livestep.pipeline.batch.packing import Batch
 from livestep.pipeline.batch.stepping import Stepper, count_before
+from livestep.pipeline.columns.keys import Keys
+from livestep.pipeline.columns.log_records import records_of
+from livestep.pipeline.memory.memory_broker import MemoryRecord
 from tests.support.world import loaded
 
 LIMIT = TOLERANCE[torch.float32]
@@ -27,16 +30,19 @@ class Reciprocal(StepModel):
         return state, state
 
 
+def record(offset):
+    return MemoryRecord(("events", 0, offset), (b"k", b"x"))
+
+
 def batch_of(key_index, inputs, first_offset=0):
     count = len(key_index)
     return Batch(
-        records=list(range(count)),
+        records=records_of("events", [record(first_offset + i) for i in range(count)]),
         inputs=np.array(inputs, np.float32).reshape(count, -1 if count else 1),
-        offsets=np.arange(first_offset, first_offset + count),
         key_index=np.array(key_index, np.int64),
         marks=np.zeros(count, np.uint8),
         steps_max=np.zeros(count, np.int64),
-        keys=[(0, b"%d" % key) for key in range(max(key_index, default=-1) + 1)],
+        keys=Keys.of((0, b"%d" % key) for key in range(max(key_index, default=-1) + 1)),
         next_offsets={},
     )
 
