@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def python_group(partitions: IntArray, names: PythonByteColumn) -> tuple[IntArra
         >>> key_index.tolist(), first.tolist()
         ([0, 1, 0], [0, 1])
     """
-    found = _checked_names(partitions, names)
+    found = checked_names(partitions, names)
     numbers: dict[PartitionKey, int] = {}
     key_index = np.fromiter(
         (
@@ -93,16 +93,14 @@ def python_group(partitions: IntArray, names: PythonByteColumn) -> tuple[IntArra
     return key_index, first
 
 
-def _checked_names(partitions: IntArray, names: PythonByteColumn) -> list[bytes]:
+def checked_names(partitions: IntArray, names: PythonByteColumn) -> list[bytes]:
     """Return the names of as many keys as there are partitions; none is missing."""
     if len(partitions) != len(names):
         raise ValueError(f"{len(partitions)} partitions for {len(names)} keys")
-    found = []
-    for row, name in enumerate(names):
-        if name is None:
-            raise ValueError(f"key {row} is missing")
-        found.append(name)
-    return found
+    found = names.to_list()
+    if None in found:
+        raise ValueError(f"key {found.index(None)} is missing")
+    return cast(list[bytes], found)
 
 
 if TYPE_CHECKING or native is None:

@@ -7,7 +7,7 @@ dropping it loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from livestep.models.contract import State, state_tensors
-from livestep.pipeline.types import IntArray, PartitionKey
+from livestep.pipeline.columns.key_table import KeyTable
+from livestep.pipeline.columns.keys import Keys
+from livestep.pipeline.types import IntArray
 
 #: Offset of a state that has seen no event: less than every offset.
 BEFORE_FIRST = -1
@@ -136,9 +138,10 @@ class Pool:
     def __init__(self, layout: StateLayout, slots: int) -> None:
         self.slots = slots
         self._states = layout.fresh(slots)
-        self._slot_of: dict[int, dict[bytes, int]] = {}
-        self._key_of: list[PartitionKey] = [(-1, b"")] * slots
-        self._free = list(range(slots - 1, -1, -1))
+        self._table = KeyTable(slots)
+        # A stack: the first `_free_count` are the free slots, the next to use last.
+        self._free = np.arange(slots - 1, -1, -1, dtype=np.int32)
+        self._free_count = slots
         # A slot may be evicted when the save with its ticket is done.
         self._ticket = np.zeros(slots, dtype=np.int64)
         # Number of the last write that used the slot; _UNUSED for a free slot.
@@ -146,26 +149,21 @@ class Pool:
         self._clock = 0
 
     def __len__(self) -> int:
-        return self.slots - len(self._free)
+        return self.slots - self._free_count
 
-    def find(self, keys: Sequence[PartitionKey]) -> IntArray:
-        """Return the slots of keys: (N,) int64, -1 for a key that is not in the pool."""
-        slot_of = self._slot_of
-        empty: dict[bytes, int] = {}
-        slots = [slot_of.get(partition, empty).get(key, -1) for partition, key in keys]
-        return np.array(slots, dtype=np.int64)
+    def find(self, keys: Keys) -> IntArray:
+        """Return the slots of N keys: (N,) int64, -1 for a key that is not in the pool."""
+        return self._table.find(keys.partitions, keys.names)
 
     def read(self, slots: IntArray) -> States:
         """Return a copy of the states in these slots."""
         return self._states.take(slots)
 
-    def write(
-        self, keys: Sequence[PartitionKey], states: States, *, ticket: int, saved_ticket: int
-    ) -> int:
+    def write(self, keys: Keys, states: States, *, ticket: int, saved_ticket: int) -> int:
         """Write committed states into their slots, and assign slots to new keys.
 
         Args:
-            keys: The N keys of the rows.
+            keys: The N keys of the rows, each once.
             states: N rows.
             ticket: Number of the save that will contain these states.
             saved_ticket: The last save known to be done.
@@ -176,21 +174,18 @@ class Pool:
         """
         slots = self.find(keys)
         self._clock += 1
-        present = slots[slots >= 0]
         new = np.flatnonzero(slots < 0)
         # Don't evict the batch's own keys to make room for its new ones.
-        self._used[present] = self._clock
-        missing = len(new) - len(self._free)
+        self._used[slots[slots >= 0]] = self._clock
+        missing = len(new) - self._free_count
         if missing > 0:
             missing -= self._evict(missing, saved_ticket)
             if missing > 0:
                 return missing
-        for i in new.tolist():
-            partition, key = keys[i]
-            slot = self._free.pop()
-            slots[i] = slot
-            self._slot_of.setdefault(partition, {})[key] = slot
-            self._key_of[slot] = (partition, key)
+        if len(new):
+            taken = self._take_free(len(new))
+            self._table.insert(keys.partitions, keys.names, new, taken)
+            slots[new] = taken
         self._states.put(slots, states)
         self._ticket[slots] = ticket
         self._used[slots] = self._clock
@@ -198,9 +193,7 @@ class Pool:
 
     def forget(self, partition: int) -> None:
         """Free all slots of a partition, saved or not."""
-        freed = list(self._slot_of.pop(partition, {}).values())
-        self._used[freed] = _UNUSED
-        self._free.extend(freed)
+        self._put_free(self._table.forget(partition))
 
     def _evict(self, wanted: int, saved_ticket: int) -> int:
         """Free at least `wanted` slots, the least recently used first, if enough are saved."""
@@ -210,9 +203,19 @@ class Pool:
         if count < wanted:
             return 0
         oldest = evictable[np.argsort(self._used[evictable], kind="stable")[:count]]
-        for slot in oldest.tolist():
-            partition, key = self._key_of[slot]
-            del self._slot_of[partition][key]
-        self._used[oldest] = _UNUSED
-        self._free.extend(oldest.tolist())
+        self._table.remove(oldest)
+        self._put_free(oldest)
         return count
+
+    def _take_free(self, count: int) -> IntArray:
+        """Remove free slots from the stack: (count,) int64."""
+        end = self._free_count
+        self._free_count = end - count
+        return self._free[end - count : end][::-1].astype(np.int64)
+
+    def _put_free(self, slots: IntArray) -> None:
+        """Put slots that have lost their keys on the stack."""
+        self._used[slots] = _UNUSED
+        end = self._free_count + len(slots)
+        self._free[self._free_count : end] = slots
+        self._free_count = end

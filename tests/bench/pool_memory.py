@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -26,7 +27,7 @@ class PoolMemory(msgspec.Struct, kw_only=True):
 
     Attributes:
         array_bytes_a_key: Arrays and tensors: states, offsets, bookkeeping.
-        total_bytes_a_key: Growth of the process: with keys, dictionaries, lists.
+        total_bytes_a_key: Growth of the process: with the table of keys.
     """
 
     array_bytes_a_key: int
@@ -41,7 +42,7 @@ def arrays_of(value: Any) -> Iterator[int]:
         for item in value:
             yield from arrays_of(item)
     elif type(value).__module__.startswith("livestep.pipeline."):
-        names = getattr(type(value), "__slots__", None) or vars(value)
+        names = getattr(type(value), "__slots__", None) or getattr(value, "__dict__", ())
         for name in names:
             yield from arrays_of(getattr(value, name))
 
@@ -56,11 +57,11 @@ def measure() -> PoolMemory:
     warm_up = Pool(layout, BATCH_KEYS)
     fill(warm_up, layout, BATCH_KEYS)
     del warm_up
-    gc.collect()
+    _give_back_memory()
     before_mb = sample_process(os.getpid()).rss_mb
     pool = Pool(layout, SLOTS)
     fill(pool, layout, SLOTS)
-    gc.collect()
+    _give_back_memory()
     grown_mb = sample_process(os.getpid()).rss_mb - before_mb
     return PoolMemory(
         array_bytes_a_key=round(sum(arrays_of(pool)) / SLOTS),
@@ -68,13 +69,21 @@ def measure() -> PoolMemory:
     )
 
 
+def _give_back_memory() -> None:
+    """Return to the system what the batches have freed, so that only the pool is measured."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def fill(pool: Any, layout: Any, count: int) -> None:
     """Write states of `count` new keys."""
+    from livestep.pipeline.columns.keys import Keys
+
     for first in range(0, count, BATCH_KEYS):
-        keys = [
+        keys = Keys.of(
             (index % PARTITIONS, b"memory-%010d" % index)
             for index in range(first, first + BATCH_KEYS)
-        ]
+        )
         if pool.write(keys, layout.fresh(len(keys)), ticket=0, saved_ticket=0):
             sys.exit("the pool is smaller than its slots")
 

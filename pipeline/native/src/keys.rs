@@ -1,6 +1,6 @@
 //! Keys: a partition and a name. Which key each event of a batch belongs to.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 use hashbrown::hash_table::{Entry, HashTable};
 use hashbrown::DefaultHashBuilder;
@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::byte_column::ByteColumn;
 
 /// Hash a key; the hashes of a process are seeded at random, so no input can make them collide.
-pub fn hash_key(hasher: &DefaultHashBuilder, partition: i64, name: &[u8]) -> u64 {
+pub fn hash_key(hasher: &DefaultHashBuilder, partition: impl Hash, name: &[u8]) -> u64 {
     hasher.hash_one((partition, name))
 }
 

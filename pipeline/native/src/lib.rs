@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 mod byte_column;
 mod consumer;
+mod key_table;
 mod keys;
 mod librdkafka;
 mod producer;
@@ -22,6 +23,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(consumer::client_handle, module)?)?;
     module.add_function(wrap_pyfunction!(text_columns::decimal_column, module)?)?;
     module.add_function(wrap_pyfunction!(text_columns::source_column, module)?)?;
+    module.add_class::<key_table::KeyTable>()?;
     module.add_function(wrap_pyfunction!(keys::group, module)?)?;
     Ok(())
 }

@@ -83,3 +83,12 @@ def test_rows_are_grouped_by_partition(partitions):
         partition: [row for row, other in enumerate(partitions) if other == partition]
         for partition in set(partitions)
     }
+
+
+@pytest.mark.parametrize("kit", KITS)
+@given(values=st.lists(st.none() | st.binary(max_size=3)))
+def test_a_column_holds_what_its_list_holds(kit, values):
+    column = kit[0](values)
+    assert column.to_list() == [column[row] for row in range(len(values))] == values
+    assert column.lengths().tolist() == [-1 if v is None else len(v) for v in values]
+    assert column.take(np.arange(len(values))[::-1]).to_list() == values[::-1]

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from livestep.pipeline.columns.keys import Keys
 from livestep.pipeline.state.pool import Pool
 from tests.support.states import LAYOUT, states
 
 
 def keys(text, partition=0):
-    return [(partition, letter.encode()) for letter in text]
+    return Keys.of((partition, letter.encode()) for letter in text)
 
 
 def write(pool, text, *values, ticket=1, saved=1, partition=0):
@@ -34,7 +35,7 @@ def test_equal_keys_of_two_partitions_are_different_keys():
     pool = Pool(LAYOUT, 4)
     write(pool, "a", 1)
     write(pool, "a", 2, partition=1)
-    assert pool.read(pool.find([(0, b"a"), (1, b"a")])).offsets.tolist() == [1, 2]
+    assert pool.read(pool.find(Keys.of([(0, b"a"), (1, b"a")]))).offsets.tolist() == [1, 2]
 
 
 def test_the_least_recently_used_key_is_given_away_first():
@@ -109,11 +110,11 @@ def test_a_pool_under_random_use_holds_what_a_dictionary_holds():
     for ticket in range(1, 300):
         chosen = [b"%d" % n for n in rng.choice(100, rng.integers(1, 20), replace=False)]
         values = rng.integers(0, 1000, len(chosen)).tolist()
-        batch = [(0, key) for key in chosen]
+        batch = Keys.of((0, key) for key in chosen)
         missing = pool.write(batch, states(*values), ticket=ticket, saved_ticket=ticket - 1)
         assert missing == 0
         truth.update(zip(chosen, values, strict=True))
-        everyone = [(0, key) for key in truth]
+        everyone = Keys.of((0, key) for key in truth)
         slots = pool.find(everyone)
         assert (pool.find(batch) >= 0).all()
         here = [i for i, slot in enumerate(slots) if slot >= 0]
