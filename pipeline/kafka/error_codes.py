@@ -12,6 +12,12 @@ from livestep.pipeline.kafka.security import RIGHTS
 
 END_OF_PARTITION = KafkaError._PARTITION_EOF
 
+#: A record can't be queued until others have been sent.
+QUEUE_FULL = KafkaError._QUEUE_FULL
+
+#: A record of the transaction was not delivered; its delivery report has the reason.
+DELIVERY_FAILED = KafkaError._INCONSISTENT
+
 #: The next offset to read is not in the log.
 OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import (
-    OFFSET_INVALID,
     Consumer,
     KafkaException,
     TopicPartition,
@@ -33,7 +32,7 @@ from livestep.pipeline.kafka.error_codes import (
     TOPIC_IS_OTHER,
     text_of,
 )
-from livestep.pipeline.kafka.patience import ask_again
+from livestep.pipeline.kafka.offset_reader import REQUEST_TIMEOUT_S
 from livestep.pipeline.kafka.polling import Notice, Polling, open_reader
 from livestep.pipeline.kafka.replay import KafkaReplay
 from livestep.pipeline.kafka.topic_watch import TopicWatch
@@ -46,10 +45,6 @@ _log = logging.getLogger("livestep.transport")
 
 #: Part of the session timeout, also a transaction's timeout, that a request within one may take.
 _QUESTION_SHARE = 0.8
-
-#: Seconds for one request to the broker. For committed offsets the session timeout is added: within
-#: it, the broker aborts the open transaction of a dead worker.
-QUESTION_TIMEOUT_S = 20.0
 
 
 class KafkaLog:
@@ -87,7 +82,7 @@ class KafkaLog:
         self._untaken_lag = 0
         # A request may delay an open transaction, so it must be shorter than its timeout.
         session_s = settings.session_timeout_ms / 1000
-        self._question_s = min(QUESTION_TIMEOUT_S, _QUESTION_SHARE * session_s)
+        self._question_s = min(REQUEST_TIMEOUT_S, _QUESTION_SHARE * session_s)
         transactional_id = None
         if settings.guarantee == "exactly-once":
             transactional_id = f"{settings.group}.{worker_id}"
@@ -108,6 +103,7 @@ class KafkaLog:
             producing = producer_options(settings, transactional_id)
             self._transactions = Transactions(producing, self._deadline)
             self._reader = open_reader(self._consumer, self._topic)
+            self._offsets = OffsetReader(self._consumer, self._topic, self._deadline)
             self._polling = Polling(self._consumer, self._reader, self._topic, self._positions)
         except KafkaException as error:
             raise ConfigError(f"Kafka option: {error.args[0].str()}") from error
@@ -185,27 +181,8 @@ class KafkaLog:
         """See `Log.committed`; with read_committed, the broker waits for open transactions."""
         if partitions is None:
             partitions = range(self.partitions)
-        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
-        timeout_s = self._settings.session_timeout_ms / 1000 + QUESTION_TIMEOUT_S
-        work_s = self._deadline.work_s
-        try:
-            found = ask_again(
-                lambda: self._consumer.committed(wanted, timeout=work_s(timeout_s)),
-                QUESTION_TIMEOUT_S,
-                self._deadline.has_begun,
-            )
-        except KafkaException as error:
-            raise BrokerError(
-                f"committed offsets of group {self._settings.group}: {text_of(error.args[0])}"
-            ) from error
-        answer: dict[int, tuple[Offset | None, str]] = {}
-        for one in found:
-            if one.error is not None:
-                where = f"committed offset of partition {one.partition}"
-                raise BrokerError(f"{where} of group {self._settings.group}: {text_of(one.error)}")
-            offset = None if one.offset == OFFSET_INVALID else Offset(one.offset)
-            answer[one.partition] = (offset, one.metadata or "")
-        return answer
+        session_s = self._settings.session_timeout_ms / 1000
+        return self._offsets.committed(partitions, self._settings.group, session_s)
 
     def check_topic(self) -> None:
         """See `Log.check_topic`."""
@@ -217,18 +194,7 @@ class KafkaLog:
 
     def bounds(self, partition: int) -> tuple[Offset, Offset]:
         """See `Log.bounds`."""
-        place = TopicPartition(self._topic, partition)
-        ends, work_s = self._consumer.get_watermark_offsets, self._deadline.work_s
-        try:
-            low, high = ask_again(
-                lambda: ends(place, timeout=work_s(QUESTION_TIMEOUT_S)),
-                QUESTION_TIMEOUT_S,
-                self._deadline.has_begun,
-            )
-        except KafkaException as error:
-            text = text_of(error.args[0])
-            raise BrokerError(f"offsets of partition {partition}: {text}") from error
-        return Offset(low), Offset(high)
+        return self._offsets.bounds(partition)
 
     def pause(self, partition: int) -> None:
         """See `Log.pause`."""

@@ -109,11 +109,14 @@ class QueueReader:
         self._topic = topic
         self._partitions: set[int] = set()
         self._queue = native.PartitionQueue(handle)
+        self._is_closed = False
 
     def add(self, partition: int) -> None:
         """See `Reader.add`."""
-        self._queue.add(self._topic, partition)
-        self._partitions.add(partition)
+        # Closing the consumer may complete a rebalance: nothing is read then.
+        if not self._is_closed:
+            self._queue.add(self._topic, partition)
+            self._partitions.add(partition)
 
     def remove(self, partition: int) -> None:
         """See `Reader.remove`."""
@@ -155,6 +158,7 @@ class QueueReader:
         for partition in sorted(self._partitions):
             self.remove(partition)
         self._queue.close()
+        self._is_closed = True
 
 
 def _notice(message: Any) -> Notice:

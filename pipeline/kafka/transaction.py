@@ -9,9 +9,18 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from livestep.pipeline.columns.outgoing_columns import OutgoingColumns
 from livestep.pipeline.engine.log import AbortedError
 from livestep.pipeline.errors import BrokerError, FencedError
-from livestep.pipeline.kafka.error_codes import FENCED, UNAUTHORIZED, text_of
+from livestep.pipeline.kafka.error_codes import (
+    DELIVERY_FAILED,
+    FENCED,
+    QUEUE_FULL,
+    UNAUTHORIZED,
+    text_of,
+)
+from livestep.pipeline.kafka.native_client import native_handle
+from livestep.pipeline.native import native
 from livestep.pipeline.process.call_watchdog import CallWatchdog
 from livestep.pipeline.process.deadline import Deadline
 from livestep.pipeline.types import Outgoing
@@ -54,6 +63,11 @@ class Transactions:
         )
         self._is_open = False
         self._watchdog = CallWatchdog(CALL_HANGS_S)
+        # The native loop has no delivery reports: it needs a commit that fails if a delivery has.
+        self._handle = native_handle(self._producer) if self.are_real else None
+        self._senders: dict[str, Any] = {}
+        #: Whether to send with delivery reports, since a delivery has failed for an unknown reason.
+        self._is_explaining = False
 
     def begin(self) -> None:
         """Take over the transactional id: aborts an open transaction of an earlier worker.
@@ -83,6 +97,9 @@ class Transactions:
         """
         if not self._is_open:
             self._call(self._open)
+        if isinstance(records, OutgoingColumns) and self._handle and not self._is_explaining:
+            self._send_columns(topic, records)
+            return
         produce = self._producer.produce
         for key, value, partition, timestamp_ms, headers in records:
             waits = 0
@@ -96,6 +113,29 @@ class Transactions:
                 except KafkaException as error:
                     self._raise(error)
                 break
+
+    def _send_columns(self, topic: str, records: OutgoingColumns) -> None:
+        """Send records with the native loop."""
+        sender = self._senders.get(topic)
+        if sender is None:
+            assert native is not None
+            sender = self._senders[topic] = native.TopicSender(self._handle, topic)
+        sent = waits = 0
+        while sent < len(records):
+            start = sent
+            sent, code = sender.send(
+                start,
+                keys=records.keys,
+                values=records.values,
+                partitions=records.partitions,
+                timestamps_ms=records.timestamps_ms,
+                headers=records.headers,
+            )
+            if code == QUEUE_FULL:
+                waits = 1 if sent > start else waits + 1
+                self._wait_for_room(topic, waits)
+            elif code:
+                self._raise(KafkaException(KafkaError(code)))
 
     def commit(
         self,
@@ -134,7 +174,7 @@ class Transactions:
         check()
         # A crash here aborts the transaction; one line later it is committed.
         self._call(lambda: self._producer.commit_transaction(self._deadline.work_s(CALL_TIMEOUT_S)))
-        self._is_open = False
+        self._is_open = self._is_explaining = False
 
     def abort(self, reason: str) -> None:
         """Abort the open transaction, if there is one.
@@ -152,6 +192,9 @@ class Transactions:
 
     def close(self) -> None:
         """Abort the open transaction and close the producer."""
+        for sender in self._senders.values():
+            sender.close()
+        self._senders.clear()
         try:
             if self._id is None:
                 self._producer.purge()  # closing would send the records of a failed batch
@@ -243,6 +286,8 @@ class Transactions:
         if not self._is_open and not cause.txn_requires_abort():
             raise BrokerError(f"the broker reports an error: {cause.str()}") from error
         reason = self._failed.str() if self._failed is not None else cause.str()
+        # The batch is sent again, and fails again with its reason, unless the cause has gone.
+        self._is_explaining = self._failed is None and cause.code() == DELIVERY_FAILED
         self._is_open = False
         if self._id is None:
             self._producer.purge()

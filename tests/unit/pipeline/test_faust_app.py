@@ -48,8 +48,8 @@ class ScriptedEngine:
 
     def run(self, work):
         try:
-            if callable(work.records[-1]):
-                work.records[-1]()
+            if callable(work.records[-1].value()):
+                work.records[-1].value()()
             self.ran.append(work)
         except Exception as error:
             self.failure = error
