@@ -33,6 +33,7 @@ from livestep.pipeline.kafka.error_codes import (
     text_of,
 )
 from livestep.pipeline.kafka.offset_reader import REQUEST_TIMEOUT_S
+from livestep.pipeline.kafka.offset_reader import REQUEST_TIMEOUT_S, OffsetReader
 from livestep.pipeline.kafka.polling import Notice, Polling, open_reader
 from livestep.pipeline.kafka.replay import KafkaReplay
 from livestep.pipeline.kafka.topic_watch import TopicWatch
