@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from livestep.pipeline.batch.outgoing import OutgoingRecords, refused_records
 from livestep.pipeline.batch.packing import Batch, pack
 from livestep.pipeline.batch.stepping import Stepped
+from livestep.pipeline.columns.keys import Keys
 from livestep.pipeline.columns.log_records import Records
 from livestep.pipeline.engine.log import AbortedError, Log
 from livestep.pipeline.engine.partitions import Partitions
@@ -32,7 +33,7 @@ from livestep.pipeline.errors import BrokerError, StateError
 from livestep.pipeline.settings import Settings
 from livestep.pipeline.state.pool import BEFORE_FIRST, States
 from livestep.pipeline.state.state_records import DamagedStateError
-from livestep.pipeline.types import Offset, PartitionKey
+from livestep.pipeline.types import IntArray, Offset
 
 _log = logging.getLogger("livestep.cycle")
 
@@ -168,8 +169,8 @@ class Cycle:
             states = model.layout.fresh(len(batch.keys))
             present = np.flatnonzero(slots >= 0)
             states.put(present, model.pool.read(slots[present]))
-            for partition, rows in _by_partition(batch.keys, missing.tolist()):
-                self._load_missing(partition, rows, batch, states)
+            for partition, rows in batch.keys.take(missing).by_partition().items():
+                self._load_missing(partition, missing[rows], batch.keys, states)
         is_new = batch.offsets > states.offsets[batch.key_index]
         if not is_new.all():
             if not is_replay:
@@ -181,26 +182,25 @@ class Cycle:
             batch.keep(is_new)
         return states
 
-    def _load_missing(self, partition: int, rows: list[int], batch: Batch, states: States) -> None:
+    def _load_missing(self, partition: int, rows: IntArray, keys: Keys, states: States) -> None:
         model, owned = self._model, self._partitions[partition]
         low = model.saver.applied(partition)
-        applied, records = model.store.load(partition, [batch.keys[row][1] for row in rows])
+        names = [name for _, name in keys.take(rows)]
+        applied, records = model.store.load(partition, names)
         high = owned.queued
         if low is None or applied is None or not low <= applied <= high:
             raise StoreBehindError(
                 partition, f"applied is {applied} in Redis, and should be {low} to {high}"
             )
-        found = [
-            (row, record) for row, record in zip(rows, records, strict=True) if record is not None
-        ]
+        found = {index: record for index, record in enumerate(records) if record is not None}
         if found:
             loaded = model.records.read(
                 partition,
-                [batch.keys[row][1] for row, _ in found],
-                [record for _, record in found],
+                [names[index] for index in found],
+                list(found.values()),
                 owned.position,
             )
-            states.put(np.array([row for row, _ in found], dtype=np.int64), loaded)
+            states.put(rows[list(found)], loaded)
 
     def send(self, batch: Batch, stepped: Stepped) -> None:
         """Send predictions and dead letters in the open transaction."""
@@ -247,14 +247,14 @@ class Cycle:
         states, keys = stepped.states, batch.keys
         if not has_seen.all():
             rows = np.flatnonzero(has_seen)
-            states, keys = states.take(rows), [keys[row] for row in rows.tolist()]
+            states, keys = states.take(rows), keys.take(rows)
         self._save_to_pool(keys, states)
 
-        rows_of = dict(_by_partition(keys, range(len(keys))))
+        rows_of, no_rows = keys.by_partition(), np.zeros(0, dtype=np.int64)
         plan = [
             (
                 self._partitions[partition].move_applied(offset),
-                rows_of.get(partition, []),
+                rows_of.get(partition, no_rows),
                 self._clock_record(partition, offset),
             )
             for partition, offset in batch.next_offsets.items()
@@ -262,14 +262,13 @@ class Cycle:
 
         def make_saves() -> Iterator[Save]:
             for move, rows, clock in plan:
-                names = [keys[row][1] for row in rows]
-                rows_states = states.take(np.array(rows, dtype=np.int64))
-                records = model.records.write(move.partition, names, rows_states)
+                names = [name for _, name in keys.take(rows)]
+                records = model.records.write(move.partition, names, states.take(rows))
                 yield Save(move, names, records, clock)
 
         model.saver.put(make_saves)
 
-    def _save_to_pool(self, keys: Sequence[PartitionKey], states: States) -> None:
+    def _save_to_pool(self, keys: Keys, states: States) -> None:
         """Write states to their slots, waiting for saves where no slot can be given away."""
         saver, pool = self._model.saver, self._model.pool
         if len(keys) > pool.slots:
@@ -296,13 +295,3 @@ class Cycle:
             raise BrokerError(f"{self._aborts} transactions aborted in a row, the last: {error}")
         # A member that was removed from its group learns of it by a heartbeat, after a while.
         time.sleep(min(ABORT_WAIT_S * 2**self._aborts, ABORT_WAIT_S_MAX))
-
-
-def _by_partition(
-    keys: Sequence[PartitionKey], rows: Sequence[int]
-) -> Iterator[tuple[int, list[int]]]:
-    """Group rows of keys by partition."""
-    groups: dict[int, list[int]] = {}
-    for row in rows:
-        groups.setdefault(keys[row][0], []).append(row)
-    yield from groups.items()

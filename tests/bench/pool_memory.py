@@ -42,7 +42,8 @@ def arrays_of(value: Any) -> Iterator[int]:
         for item in value:
             yield from arrays_of(item)
     elif type(value).__module__.startswith("livestep.pipeline."):
-        names = getattr(type(value), "__slots__", None) or getattr(value, "__dict__", ())
+        # A native object has neither; its memory is in the total.
+        names: Any = getattr(type(value), "__slots__", ()) or getattr(value, "__dict__", ())
         for name in names:
             yield from arrays_of(getattr(value, name))
 
