@@ -32,7 +32,6 @@ from livestep.pipeline.kafka.error_codes import (
     TOPIC_IS_OTHER,
     text_of,
 )
-from livestep.pipeline.kafka.offset_reader import REQUEST_TIMEOUT_S
 from livestep.pipeline.kafka.offset_reader import REQUEST_TIMEOUT_S, OffsetReader
 from livestep.pipeline.kafka.polling import Notice, Polling, open_reader
 from livestep.pipeline.kafka.replay import KafkaReplay
