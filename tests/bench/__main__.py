@@ -11,11 +11,11 @@ import torch
 
 from livestep.deploy.local.child_process import ServiceError
 from livestep.deploy.local.services import local_services
+from tests.bench import cpu_cost, latency, memory, results, throughput
 from tests.bench import generation_cost as generation
-from tests.bench import latency, memory, results, throughput
 from tests.bench.bench import Bench, ContestantError
 from tests.bench.contestants import CONTESTANTS, REPOSITORY, Contestant
-from tests.bench.dataset import GROUP_COPIES
+from tests.bench.dataset import GROUP_COPIES, Codec
 from tests.bench.peer_environment import PeerEnvironment, PeerError
 from tests.bench.shapes import Shapes
 from tests.bench.throughput import Throughput
@@ -48,6 +48,7 @@ RowThroughputs = dict[str, list[Throughput]]
 @click.option("--repeats", default=3, show_default=True, help="Runs a row; the median counts.")
 @click.option("--quick", is_flag=True, help="One short run each, for a first look.")
 @click.option("--latency/--no-latency", "with_latency", default=True, help="Measure latency, too.")
+@click.option("--cpu/--no-cpu", "with_cpu", default=True, help="Measure CPU per event, too.")
 @click.option("--memory/--no-memory", "with_memory", default=True, help="Measure memory, too.")
 @click.option(
     "--shapes/--no-shapes", "with_shapes", default=True, help="Measure all shapes of sequence, too."
@@ -65,6 +66,7 @@ def main(
     repeats: int,
     quick: bool,
     with_latency: bool,
+    with_cpu: bool,
     with_memory: bool,
     with_shapes: bool,
     is_written: bool | None,
@@ -85,6 +87,7 @@ def main(
             latency_s=(LATENCY_DURATION_QUICK_S if quick else LATENCY_DURATION_S)
             if with_latency
             else 0.0,
+            with_cpu=with_cpu,
             with_memory=with_memory and not quick,
             with_shapes=with_shapes,
             is_quick=quick,
@@ -125,6 +128,7 @@ def run(
     repeats: int,
     copies: tuple[int, int],
     latency_s: float,
+    with_cpu: bool,
     with_memory: bool,
     with_shapes: bool,
     is_quick: bool,
@@ -147,6 +151,8 @@ def run(
             rows = [make_row(bench, contestant, throughputs[contestant.row]) for contestant in ran]
             if latency_s:
                 measure_latencies(bench, ran, rows, latency_s)
+            if with_cpu:
+                measure_cpu(bench, ran, rows, 1 if is_quick else cpu_cost.COPIES)
             found_memory = memory.measure(bench) if with_memory else None
             shape_rows: list[results.ShapeRow] = []
             if with_shapes:
@@ -235,6 +241,21 @@ def measure_latencies(
             continue
         row.latency_events_per_s, row.p50_ms, row.p99_ms = rate, found.p50_ms, found.p99_ms
         bench.progress.say(f"{title}: p50 {found.p50_ms} ms, p99 {found.p99_ms} ms")
+
+
+def measure_cpu(
+    bench: Bench, contestants: Sequence[Contestant], rows: Sequence[results.Row], copies: int
+) -> None:
+    """Add the CPU of each event to the rows of our workers."""
+    events: dict[Codec, int] = {}
+    for contestant, row in zip(contestants, rows, strict=True):
+        if not contestant.is_worker:
+            continue
+        if contestant.codec not in events:
+            events[contestant.codec] = cpu_cost.fill(bench, contestant.codec, copies)
+        cpu_us = cpu_cost.measure(bench, contestant, events[contestant.codec])
+        row.cpu_us_per_event = round(cpu_us, 2)
+        bench.progress.say(f"{contestant.row}: {cpu_us:.2f} us of CPU an event")
 
 
 if __name__ == "__main__":

@@ -168,7 +168,12 @@ class Bench:
         make_topics(run.bootstrap_servers, [run.output_topic], PARTITIONS)
         log_path = self.directory / f"{name}.log"
         command = [*contestant.command(run), *flags]
-        contest = Contest(run, ChildProcess(contestant.row, command, log_path, run.environment))
+        contest = Contest(
+            run,
+            ChildProcess(
+                contestant.row, command, log_path, {**run.environment, **contestant.variables}
+            ),
+        )
         try:
             contest.child.start()
             yield contest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -73,6 +73,7 @@ class Contestant:
         codec: Of events and predictions.
         is_fast: Whether it reads the long log.
         output_name: Member of an output's JSON object that holds the numbers.
+        variables: Of its environment, in addition.
         package: Python package whose version is given; the Java peer and livestep have none.
         command: Makes the command line.
     """
@@ -86,7 +87,13 @@ class Contestant:
     codec: Codec = "json"
     is_fast: bool = False
     output_name: str = "y"
+    variables: Mapping[str, str] = field(default_factory=dict)
     package: str = ""
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it is a worker of livestep."""
+        return self.row.startswith("livestep-")
 
     def version(self, peers: PeerEnvironment) -> str:
         """Return the version of the system."""
@@ -130,9 +137,12 @@ def livestep(guarantee: str, model: str = "json") -> Callable[[Run], list[str]]:
     return command
 
 
-def _pass_through(run: Run) -> list[str]:
-    places = [run.bootstrap_servers, run.input_topic, run.output_topic, run.group]
-    return [sys.executable, "-m", "tests.bench.pass_through", *places]
+def _pass_through(module: str) -> Callable[[Run], list[str]]:
+    def command(run: Run) -> list[str]:
+        places = [run.bootstrap_servers, run.input_topic, run.output_topic, run.group]
+        return [sys.executable, "-m", f"tests.bench.{module}", *places]
+
+    return command
 
 
 def _python_peer(name: str, *arguments: str) -> Callable[[Run], list[str]]:
@@ -164,7 +174,12 @@ CONTESTANTS = [
     Contestant(
         row="pass-through", system="pass-through", kind="ours", package="confluent-kafka",
         guarantee="exactly-once", durable=False, is_fast=True, output_name="x",
-        command=_pass_through,
+        command=_pass_through("pass_through"),
+    ),
+    Contestant(
+        row="pass-through-native", system="pass-through, native", kind="ours",
+        package="confluent-kafka", guarantee="exactly-once", durable=False, is_fast=True,
+        output_name="x", command=_pass_through("pass_through_native"),
     ),
     Contestant(
         row="livestep-exactly-once", system="livestep", kind="ours",
@@ -178,6 +193,11 @@ CONTESTANTS = [
         row="livestep-float32", system="livestep", kind="ours", codec="float32",
         guarantee="exactly-once", durable=True, is_fast=True,
         command=livestep("exactly-once", "float32"),
+    ),
+    Contestant(
+        row="livestep-python-loops", system="livestep, LIVESTEP_NATIVE=off", kind="ours",
+        guarantee="exactly-once", durable=True, is_fast=True, command=livestep("exactly-once"),
+        variables={"LIVESTEP_NATIVE": "off"},
     ),
     Contestant(
         row="kafka-streams", system="Kafka Streams + ONNX Runtime", kind="java",

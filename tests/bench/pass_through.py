@@ -13,32 +13,29 @@ from confluent_kafka import Consumer, KafkaException, Producer
 #: As livestep's default.
 BATCH_EVENTS_MAX = 20_000
 
+CONSUMER = {
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",
+    "max.partition.fetch.bytes": 4_194_304,
+    "fetch.wait.max.ms": 50,
+    "fetch.queue.backoff.ms": 5,
+}
+
+PRODUCER = {
+    "linger.ms": 1,
+    "batch.size": 1_000_000,
+    "batch.num.messages": 100_000,
+    "queue.buffering.max.messages": 1_000_000,
+    "retry.backoff.ms": 5,
+}
+
 
 def main(bootstrap_servers: str, input_topic: str, output_topic: str, group: str) -> None:
     """Copy records until a signal ends the process."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": group,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "max.partition.fetch.bytes": 4_194_304,
-            "fetch.wait.max.ms": 50,
-            "fetch.queue.backoff.ms": 5,
-        }
-    )
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "transactional.id": group,
-            "linger.ms": 1,
-            "batch.size": 1_000_000,
-            "batch.num.messages": 100_000,
-            "queue.buffering.max.messages": 1_000_000,
-            "retry.backoff.ms": 5,
-        }
-    )
+    servers = {"bootstrap.servers": bootstrap_servers}
+    consumer = Consumer({**CONSUMER, **servers, "group.id": group})
+    producer = Producer({**PRODUCER, **servers, "transactional.id": group})
     producer.init_transactions()
     consumer.subscribe([input_topic])
     while True:

@@ -29,6 +29,7 @@ class Row(msgspec.Struct, kw_only=True):
         wrong: Sum over all runs, as `missing` and `duplicate`.
         deviation: Largest |output - unroll| of a right output.
         rss_mb: The most memory of the process over all runs, in 10^6 bytes.
+        cpu_us_per_event: CPU time of each event, all threads, without the process' start.
     """
 
     row: str
@@ -49,6 +50,7 @@ class Row(msgspec.Struct, kw_only=True):
     duplicate: int
     deviation: float
     rss_mb: int | None
+    cpu_us_per_event: float | None = None
 
 
 class Memory(msgspec.Struct, kw_only=True):
