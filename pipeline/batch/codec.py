@@ -1,37 +1,41 @@
 """Codecs between bytes and numbers: the only module that knows the wire format of a value.
 
 The model chooses its codec (`model.json`).  `json` is an object with one member per field;
-`float32` is the bare vector, little-endian.  Reading has two steps, so that an invalid record never
-affects its neighbors: `decode` validates one value, `to_arrays` converts all valid ones at once.
+`float32` is the bare vector, little-endian.
+
+Where the native loops are built, they read what they recognize.  The rest is read in Python, in two
+steps, so that an invalid record never affects its neighbors: `decode` validates one value,
+`to_arrays` converts all valid ones at once.
 """
 
 from __future__ import annotations
 
 import operator
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import orjson
 
 from livestep.models.fields.encoding import activate, encode, encode_columns
 from livestep.models.fields.field_types import (
     Category,
     Field,
     OutputField,
-    Text,
     columns_of,
-    is_int_text,
+    field_blocks,
 )
 from livestep.models.model_errors import FieldError
 from livestep.models.sequences.rules import MARKS, SequenceRules
+from livestep.pipeline.batch.json_events import event_type, native_fields
+from livestep.pipeline.batch.json_predictions import PythonJsonEncoder, pieces_of
 from livestep.pipeline.batch.marks import BARE, END, START
 from livestep.pipeline.columns.byte_column import ByteColumn
 from livestep.pipeline.errors import DecodeError
+from livestep.pipeline.native import native
 from livestep.pipeline.types import BoolArray, FloatArray, IntArray, MarkArray
 
 if TYPE_CHECKING:
@@ -45,9 +49,8 @@ Drawn = Mapping[str, IntArray]
 #: Result of `Codec.to_arrays`: inputs, (n, H_in); marks, (n,); requested steps, (n,).
 Arrays = tuple[FloatArray, MarkArray, IntArray]
 
-#: Vectors up to this length are read as fixed-length tuples, the fastest way in msgspec; longer
-#: ones as lists whose length is checked.
-_TUPLE_LENGTH_MAX = 64
+#: The same, read natively; and which values are left to Python, (n,).
+NativeArrays = tuple[FloatArray, MarkArray, IntArray, BoolArray]
 
 _DEFAULT_RULES = SequenceRules()
 
@@ -72,6 +75,12 @@ class Decoded:
 class Codec(ABC):
     """The wire format of one model's events and predictions.
 
+    Args:
+        inputs: The model's inputs.
+        outputs: Its outputs.
+        rules: How its events form sequences.
+        library: The native loops, or None to use Python only.
+
     Attributes:
         feedback_columns: Columns of each input that an event may leave to the feedback.
         steps_limit: Maximum steps that an event may request; 0 if the model does not generate.
@@ -82,7 +91,10 @@ class Codec(ABC):
         inputs: Sequence[Field],
         outputs: Sequence[OutputField],
         rules: SequenceRules = _DEFAULT_RULES,
+        *,
+        library: ModuleType | None = native,
     ) -> None:
+        self._library = library
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._width = sum(field.width for field in inputs)
@@ -100,16 +112,39 @@ class Codec(ABC):
             is_read: (n,) bool.  False for a value that is left out: it becomes a bare row of zeros.
             header_marks: START and END, as set by the headers of some records, by index.
         """
+        arrays = self._read_natively(values, is_read)
+        if arrays is None:
+            everything = values.to_list()
+            return self._read_each(everything, np.flatnonzero(is_read).tolist(), header_marks)
+        inputs, bits, steps_max, is_left = arrays
+        for index in header_marks:
+            is_left[index] = is_read[index]
+        decoded = Decoded(inputs, bits, steps_max, {})
+        left = np.flatnonzero(is_left)
+        if len(left):
+            marks_of = {i: header_marks.get(row, 0) for i, row in enumerate(left.tolist())}
+            some = self._read_each(values.take(left).to_list(), range(len(left)), marks_of)
+            inputs[left], bits[left], steps_max[left] = some.inputs, some.marks, some.steps_max
+            decoded.errors = {int(left[i]): error for i, error in some.errors.items()}
+        return decoded
+
+    def _read_each(
+        self, values: Sequence[Any], rows_read: Sequence[int], header_marks: Mapping[int, int]
+    ) -> Decoded:
+        """Decode values one by one; those that aren't in `rows_read` are bare."""
         decode = self.decode
-        found: list[Any] = values.to_list()
-        rows: list[Any] = [None] * len(found)
+        rows: list[Any] = [None] * len(values)
         errors: dict[int, DecodeError] = {}
-        for index in np.flatnonzero(is_read).tolist():
+        for index in rows_read:
             try:
-                rows[index] = decode(found[index], header_marks.get(index, 0))
+                rows[index] = decode(values[index], header_marks.get(index, 0))
             except DecodeError as error:
                 errors[index] = error
         return Decoded(*self.to_arrays(rows), errors)
+
+    @abstractmethod
+    def _read_natively(self, values: ByteColumn, is_read: BoolArray) -> NativeArrays | None:
+        """Decode what the native loops recognize; None if they are not used."""
 
     @abstractmethod
     def decode(self, value: bytes, header_marks: int = 0) -> Any:
@@ -139,7 +174,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
+    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> ByteColumn:
         """Encode model outputs, (n, H_out), as one value per row.
 
         Args:
@@ -162,7 +197,7 @@ def codec_for(model: LoadedModel | ModelFile) -> Codec:
         ...     codec = codec_for(load_model(directory))
         >>> codec.to_arrays([codec.decode(b'{"x": [1, 2.5]}')])[0].tolist()
         [[1.0, 2.5]]
-        >>> codec.encode(np.array([[0.5]], dtype=np.float32))
+        >>> codec.encode(np.array([[0.5]], dtype=np.float32)).to_list()
         [b'{"y":0.5}']
     """
     kinds: dict[str, type[Codec]] = {"json": JsonCodec, "float32": Float32Codec}
@@ -196,19 +231,29 @@ class Float32Codec(Codec):
         fed_width = sum(columns.stop - columns.start for columns in self.feedback_columns)
         return fed_width == self._width and bool(np.isnan(np.frombuffer(value, "<f4")).all())
 
-    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
+    def _read_natively(self, values: ByteColumn, is_read: BoolArray) -> NativeArrays | None:
+        if self._library is None:
+            return None
+        inputs, is_left = self._library.decode_float32(values, self._width)
+        inputs[~is_read] = 0
+        bits = np.where(is_read, 0, BARE).astype(np.uint8)
+        return inputs, bits, np.zeros(len(inputs), np.int64), is_left & is_read
+
+    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> ByteColumn:
         """Encode numbers, and the probabilities of a category."""
         data = np.ascontiguousarray(activate(self._outputs, outputs), dtype="<f4")
+        if self._library is not None:
+            column: ByteColumn = self._library.encode_float32(data)
+            return column
         row_bytes = 4 * data.shape[1]
         whole = data.tobytes()
-        return [whole[at : at + row_bytes] for at in range(0, len(whole), row_bytes)]
+        return ByteColumn([whole[at : at + row_bytes] for at in range(0, len(whole), row_bytes)])
 
 
 class JsonCodec(Codec):
     """JSON objects: an event has one member per input, a prediction one per output.
 
-    msgspec decodes because it also validates types; orjson encodes because it writes a float32 with
-    the digits of a float32 (0.1, not 0.10000000149011612).
+    In Python, msgspec decodes because it also validates types.
     """
 
     def __init__(
@@ -216,21 +261,25 @@ class JsonCodec(Codec):
         inputs: Sequence[Field],
         outputs: Sequence[OutputField],
         rules: SequenceRules = _DEFAULT_RULES,
+        *,
+        library: ModuleType | None = native,
     ) -> None:
-        super().__init__(inputs, outputs, rules)
-        event_type = _event_type(self._inputs, self.steps_limit)
-        self._decode = msgspec.json.Decoder(event_type).decode
+        super().__init__(inputs, outputs, rules, library=library)
+        self._decode = msgspec.json.Decoder(event_type(self._inputs, self.steps_limit)).decode
         # A separate type for events with marks only, which may lack required features.
         optional = tuple(field for field in self._inputs if field.optional)
         self._optional = frozenset(field.name for field in optional)
-        self._bare_type = _event_type(optional, self.steps_limit)
+        self._bare_type = event_type(optional, self.steps_limit)
         self._decode_bare = msgspec.json.Decoder(self._bare_type).decode
         self._getters = [operator.attrgetter(f"f{i}") for i in range(len(self._inputs))]
-        self._template = b"{" + b",".join(_template(field) for field in self._outputs) + b"}"
-        self._labels = [
-            [orjson.dumps(value) for value in field.values] if isinstance(field, Category) else []
-            for field in self._outputs
-        ]
+        pieces = pieces_of(self._outputs)
+        self._native_decoder = None
+        self._encoder: PythonJsonEncoder = (
+            PythonJsonEncoder(pieces) if library is None else library.JsonEncoder(pieces)
+        )
+        if library is not None:
+            fields = native_fields(self._inputs, self._fed)
+            self._native_decoder = library.JsonDecoder(fields, self.steps_limit)
 
     def decode(self, value: bytes, header_marks: int = 0) -> Any:
         """Decode one object; msgspec checks types, lengths, names and categories in C."""
@@ -261,28 +310,23 @@ class JsonCodec(Codec):
         # A row without a value is not necessarily a bare mark: `pack` decides.
         return inputs, bits, steps_max
 
-    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> list[bytes]:
-        """Encode one column at a time; the model's template joins the columns of a row."""
-        if not len(outputs):
-            return []
-        values = activate(self._outputs, outputs)
-        columns: list[list[bytes]] = []
-        start = 0
-        for field, labels in zip(self._outputs, self._labels, strict=True):
-            block = np.ascontiguousarray(values[:, start : start + field.width])
-            logits = outputs[:, start : start + field.width]
-            start += field.width
-            if labels:
+    def _read_natively(self, values: ByteColumn, is_read: BoolArray) -> NativeArrays | None:
+        if self._native_decoder is None:
+            return None
+        arrays: NativeArrays = self._native_decoder.decode(values, is_read)
+        return arrays
+
+    def encode(self, outputs: FloatArray, drawn: Drawn | None = None) -> ByteColumn:
+        """Encode the outputs, with the most probable label of each category unless one is drawn."""
+        drawn = drawn or {}
+        chosen = []
+        for field, block in zip(self._outputs, field_blocks(self._outputs), strict=True):
+            if isinstance(field, Category):
                 # Use the logits because two of them may round to the same probability.
-                chosen = (drawn or {}).get(field.name)
-                if chosen is None:
-                    chosen = logits.argmax(axis=1)
-                columns.append([labels[i] for i in chosen.tolist()])
-                columns.extend(_texts(np.ascontiguousarray(column)) for column in block.T)
-            else:
-                columns.append(_texts(block))
-        template = self._template
-        return [template % row for row in zip(*columns, strict=True)]
+                labels = drawn.get(field.name)
+                chosen.append(outputs[:, block].argmax(axis=1) if labels is None else labels)
+        values = np.ascontiguousarray(activate(self._outputs, outputs))
+        return self._encoder.encode(values, chosen)
 
     def _marks(self, rows: Sequence[Any]) -> tuple[MarkArray, IntArray]:
         """Return the marks of rows; a marked row without a feature is bare."""
@@ -346,57 +390,3 @@ class JsonCodec(Codec):
         if type(steps_max) is not int or not 1 <= steps_max <= self.steps_limit:
             detail = f"'steps_max' must be 1 to {self.steps_limit}, not {steps_max!r}"
             raise DecodeError("bad-steps-max", detail)
-
-
-def _event_type(fields: Sequence[Field], steps_limit: int) -> type[msgspec.Struct]:
-    """Define the struct of one event: f0, f1, ... for the fields, in order, plus the marks."""
-    members: list[Any] = [("start", bool, False), ("end", bool, False)]
-    if steps_limit:
-        limits = msgspec.Meta(ge=1, le=steps_limit)
-        members.append(("steps_max", Annotated[int, limits] | None, None))
-    for i, field in enumerate(fields):
-        if isinstance(field, Category):
-            # An integer is equivalent to its decimal text: dish 1 and dish "1" are the same.
-            numbers = tuple(int(v) for v in field.values if is_int_text(v))
-            kind: Any = Literal[field.values + numbers]
-        elif isinstance(field, Text):
-            limits = msgspec.Meta(max_length=field.length, pattern=_pattern(field))
-            kind = Annotated[str, limits]
-        elif field.size == 1:
-            kind = float
-        elif field.size <= _TUPLE_LENGTH_MAX:
-            kind = tuple[(float,) * field.size]  # type: ignore[misc]
-        else:
-            limits = msgspec.Meta(min_length=field.size, max_length=field.size)
-            kind = Annotated[list[float], limits]
-        members.append((f"f{i}", kind | None, None) if field.optional else (f"f{i}", kind))
-    return msgspec.defstruct(
-        "Event",
-        members,
-        rename={f"f{i}": field.name for i, field in enumerate(fields)},
-        forbid_unknown_fields=True,
-        kw_only=True,
-        gc=False,
-    )
-
-
-def _pattern(field: Text) -> str:
-    """Return a regex for texts of the alphabet; with `$` it would accept a trailing newline."""
-    return "^[" + "".join(map(re.escape, field.alphabet)) + r"]*\Z"
-
-
-def _template(field: OutputField) -> bytes:
-    """Return the template of one member, with a %b for each text that `encode` inserts."""
-    name = orjson.dumps(field.name).replace(b"%", b"%%")
-    if isinstance(field, Category):
-        values = [orjson.dumps(value).replace(b"%", b"%%") + b":%b" for value in field.values]
-        return name + b':{"label":%b,"probabilities":{' + b",".join(values) + b"}}"
-    return name + (b":%b" if field.size == 1 else b":[%b]")
-
-
-def _texts(block: FloatArray) -> list[bytes]:
-    """Encode each row's numbers as comma-separated JSON, with one call for the whole block."""
-    whole = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
-    if block.ndim == 2 and block.shape[1] > 1:
-        return whole[2:-2].split(b"],[")
-    return whole.replace(b"[", b"").replace(b"]", b"").split(b",")

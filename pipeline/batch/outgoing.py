@@ -92,7 +92,7 @@ class OutgoingRecords:
         return OutgoingColumns(
             # Not the key of the record: an event whose time ends a sequence is of another key.
             keys=batch.keys.names.take(batch.key_index[events]),
-            values=ByteColumn(self._codec.encode(answers.outputs[:, :width], drawn)),
+            values=self._codec.encode(answers.outputs[:, :width], drawn),
             partitions=partitions % self._output_partitions,
             timestamps_ms=batch.records.timestamps_ms[events],
             headers=headers,

@@ -11,7 +11,7 @@ import livestep.pipeline.batch.stepping
 import livestep.pipeline.engine.cycle
 import livestep.pipeline.engine.saver
 import livestep.pipeline.process.deadline
-from livestep.pipeline.batch.codec import Float32Codec, JsonCodec
+from livestep.pipeline.batch.codec import Codec
 from livestep.pipeline.batch.stepping import Stepper
 from livestep.pipeline.engine.cycle import Cycle, StoreBehindError
 from livestep.pipeline.engine.log import AbortedError
@@ -46,8 +46,7 @@ def in_place_of_the_real_ones(simulation: Simulation, patch: pytest.MonkeyPatch)
     ):
         patch.setattr(owner, name, _told(simulation, getattr(owner, name), verb, tell))
     for owner, name, verb, is_after in (
-        (JsonCodec, "to_arrays", "pack", False),
-        (Float32Codec, "to_arrays", "pack", False),
+        (Codec, "read", "pack", False),
         (Pool, "find", "load", False),
         (Pool, "write", "save", True),
         (Saver, "put", "save", False),

@@ -7,6 +7,11 @@ use pyo3::prelude::*;
 
 mod byte_column;
 mod consumer;
+mod float32;
+mod json_decoder;
+mod json_encoder;
+mod json_fields;
+mod json_scanner;
 mod key_table;
 mod keys;
 mod librdkafka;
@@ -25,5 +30,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(text_columns::source_column, module)?)?;
     module.add_class::<key_table::KeyTable>()?;
     module.add_function(wrap_pyfunction!(keys::group, module)?)?;
+    module.add_class::<json_decoder::JsonDecoder>()?;
+    module.add_class::<json_encoder::JsonEncoder>()?;
+    module.add_function(wrap_pyfunction!(float32::decode_float32, module)?)?;
+    module.add_function(wrap_pyfunction!(float32::encode_float32, module)?)?;
     Ok(())
 }
