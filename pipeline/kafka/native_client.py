@@ -37,7 +37,9 @@ def native_handle(client: Any) -> int | None:
     Raises:
         RuntimeError: If the address is not of such a client: a defect.
     """
-    if not _is_usable() or native is None:
+    # Its memory is read: only of objects that are what is expected.
+    is_known = isinstance(client, cimpl.Consumer | cimpl.Producer)
+    if not is_known or not _is_usable() or native is None:
         return None
     handle, name = native.client_handle(client)
     if _NAME.fullmatch(name) is None:

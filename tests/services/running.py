@@ -7,9 +7,10 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -88,7 +89,13 @@ class Running:
         changes = {"session_timeout_ms": PATIENT_SESSION_TIMEOUT_MS, **changes}
         run_worker(Settings.from_environment(environment, burst=True, **self.settings(**changes)))
 
-    def start(self, *, crash: str | None = None, **changes: Any) -> ChildProcess:
+    def start(
+        self,
+        *,
+        crash: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        **changes: Any,
+    ) -> ChildProcess:
         """Start a worker as a process; `crash` names where it kills itself (`crashing_worker`)."""
         program = (
             ["livestep.pipeline.cli"]
@@ -104,7 +111,7 @@ class Running:
             f"worker {number}",
             arguments,
             self.folder / f"worker-{number}.log",
-            {"PYTHONPATH": str(Path(__file__).parents[2])},
+            {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
         )
         worker.start()
         self.workers.append(worker)

@@ -3,13 +3,13 @@
 from types import SimpleNamespace
 
 from livestep.pipeline.batch.outgoing import refused_records
-from livestep.pipeline.memory.memory_broker import MemoryRecord
+from livestep.pipeline.columns.log_records import LogRecord
 
 
 def test_a_record_is_one_dead_letter_with_its_first_reason_and_all_details():
     # Given a session gap, which shares its record with the event behind it, and another event
-    late = MemoryRecord(("events", 0, 7), (b"k", b"x"))
-    other = MemoryRecord(("events", 1, 7), (b"k", b"x"))
+    late = LogRecord("events", 0, 7, 0, b"k", b"x", [])
+    other = LogRecord("events", 1, 7, 0, b"k", b"x", [])
     batch = SimpleNamespace(records=[late, late, other])
 
     # When gap and event are refused, then it is by the first reason
