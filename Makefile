@@ -3,8 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Newer than pyproject.toml and constraints.txt if the installation is up to date.
-INSTALLED := $(VENV)/.installed
+# Where cargo is installed, the native loops are built; an installation without them is another one.
+CARGO := $(shell command -v cargo)
+RUSTFMT := $(shell command -v rustfmt)
+CLIPPY := $(shell command -v cargo-clippy)
+NATIVE := pipeline/native
+NATIVE_SOURCES := $(NATIVE)/Cargo.toml $(wildcard $(NATIVE)/src/*.rs)
+export CARGO_TARGET_DIR := $(CURDIR)/.livestep/native-target
+# Newer than what it is made from if the installation is up to date.
+INSTALLED := $(VENV)/.installed$(if $(CARGO),-native)
 # Separate tools for the bill of materials and vulnerabilities: their dependencies must not change ours.
 TOOLS := .livestep/tools
 # One process per core, each with its own Kafka and Redis. The tests of a file share models and brokers, so they run in one process.
@@ -21,6 +28,7 @@ demo: jars ## Watch a model predict live on real Kafka and Redis, and survive ki
 	@$(BIN)/python -m livestep.deploy.demo
 
 test: lint jars ## Run all checks and tests, as CI does
+	@$(if $(CARGO),$(BIN)/python -m tests.rust)
 	@$(BIN)/pytest -q $(PARALLEL)
 
 test-fast: lint ## Run lint, types, doctests and unit tests, without services (some minutes)
@@ -65,13 +73,17 @@ lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(if $(RUSTFMT),cargo fmt --check --manifest-path $(NATIVE)/Cargo.toml)
+	@$(if $(CLIPPY),cargo clippy --quiet --all-targets --manifest-path $(NATIVE)/Cargo.toml -- -D warnings)
 
 format: $(INSTALLED) ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
+	@$(if $(RUSTFMT),cargo fmt --manifest-path $(NATIVE)/Cargo.toml)
 
 clean: ## Remove everything that make has created: environment, Kafka, caches
-	rm -rf $(VENV) .livestep .hypothesis .mypy_cache .pytest_cache .ruff_cache livestep.egg-info
+	rm -rf $(VENV) .livestep .hypothesis .mypy_cache .pytest_cache .ruff_cache livestep.egg-info \
+		build $(NATIVE)/target $(NATIVE)/Cargo.lock $(NATIVE)/*.so
 	find deploy models docs pipeline tests -name __pycache__ -prune -exec rm -rf {} +
 
 prerequisites:
@@ -84,12 +96,17 @@ jars: $(INSTALLED)
 	@$(BIN)/python -m livestep.deploy.local.jars >/dev/null
 
 # Order-only: prerequisites are checked every time, but never make the installation out of date.
-$(INSTALLED): pyproject.toml constraints.txt | prerequisites
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(NATIVE_SOURCES) | prerequisites
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once. The largest part is torch with CUDA: 5 GB on disk, 1-3 minutes."
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[worker,demo,docs,experiment,test]'
+	@rm -f $(NATIVE)/*.so
+	@# By variable, the versions hold for what builds the package, too.
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		$(BIN)/python -m pip install --disable-pip-version-check -e '.[worker,demo,docs,experiment,test]'
 	@# Without its dependencies, some of them older than ours: only a data file of it is read.
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-deps aeon
+	@$(BIN)/python -m livestep.deploy.native_loops
+	@rm -f $(VENV)/.installed*
 	@touch $@
 
 $(TOOLS)/.installed: deploy/security/tools.txt | prerequisites

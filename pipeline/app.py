@@ -18,6 +18,7 @@ from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.faust_app import make_app
 from livestep.pipeline.kafka.kafka_log import KafkaLog
 from livestep.pipeline.memory.memory_store import MemoryStore
+from livestep.pipeline.native import loops_text
 from livestep.pipeline.process.defects import reported_defect
 from livestep.pipeline.process.identity import WorkerId
 from livestep.pipeline.process.stopping import Stop
@@ -76,6 +77,7 @@ class Worker:
             settings.output_topic,
             settings.guarantee,
         )
+        _log.info("loops: %s", loops_text())
 
     def _open_store(self, log: KafkaLog, model: LoadedModel) -> Store:
         """Connect to Redis, if the model has anything to keep; else nothing is ever stored."""

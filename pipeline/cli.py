@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import click
@@ -83,6 +84,16 @@ The README.md in that folder makes it live. All commands: livestep --help
 """
 
 
+def _print_version(context: click.Context, option: click.Parameter, is_wanted: bool) -> None:
+    """Print the version, and whether the loops of this installation are native."""
+    if not is_wanted or context.resilient_parsing:
+        return
+    from livestep.pipeline.native import loops_text
+
+    click.echo(f"livestep, version {version('livestep')}, loops: {loops_text()}")
+    context.exit()
+
+
 @click.group(
     cls=_LazyGroup,
     invoke_without_command=True,
@@ -95,7 +106,14 @@ The README.md in that folder makes it live. All commands: livestep --help
         "livestep predictions --topic predictions --from-beginning",
     ),
 )
-@click.version_option(package_name="livestep")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and which loops run, and exit.",
+)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Live predictions from recurrent models, for every key of a Kafka topic.

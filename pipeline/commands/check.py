@@ -19,6 +19,7 @@ from livestep.pipeline.commands.shared_options import worker_options
 from livestep.pipeline.errors import ConfigError, EngineError
 from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.kafka.partitioners import judge_placement
+from livestep.pipeline.native import loops_text
 from livestep.pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _tests(settings: Settings) -> list[CheckItem]:
         CheckItem("events", log.check_events, needs=["model", "topics"]),
         CheckItem("transactions", lambda: _check_transactions(settings), needs=["Kafka"]),
         CheckItem("Redis", lambda: _check_redis(settings)),
+        CheckItem("loops", loops_text),
     ]
 
 

@@ -9,6 +9,8 @@ import importlib
 import os
 from types import ModuleType
 
+from livestep.pipeline.errors import ConfigError
+
 #: Set to `off` to use Python even where the native loops are built.
 NATIVE_VARIABLE = "LIVESTEP_NATIVE"
 
@@ -19,7 +21,7 @@ def _load() -> tuple[ModuleType | None, str]:
     """Import the library; return it, and how to get it if there is none."""
     wanted = os.environ.get(NATIVE_VARIABLE, _ON)
     if wanted not in (_ON, _OFF):
-        raise ImportError(f"{NATIVE_VARIABLE} must be {_ON} or {_OFF}, not {wanted!r}")
+        raise ConfigError(f"{NATIVE_VARIABLE} must be {_ON} or {_OFF}, not {wanted!r}")
     if wanted == _OFF:
         return None, f"{NATIVE_VARIABLE}={_OFF}"
     try:

@@ -1,4 +1,8 @@
-"""What users install: the wheel, and the sdist, each in an environment with nothing else."""
+"""What users install: the wheel, and the sdist, each in an environment with nothing else.
+
+Where cargo is installed, the wheel is built with it and has the native loops; the sdist is always
+installed without it, as on a machine of a user who has no cargo.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,22 @@ from livestep.models.worker_extra import WORKER_PACKAGES
 from tests.support.code_blocks import ROOT
 
 #: What the package is built from.
-SOURCES = ("deploy", "docs", "livestep", "models", "pipeline", "README.md", "pyproject.toml")
+SOURCES = (
+    *("deploy", "docs", "livestep", "models", "pipeline"),
+    *("README.md", "pyproject.toml", "setup.py", "MANIFEST.in"),
+)
+
+#: Whether the native loops can be built.
+HAS_CARGO = shutil.which("cargo") is not None
+
+#: The library of the native loops, in a wheel and in an installation.
+LIBRARY = "livestep/pipeline/native/_native.abi3.so"
+
+#: The list of a wheel's files, with their checksums.
+RECORD = f"livestep-{version('livestep')}.dist-info/RECORD"
+
+#: One folder for all builds, and for make's: most of the time goes into the dependencies.
+CARGO_TARGET = {"CARGO_TARGET_DIR": str(ROOT / ".livestep" / "native-target")}
 
 #: A document of the project, as a text may name it.
 DOCUMENT = re.compile(r"\b(?:deploy|docs|models|pipeline)/[\w./-]+\.(?:conf|md|txt)\b")
@@ -72,13 +91,22 @@ def run_well(command: Sequence[str | Path], cwd: Path, **variables: str) -> str:
     return result.stdout
 
 
-def build(hook: str, source: Path, output: Path) -> Path:
+def build(hook: str, source: Path, output: Path, **variables: str) -> Path:
     """Build a wheel or an sdist by setuptools' own hook (PEP 517)."""
     output.mkdir()
     code = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
-    run_well([sys.executable, "-c", code, output], source)
+    run_well([sys.executable, "-c", code, output], source, **CARGO_TARGET, **variables)
     (built,) = output.iterdir()
     return built
+
+
+def without_cargo(folder: Path) -> dict[str, str]:
+    """Make a PATH with the compilers and the shell, but without cargo."""
+    folder.mkdir()
+    for name in ("cc", "gcc", "ld", "sh", "uname", "env"):
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    return {"PATH": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +130,7 @@ def copy_sources(target: Path) -> Path:
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, target)
         else:
-            ignored = shutil.ignore_patterns("__pycache__")
+            ignored = shutil.ignore_patterns("__pycache__", "*.so", "target", "Cargo.lock")
             shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=ignored)
     return target
 
@@ -135,12 +163,17 @@ def installed(
     """`pip install` of the wheel or the sdist; what it needs beyond `dependencies` is added."""
     built: Path = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("environment")
-    packages = install(folder, [str(built)], constraints, besides=dependencies)
+    path = {} if request.param == "wheel" else without_cargo(folder / "programs")
+    packages = install(folder, [str(built)], constraints, besides=dependencies, **path)
     return Installed(folder / "bin" / "python", folder / "bin" / "livestep", packages)
 
 
 def install(
-    folder: Path, wanted: Sequence[str], constraints: Path, besides: Path | None = None
+    folder: Path,
+    wanted: Sequence[str],
+    constraints: Path,
+    besides: Path | None = None,
+    **variables: str,
 ) -> Path:
     """Install packages into an empty environment.
 
@@ -149,6 +182,7 @@ def install(
         wanted: As for pip.
         constraints: Versions.
         besides: Another environment's site-packages, whose packages count as installed.
+        variables: For pip and what it runs.
 
     Returns:
         packages: The environment's site-packages.
@@ -161,8 +195,8 @@ def install(
         (packages / "besides.pth").write_text(str(besides))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     # The versions by variable: they hold where pip builds an sdist, too.
-    pinned = {"PIP_CONSTRAINT": str(constraints)}
-    run_well([*pip, "install", "-q", "--no-compile", *wanted], folder, **pinned)
+    pinned = {name: str(constraints) for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
+    run_well([*pip, "install", "-q", "--no-compile", *wanted], folder, **pinned, **variables)
     return packages
 
 
@@ -186,9 +220,69 @@ def test_the_wheel_of_the_sdist_is_the_wheel_of_the_sources(
     # When
     second = build("build_wheel", unpacked, tmp_path / "dist")
 
-    # Then
+    # Then they are equal; the library may name the folder that it was built in
     assert second.name == wheel.name
-    assert contents(second) == contents(wheel)
+    first_files, second_files = contents(wheel), contents(second)
+    assert (LIBRARY in first_files) == HAS_CARGO
+    assert first_files.keys() == second_files.keys()
+    unlike = {name for name in first_files if first_files[name] != second_files[name]}
+    assert unlike <= {LIBRARY, RECORD}
+
+
+@pytest.mark.skipif(not HAS_CARGO, reason="needs cargo")
+def test_a_wheel_with_the_native_loops_is_for_one_platform_and_has_no_sources_of_them(
+    wheel: Path,
+) -> None:
+    assert re.fullmatch(r"livestep-.*-cp311-abi3-.*_\w+\.whl", wheel.name)
+    assert not [name for name in contents(wheel) if name.endswith((".rs", "Cargo.toml"))]
+
+
+def test_a_wheel_that_is_built_without_cargo_is_for_every_platform(tmp_path: Path) -> None:
+    path = without_cargo(tmp_path / "programs")
+    built = build("build_wheel", copy_sources(tmp_path / "source"), tmp_path / "dist", **path)
+
+    assert built.name.endswith("-py3-none-any.whl")
+    assert LIBRARY not in contents(built)
+
+
+@pytest.mark.skipif(not HAS_CARGO, reason="needs cargo")
+def test_a_wheel_is_built_even_if_cargo_fails(tmp_path: Path) -> None:
+    # Given a cargo without a network and without crates
+    offline = {"CARGO_NET_OFFLINE": "true", "CARGO_HOME": str(tmp_path / "empty")}
+
+    # When
+    built = build("build_wheel", copy_sources(tmp_path / "source"), tmp_path / "dist", **offline)
+
+    # Then
+    assert LIBRARY not in contents(built)
+    assert "livestep/pipeline/native/__init__.py" in contents(built)
+
+
+def test_the_sdist_has_the_sources_of_the_native_loops(sdist: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    crate = unpacked / "livestep" / "pipeline" / "native"
+    sources = {path.name for path in (ROOT / "pipeline" / "native" / "src").iterdir()}
+
+    assert "lib.rs" in sources
+    assert {path.name for path in (crate / "src").iterdir()} == sources
+    assert (crate / "Cargo.toml").is_file()
+    assert not list(crate.rglob("*.so"))
+
+
+def test_an_installation_reports_which_loops_run(
+    request: pytest.FixtureRequest, installed: Installed, tmp_path: Path
+) -> None:
+    is_native = (installed.packages / LIBRARY).is_file()
+    loops = (
+        "native" if is_native else "Python (not built: install cargo, and install livestep again)"
+    )
+    expected = f"livestep, version {version('livestep')}, loops: "
+
+    assert is_native == (HAS_CARGO and request.node.callspec.params["installed"] == "wheel")
+    assert run_well([installed.livestep, "--version"], tmp_path) == f"{expected}{loops}\n"
+    off = run_well([installed.livestep, "--version"], tmp_path, LIVESTEP_NATIVE="off")
+    assert off == f"{expected}Python (LIVESTEP_NATIVE=off)\n"
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -270,8 +364,6 @@ def test_the_docs_are_installed(installed: Installed) -> None:
 
 
 def test_the_client_works_without_the_worker(installed: Installed, tmp_path: Path) -> None:
-    version_line = run_well([installed.livestep, "--version"], tmp_path)
-    assert version_line == f"livestep, version {version('livestep')}\n"
     assert "Usage: livestep publish" in run_well(
         [installed.livestep, "publish", "--help"], tmp_path
     )

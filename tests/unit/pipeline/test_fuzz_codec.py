@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livestep.models.model_errors import FieldReason
-from livestep.pipeline.batch.codec import Codec, Float32Codec, JsonCodec
+from livestep.pipeline.batch.codec import Codec
 from livestep.pipeline.batch.marks import marks_of
 from livestep.pipeline.batch.packing import pack
 from livestep.pipeline.clients.readers import decode_float32, decode_json
@@ -24,7 +24,8 @@ from livestep.pipeline.records import (
     read_dead_letter_headers,
     read_prediction_headers,
 )
-from tests.hostile.hostile_records import KINDS, Kind, Row
+from tests.hostile.hostile_records import KINDS, Row
+from tests.support.fuzzed_values import CODECS, duplicated, json_values, values
 
 #: Every reason that a value or a mark can be given; those of keys and steps come later.
 REASONS = {
@@ -32,67 +33,6 @@ REASONS = {
     *("not-json", "not-float32", "bad-mark", "bad-steps-max", "empty-value", "value-too-long"),
     *("no-key", "key-too-long", "bad-header"),
 }
-
-
-def codec_of(kind: Kind) -> Codec:
-    """Make the codec of a kind."""
-    options = dict(kind.options)
-    codec = {"json": JsonCodec, "float32": Float32Codec}[options.pop("codec", "json")]
-    return codec(**options)
-
-
-CODECS = {name: codec_of(kind) for name, kind in KINDS.items()}
-
-names = st.sampled_from(sorted(CODECS))
-
-#: JSON of all kinds, with the names that matter.
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**30), 10**30)
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from(["sunny", "1", "a", ".", 1, 5, 6, "\0"]),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["x", "start", "end", "steps_max", "before", "weather", "t", "word", "", "f0"]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Take a value of the table, good or bad, and change some of its bytes."""
-    name = draw(names)
-    short = [row.value for row in KINDS[name].rows if row.value and len(row.value) < 500]
-    value = bytearray(draw(st.sampled_from([*KINDS[name].good, *short]))[:500])
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(value)))
-        what = draw(st.sampled_from(["cut", "insert", "flip", "double"]))
-        if what == "cut":
-            del value[at : at + draw(st.integers(1, 8))]
-        elif what == "insert":
-            value[at:at] = draw(st.binary(max_size=4) | st.sampled_from([b'"', b"{", b"[", b","]))
-        elif what == "flip" and at < len(value):
-            value[at] ^= 1 << draw(st.integers(0, 7))
-        elif what == "double":
-            # A member twice, with another value: what is last counts for some readers.
-            value[at:at] = value[: draw(st.integers(0, 60))]
-    return name, bytes(value)
-
-
-values = st.one_of(
-    st.tuples(names, st.binary(max_size=60)),
-    st.tuples(names, json_values.map(lambda value: json.dumps(value).encode())),
-    mutated(),
-)
 
 
 def judged(codec: Codec, value: bytes) -> str | None:
@@ -112,18 +52,6 @@ def judged(codec: Codec, value: bytes) -> str | None:
 def test_any_value_is_an_event_or_refused_with_a_known_reason(named: tuple[str, bytes]) -> None:
     reason = judged(CODECS[named[0]], named[1])
     assert reason is None or reason in REASONS
-
-
-@st.composite
-def duplicated(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Write an object whose members may occur twice, with values of any kind."""
-    name = draw(
-        st.sampled_from([name for name in sorted(CODECS) if name not in ("float32", "wide")])
-    )
-    member = st.sampled_from(["x", "start", "end", "steps_max", "before", "weather", "t", "word"])
-    some = st.sampled_from(["true", "false", "1", "9", "null", '"a"', '"sunny"', "[1,2,3]", "1e39"])
-    pairs = draw(st.lists(st.tuples(member, some), max_size=6))
-    return name, b"{%b}" % ",".join(f'"{key}":{value}' for key, value in pairs).encode()
 
 
 @settings(max_examples=250)
