@@ -22,9 +22,14 @@ Example:
     [('a', 0), ('b', 0), ('a', 1)]
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from livestep.models.lazy_names import lazy_names
+
+# Without it, MKL's products of small matrices are rounded by where a row is in memory, so that a
+# key's predictions would depend on the rest of its batch. MKL reads it when it is first used.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from livestep.models.checks.agreement import TOLERANCE

@@ -12,5 +12,6 @@ Depends on torch, but neither on Kafka nor on Redis. Each part imports only from
     fields/           Number, Category, Text: the columns of inputs and outputs
     contract.py       StepModel: the interface between the engine and a net
 
-The remaining modules are at the level of `contract.py`: errors, devices, seeds, package data.
+The remaining modules are at the level of `contract.py`: errors, devices, rounding, seeds, package
+data.
 """

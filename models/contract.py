@@ -133,8 +133,12 @@ class StepModel(nn.Module, ABC):
             ValueError: If the shapes don't fit the model or each other.
         """
 
+    def nearest_batch_size(self, wanted: int) -> int:
+        """Return the number of rows closest to `wanted` that `step` accepts: by default, any."""
+        return wanted
+
     def unroll(self, sequence: Tensor, prev_state: State | None = None) -> Tensor:
-        """Step over whole sequences offline: the reference that a stream is compared with.
+        """Step over whole sequences offline, in any rounding: for training.
 
         Args:
             sequence: (L, N, H_in), L >= 1.

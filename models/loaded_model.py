@@ -14,6 +14,7 @@ from livestep.models.contract import StepModel
 from livestep.models.devices import device_of
 from livestep.models.fields.encoding import decode, encode
 from livestep.models.fields.field_types import CodecName, Field, OutputField
+from livestep.models.sequences.blocks import block_stepper
 from livestep.models.sequences.offline_json import answer_log
 from livestep.models.sequences.rules import DEFAULT_RULES, SequenceRules
 
@@ -63,7 +64,8 @@ class LoadedModel:
     ) -> list[dict[str, Any]]:
         """Answer one key's events offline by all rules, as if no other key shared its partition.
 
-        A stream returns the same answers, up to the rounding of `TOLERANCE`.
+        A stream returns the same answers, equal bit for bit, on the same kind of processor and with
+        the same version of torch.
 
         Args:
             events: All events of one key, from its first, with their marks as members; None is a
@@ -98,5 +100,6 @@ class LoadedModel:
         device = device_of(self.net)
         copied = np.array(rows, np.float32)  # torch rejects read-only arrays, as records give them
         sequence = torch.from_numpy(copied).to(device).unsqueeze(1)  # (L, 1, H_in)
-        outputs: npt.NDArray[np.float32] = self.net.unroll(sequence).squeeze(1).cpu().numpy()
+        unrolled = block_stepper(self.net, self.inputs).unroll(sequence).squeeze(1)
+        outputs: npt.NDArray[np.float32] = unrolled.cpu().numpy()
         return outputs

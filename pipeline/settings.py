@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from livestep.models.rounding import Rounding
 from livestep.pipeline.environment import (
     ENVIRONMENT_PREFIX,
     RedisCredentials,
@@ -124,6 +125,11 @@ class Settings:
         "auto",
         "Where the model runs; auto means CUDA if available.",
         choices=("auto", "cpu", "cuda"),
+    )
+    rounding: Rounding = _setting(
+        "exact",
+        "With exact, a prediction is the same to the last bit in any batch; free is faster.",
+        choices=("exact", "free"),
     )
     torch_threads: int = _setting(
         1,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from livestep.models.checks.agreement import Agreement
 from livestep.models.checks.contract_checks import (
+    check_bit_for_bit,
     check_finite,
     check_keys_dont_mix,
     check_none_means_initial_state,
@@ -30,9 +31,13 @@ from livestep.models.checks.look_ahead import check_no_look_ahead
 from livestep.models.checks.random_events import random_rows, random_sequences, random_state
 from livestep.models.contract import State, StepModel
 from livestep.models.fields.field_types import Field
+from livestep.models.sequences.blocks import PROBE_ROWS, BlockStepper, measured_sizes
 
 #: Timesteps after which outputs must still be finite.
 LONG = 300
+
+#: Keys that fill more than one block of steps.
+MANY = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class CheckData:
         ragged: N sequences (L_i, H_in) of different lengths.
         others: (L, M, H_in). Sequences of other keys.
         long: (LONG, 4, H_in). Long sequences of four new keys.
+        many: (2, MANY, H_in). Short sequences of many new keys.
+        rows: (PROBE_ROWS, H_in). To choose the model's blocks.
     """
 
     model: StepModel
@@ -54,6 +61,8 @@ class CheckData:
     ragged: list[Tensor]
     others: Tensor
     long: Tensor
+    many: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,21 @@ CHECKS: Final = (
         "return the state after each key's last timestep, and keep everything that matters in it",
         needs=(*_SOUND, "packed equals unroll"),
     ),
+    Check(
+        "bit for bit",
+        lambda data: check_bit_for_bit(
+            BlockStepper(data.model, measured_sizes(data.model, data.rows)),
+            data.sequence,
+            data.ragged,
+            data.state,
+            data.others,
+            data.many,
+        ),
+        "compute each row by itself: nothing over axis 0, however small its effect, and all rows "
+        "by the same calls, with torch.where instead of picked rows; or let predictions differ in "
+        "the last digits, with --rounding free",
+        needs=(*_SOUND, "keys don't mix"),
+    ),
 )
 
 
@@ -174,4 +198,6 @@ def make_check_data(
         others=torch.stack(others, dim=1),
         state=random_state(model, count, generator, inputs),
         long=random_rows(model, LONG * 4, generator, inputs).reshape(LONG, 4, -1),
+        many=random_rows(model, 2 * MANY, generator, inputs).reshape(2, MANY, -1),
+        rows=random_rows(model, PROBE_ROWS, generator, inputs),
     )

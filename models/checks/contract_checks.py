@@ -21,6 +21,7 @@ from livestep.models.checks.agreement import (
 )
 from livestep.models.checks.packed_sequences import pack, unpack
 from livestep.models.contract import State, StepModel, like_state, state_tensors
+from livestep.models.sequences.blocks import BlockStepper
 
 
 def _rows_of(state: State, rows: Sequence[int]) -> State:
@@ -158,6 +159,38 @@ def check_keys_dont_mix(
     start = like_state([torch.cat([zero, own, zero]) for zero, own in pieces], prev_state)
     compare(list(range(count)), padded, start, other_count, "with and without more keys")
     return worst
+
+
+def check_bit_for_bit(
+    stepper: BlockStepper,
+    sequence: Tensor,
+    ragged: Sequence[Tensor],
+    prev_state: State,
+    others: Tensor,
+    many: Tensor,
+) -> Agreement:
+    """Check that a key's results in blocks are equal bit for bit, whatever else is in its batch.
+
+    Args:
+        stepper: Steps the model in its blocks.
+        sequence: (L, N, H_in), N >= 2: permuted, padded with other keys, alone, and cut anywhere.
+        ragged: N tensors (L_i, H_in): together and alone.
+        prev_state: (N, ...) each, for both.
+        others: (L, M, H_in). Sequences of other keys.
+        many: (L', K, H_in), L' <= L. Short sequences of new keys, enough for several blocks.
+    """
+    new_keys = stepper.initial_state(many.shape[1])
+    found = worse(
+        check_keys_dont_mix(stepper, sequence, prev_state, others),
+        check_keys_dont_mix(stepper, many, new_keys, sequence[: len(many)]),
+        check_packed_equals_unroll(stepper, ragged, prev_state),
+        check_split_anywhere(stepper, sequence.unbind(dim=1), prev_state),
+    )
+    if found.difference:
+        raise AssertionError(
+            f"a key's results differ by {found.difference:.2g} with the other keys of its batch"
+        )
+    return found
 
 
 def check_repeatable(model: StepModel, inputs: Tensor, prev_state: State) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from livestep.models.contract import State, StepModel
 from livestep.models.devices import device_of
-from livestep.models.fields.field_types import NO_INDEX, Field, Number, Text, is_index
+from livestep.models.fields.field_types import Field, Number
 from livestep.models.foreign.step_adapter import StepAdapter, weights_dtype
+from livestep.models.sequences.random_rows import random_field_rows
 
 
 def random_rows(
@@ -24,28 +25,9 @@ def random_rows(
         generator: On the CPU.
         inputs: The model's input fields; None for plain numbers.
     """
-    blocks = [
-        _random_block(field, count, generator)
-        for field in inputs or [Number("x", model.input_size)]
-    ]
+    rows = random_field_rows(inputs or [Number("x", model.input_size)], count, generator)
     dtype = torch.float32 if isinstance(model, StepAdapter) else weights_dtype(model)
-    return torch.cat(blocks, dim=1).to(device_of(model), dtype)  # (count, H_in)
-
-
-def _random_block(field: Field, count: int, generator: torch.Generator) -> Tensor:
-    """Draw the columns of one field, (count, width)."""
-    if isinstance(field, Number):
-        return torch.randn(count, field.size, generator=generator)
-    if isinstance(field, Text):
-        letters = (count, field.length)
-        indices = torch.randint(0, len(field.alphabet), letters, generator=generator)
-        lengths = torch.randint(0, field.length + 1, (count, 1), generator=generator)
-        return indices.masked_fill(torch.arange(field.length) >= lengths, NO_INDEX).float()
-    lowest = NO_INDEX if field.optional else 0
-    indices = torch.randint(lowest, len(field.values), (count, 1), generator=generator)
-    if is_index(field):
-        return indices.float()
-    return (indices == torch.arange(len(field.values))).float()
+    return rows.to(device_of(model), dtype)  # (count, H_in)
 
 
 def random_sequences(

@@ -252,6 +252,8 @@ def _category_predictions(field: Category, logits: FloatArray) -> list[dict[str,
 
 def _softmax(logits: FloatArray) -> FloatArray:
     """Turn logits (n, values) into probabilities, each row relative to its maximum."""
+    # In this order of memory, each row is summed by itself, in the same order whatever n is.
+    logits = np.ascontiguousarray(logits)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: FloatArray = powers / powers.sum(axis=1, keepdims=True)
     return probabilities

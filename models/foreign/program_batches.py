@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from livestep.models.model_errors import ModelError
+from livestep.models.sequences.blocks import padded
 
 #: More keys than any batch has.
 UNBOUNDED = 1 << 40
@@ -146,17 +147,8 @@ def step_in_pieces(
         rows = [tensor[start : start + sizes.most] for tensor in (inputs, *state)]
         count = len(rows[0])
         wanted = sizes.at_least(count)
-        piece, *piece_state = (_filled(tensor, wanted) for tensor in rows)
+        piece, *piece_state = (padded(tensor, wanted) for tensor in rows)
         outputs, following = step(piece, tuple(piece_state))
         results.append([tensor[:count] for tensor in (outputs, *following)])
     whole = [torch.cat(pieces) for pieces in zip(*results, strict=True)]
     return whole[0], tuple(whole[1:])
-
-
-def _filled(tensor: Tensor, count: int) -> Tensor:
-    """Pad to `count` rows with the last row, which is valid input; with zeros if there is none."""
-    missing = count - len(tensor)
-    if not missing:
-        return tensor
-    last = tensor[-1:] if len(tensor) else tensor.new_zeros(1, *tensor.shape[1:])
-    return torch.cat([tensor, last.expand(missing, *tensor.shape[1:])])

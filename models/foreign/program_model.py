@@ -122,6 +122,10 @@ class ProgramModel(StepAdapter):
         self.training = mode
         return self
 
+    def nearest_batch_size(self, wanted: int) -> int:
+        """Return the number of keys per call closest to `wanted` that the program accepts."""
+        return self.batch_sizes.at_least(min(wanted, self.batch_sizes.most))
+
     def _inner_state(self, batch_size: int) -> State:
         device = self.device_mark.device
         return tuple(one.zeros(batch_size, device) for one in self._state)

@@ -112,10 +112,12 @@ class EncoderDecoder(SizedModel):
             (self.encoder, source, ~is_decoding),
             (self.decoder, target, is_decoding),
         ):
-            rows = is_own.nonzero().squeeze(1)
-            if len(rows):
-                _, final = gru(columns[rows].unsqueeze(0), _transposed(state[rows]))
-                next_state = next_state.index_copy(0, rows, _transposed(final))  # (N, K, H)
+            if bool(is_own.any()):
+                # Of all rows, since another number of rows may be rounded in another way.
+                _, final = gru(columns.unsqueeze(0), _transposed(state))
+                next_state = torch.where(
+                    is_own.reshape(-1, 1, 1), _transposed(final), next_state
+                )  # (N, K, H)
         return self.head(next_state[:, -1]), next_state
 
     def step_packed(

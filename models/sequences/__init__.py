@@ -1,8 +1,10 @@
 """How events form sequences, and what is answered.
 
-Stepping, generating and answering are written here for one key at a time, as the reference.
+Generating and answering are written here for one key at a time, as the reference.
 
 rules.py          SequenceRules: the shape of sequence, feedback, generation, session gaps
+blocks.py         steps in blocks of fixed shape: a row's result is equal bit for bit
+random_rows.py    random inputs of some fields, to measure those blocks
 feedback.py       FedBack: a model whose outputs are part of its next inputs
 forcing.py        train a FedBack: teacher forcing, free running
 generation.py     generate one sequence, step by step

@@ -1,7 +1,7 @@
 """Answer the events of keys offline: the reference that a stream is compared with.
 
-One key, one event after another, a batch of one: the rules of `rules.py`, as simple as possible.
-The engine does the same for many keys at once.
+One key, one event after another: the rules of `rules.py`, as simple as possible. The engine does
+the same for many keys at once. Both step in the same blocks, so the answers are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from livestep.models.contract import State, StepModel
 from livestep.models.fields.field_types import Field, columns_of
+from livestep.models.sequences.blocks import block_stepper
 from livestep.models.sequences.generation import (
     Finish,
     FloatRow,
@@ -210,7 +211,8 @@ class KeyReader:
         model: The model.
         key: The key's bytes.
         labels: Labels to feed back, one index per link, instead of those that the model would
-            choose: to follow a stream on a rounding tie, where it may continue from either label.
+            choose: to follow a stream with free rounding on a tie, where it may continue from
+            either label.
 
     Attributes:
         dead: Positions of invalid events, with the reason in the dead-letter topic.
@@ -222,6 +224,7 @@ class KeyReader:
         self._model = model
         self._rules = model.rules
         self._key = key
+        self._stepper = block_stepper(model.net, model.inputs)
         self._labels = labels or {}
         self._open: _OpenSequence | None = None
         self.dead: list[tuple[int, str]] = []
@@ -279,7 +282,7 @@ class KeyReader:
             columns = columns_of(model.inputs, link.input)
             if np.isnan(row[columns]).all():
                 row[columns] = 0 if sequence.fed is None else sequence.fed[number]
-        values, state = step_row(model.net, row, sequence.state)
+        values, state = step_row(self._stepper, row, sequence.state)
         if not is_finite(values, state):
             self.dead.append((index, "not-finite-step"))
             return False

@@ -46,9 +46,9 @@ class AuditReport:
         repeated: Records that answer what an earlier record has answered.
         out_of_order: Predictions that follow one of a later event or step of their key, or whose
             header has the wrong timestep.
-        different: Predictions that differ from the offline result by more than the tolerance, are
-            malformed (key, partition, timestamp, headers, members), or answer something that asks
-            for no answer.
+        different: Predictions that differ from the offline result (with free rounding, by more than
+            the tolerance), are malformed (key, partition, timestamp, headers, members), or answer
+            something that asks for no answer.
         max_difference: Largest |prediction - offline result| of all well-formed predictions.
         keys: Keys of the events, counted per partition.
         not_judged: Records among them, and among the dead letters, whose events are not judged:

@@ -12,6 +12,7 @@ import torch
 
 from livestep.models.checks.agreement import TOLERANCE
 from livestep.models.loaded_model import LoadedModel
+from livestep.models.rounding import Rounding
 from livestep.pipeline.audit.audit_report import AuditReport, Fault
 from livestep.pipeline.audit.input_events import (
     END_WITHOUT_BEGINNING,
@@ -20,7 +21,12 @@ from livestep.pipeline.audit.input_events import (
     Place,
 )
 from livestep.pipeline.audit.key_truth import AnswerName, Expected, Found, key_truth
-from livestep.pipeline.audit.output_values import fits, labels_allowed, read_outputs
+from livestep.pipeline.audit.output_values import (
+    fits,
+    labels_allowed,
+    only_labels,
+    read_outputs,
+)
 from livestep.pipeline.audit.unrolled import Unrolled, nothing_unrolled
 from livestep.pipeline.errors import DecodeError
 from livestep.pipeline.records import (
@@ -54,6 +60,9 @@ class Judge:
         judged: Offsets of the events to judge, by partition; every event of a partition that is
             not in it.
         may_repeat: Whether repeated records are allowed.
+        rounding: "exact" if the numbers must be equal bit for bit: predicted with exact rounding,
+            on the same kind of processor and with the same version of torch. "free" compares within
+            `TOLERANCE`.
     """
 
     input_topic: str
@@ -62,6 +71,7 @@ class Judge:
     expected_from: Mapping[int, int] = field(default_factory=dict)
     judged: Mapping[int, range] = field(default_factory=dict)
     may_repeat: bool = False
+    rounding: Rounding = "exact"
     unrolled: Unrolled = field(default_factory=nothing_unrolled)
     dead: dict[Place, str] = field(default_factory=dict)
     answered: set[AnswerName] = field(default_factory=set)
@@ -240,11 +250,17 @@ class Judge:
         expected = self.unrolled.outputs[[row for _, row in self._waiting]]
         answers = [found for found, _ in self._waiting]
         is_right = self._are_close(answers, expected)
-        for found, row, is_close in zip(answers, expected, is_right, strict=True):
+        for (found, row), is_close in zip(self._waiting, is_right, strict=True):
             if is_close and found.labels:
-                allowed = labels_allowed(row, self.model.outputs, self._limit())
-                self._check_labels(found, allowed)
+                self._check_labels(found, self._labels_allowed(row))
         self._waiting.clear()
+
+    def _labels_allowed(self, row: int) -> Any:
+        """Return for each category of an unrolled answer which labels are right."""
+        outputs = self.model.outputs
+        if self.rounding == "exact":
+            return only_labels(self.unrolled.labels[row].tolist(), outputs)
+        return labels_allowed(self.unrolled.outputs[row], outputs, self._limit())
 
     def _judge_key(self, key: PartitionKey, events: list[InputEvent]) -> Mapping[Place, str]:
         """Compare all answers to one key with its truth.
@@ -306,9 +322,17 @@ class Judge:
         """Return for each answer whether its numbers are those of its row, (n, H_out)."""
         found = np.array([one.numbers for one in answers], np.float64)
         differences = np.abs(found - expected)
-        # The tolerance is meant for outputs of magnitude around 1; float32 rounds with magnitude.
-        allowed = self._limit() * np.maximum(1.0, np.abs(expected))
-        is_close = (differences <= allowed).all(axis=1)  # False for NaN
+        if self.rounding == "exact":
+            with np.errstate(over="ignore"):  # a number beyond float32 is wrong in any case
+                bits = found.astype(np.float32).view(np.uint32)
+            is_equal = bits == np.ascontiguousarray(expected, np.float32).view(np.uint32)
+            differences[is_equal] = 0.0  # JSON has the shortest digits, not all of the float32
+            is_close = is_equal.all(axis=1)
+        else:
+            # The tolerance is meant for outputs of magnitude around 1; float32 rounds with
+            # magnitude.
+            allowed = self._limit() * np.maximum(1.0, np.abs(expected))
+            is_close = (differences <= allowed).all(axis=1)  # False for NaN
         for index in np.flatnonzero(~is_close).tolist():
             what = f"differs by {differences[index].max():.3g}"
             self._fault("different", answers[index].record, what)
@@ -321,6 +345,8 @@ class Judge:
             self._fault("different", found.record, what)
 
     def _limit(self) -> float:
+        if self.rounding == "exact":
+            return 0.0
         dtype = next((one.dtype for one in self.model.net.parameters()), torch.float32)
         return TOLERANCE.get(dtype, TOLERANCE[torch.float32])
 

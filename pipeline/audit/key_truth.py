@@ -1,9 +1,10 @@
 """The offline truth of one key whose sequences begin, end or feed back, event by event.
 
-Where rounding decides between two labels, the model may continue from either of them, and both are
-right. So the truth follows the label that the worker chose if it ties with its own within the
-tolerance; everything after that has to be equal again. It can't follow a label that was not
-published: that of an event in the middle of a many-to-one sequence.
+With exact rounding, every answer has to be equal bit for bit. With free rounding, where rounding
+decides between two labels, the model may continue from either of them, and both are right. So the
+truth follows the label that the worker chose if it ties with its own within the tolerance;
+everything after that has to be equal again. It can't follow a label that was not published: that of
+an event in the middle of a many-to-one sequence.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from livestep.models.sequences.feedback import draws
 from livestep.models.sequences.offline import Choice, KeyReader, OfflineAnswer, OfflineEvent
 from livestep.pipeline.audit.input_events import Floats, InputEvent, Place
 from livestep.pipeline.audit.output_values import (
+    categories_of,
     fits,
     found_labels,
     is_drawable,
     is_most_probable,
+    only_labels,
 )
 
 
@@ -90,7 +93,7 @@ class _Truth:
         model: The model.
         inputs: Of the whole topic.
         events: Of the key, in the log's order.
-        limit: The tolerance.
+        limit: The tolerance; 0 for exact rounding.
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class _Truth:
         followed: Mapping[Choice, Sequence[int]],
     ) -> dict[Choice, Sequence[int]] | None:
         """Find the first answer whose label is another one than was found, both of them right."""
-        if not self._model.rules.feedback:
+        if not self._model.rules.feedback or self._limit == 0:
             return None
         for answer in answers:
             choice = Choice(answer.event, answer.ended_by, answer.step or 0)
@@ -144,8 +147,12 @@ class _Truth:
 
     def _expected(self, answer: OfflineAnswer) -> Expected:
         values = activate(self._model.outputs, answer.values[None])[0]
+        name = self._name(answer)
+        if self._limit == 0:
+            is_label = only_labels(self._own_labels(answer), self._model.outputs)
+            return Expected(name, answer.timestep, answer.finish, values, is_label)
         is_label = []
-        for field in self._categories():
+        for field in categories_of(self._model.outputs):
             block = columns_of(self._model.outputs, field.name)
             link = self._link_drawing(field, answer)
             if link is None:
@@ -154,12 +161,12 @@ class _Truth:
                 u = self._draw(answer, link)
                 temperature = self._drawing[link].temperature
                 is_label.append(is_drawable(answer.values[block], temperature, u, self._limit))
-        return Expected(self._name(answer), answer.timestep, answer.finish, values, is_label)
+        return Expected(name, answer.timestep, answer.finish, values, is_label)
 
     def _own_labels(self, answer: OfflineAnswer) -> list[int]:
         """Return the label of each output category, as the truth chose it."""
         labels = []
-        for field in self._categories():
+        for field in categories_of(self._model.outputs):
             link = self._link_drawing(field, answer)
             block = columns_of(self._model.outputs, field.name)
             chosen = answer.values[block].argmax() if link is None else answer.chosen[link]
@@ -168,11 +175,10 @@ class _Truth:
 
     def _by_link(self, labels: Sequence[int]) -> list[int]:
         """Reorder labels from outputs to links; 0 for a number."""
-        by_name = dict(zip([field.name for field in self._categories()], labels, strict=True))
+        by_name = dict(
+            zip([field.name for field in categories_of(self._model.outputs)], labels, strict=True)
+        )
         return [by_name.get(link.output, 0) for link in self._model.rules.feedback]
-
-    def _categories(self) -> list[Category]:
-        return [field for field in self._model.outputs if isinstance(field, Category)]
 
     def _link_drawing(self, field: Category, answer: OfflineAnswer) -> int | None:
         """Return the index, among the links that draw, of the one that drew the label."""
@@ -210,7 +216,7 @@ def key_truth(
         inputs: Of the whole topic.
         events: Of the key, in the log's order; at least one.
         found: The answers of a worker, for ties.
-        limit: The tolerance.
+        limit: The tolerance; 0 for exact rounding.
     """
     return _Truth(model, inputs, events, limit).answer(found)
 

@@ -1,7 +1,7 @@
 """Compares what a worker wrote with the offline unroll of its input.
 
 It shares nothing with the worker but the model and the names of headers: it reads the topics with
-another client, steps each key by `unroll` instead of in packed batches, and parses values itself.
+another client, steps whole sequences instead of batch after batch, and parses values itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from livestep.models.loaded_model import LoadedModel
+from livestep.models.rounding import Rounding
 from livestep.pipeline.audit.audit_report import AuditReport
 from livestep.pipeline.audit.judge import Judge
 from livestep.pipeline.audit.unrolled import unroll_log
@@ -39,6 +40,7 @@ def audit(
     dead_letters: str | None = None,
     group: str | None = None,
     may_repeat: bool = False,
+    rounding: Rounding = "exact",
     key_filter: KeyFilter | None = None,
     on_progress: OnProgress | None = None,
 ) -> AuditReport:
@@ -56,6 +58,7 @@ def audit(
         group: Its consumer group: events that it has not committed are not judged, so that the
             worker may keep running. None judges every event: no worker may be writing.
         may_repeat: Whether repeated records are allowed, as with the guarantee at-least-once.
+        rounding: "exact" if every number must be equal bit for bit; see `Judge`.
         key_filter: Limits the audit to some keys; None for all.
         on_progress: Called from time to time.
 
@@ -84,7 +87,14 @@ def audit(
         )
         return (record for record in found if key_filter is None or key_filter(record.key))
 
-    judge = Judge(input_topic, output_partitions, model, judged=judged, may_repeat=may_repeat)
+    judge = Judge(
+        input_topic,
+        output_partitions,
+        model,
+        judged=judged,
+        may_repeat=may_repeat,
+        rounding=rounding,
+    )
     for record in records(letters) if letters else ():
         judge.take_dead_letter(record)
     events = (one for one in records(input_topic) if judge.covers((one.partition, one.offset)))

@@ -1,6 +1,7 @@
 """Parses the value of a prediction strictly, and decides which labels are right.
 
-Of two labels whose probabilities differ by less than the tolerance, either is right.
+With free rounding, of two labels whose probabilities differ by less than the tolerance, either is
+right.
 """
 
 from __future__ import annotations
@@ -70,6 +71,28 @@ def _read_member(output: Field, member: Any, numbers: list[float], labels: list[
         if not isinstance(element, int | float) or isinstance(element, bool):
             raise ValueError(f"{output.name} has {element!r} instead of a number")
         numbers.append(element)
+
+
+def categories_of(outputs: Sequence[Field]) -> list[Category]:
+    """Return the outputs that are categories."""
+    return [output for output in outputs if isinstance(output, Category)]
+
+
+def only_labels(labels: Sequence[int], outputs: Sequence[Field]) -> list[npt.NDArray[np.bool_]]:
+    """Return for each category that one label is right, and no other.
+
+    Args:
+        labels: Of each category.
+        outputs: The model's.
+
+    Example:
+        >>> only_labels([1], [Category("dish", ("soup", "cake"))])
+        [array([False,  True])]
+    """
+    return [
+        np.arange(len(output.values)) == label
+        for output, label in zip(categories_of(outputs), labels, strict=True)
+    ]
 
 
 def is_most_probable(probabilities: Floats, limit: float) -> npt.NDArray[np.bool_]:

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from livestep.models.devices import device_of
 from livestep.models.fields.encoding import activate
+from livestep.models.fields.field_types import columns_of
 from livestep.models.loaded_model import LoadedModel
+from livestep.models.sequences.blocks import block_stepper
 from livestep.models.sequences.offline import SESSION_GAP
 from livestep.models.sequences.session_gaps import session_gaps
 from livestep.pipeline.audit.input_events import (
@@ -29,9 +34,10 @@ from livestep.pipeline.audit.input_events import (
     Place,
     read_events,
 )
+from livestep.pipeline.audit.output_values import categories_of
 from livestep.pipeline.types import PartitionKey
 
-#: Limits of one unroll, padding included: large enough for torch, small in memory.
+#: Limits of one unroll: large enough for torch, small in memory.
 _UNROLL_KEYS_MAX = 512
 _UNROLL_STEPS_MAX = 200_000
 
@@ -56,6 +62,7 @@ class Unrolled:
         topic: The events.
         answers: By the event's place.
         outputs: (n, H_out) float32, activated.
+        labels: (n, C) int64. The most probable label of each of the C categories.
         sequenced: The events of all other keys, in the order of the log.
         letters: Events of the unrolled keys that have to be dead letters, with the reason.
         key_count: Keys, counted per partition.
@@ -64,6 +71,7 @@ class Unrolled:
     topic: InputTopic
     answers: Mapping[Place, PlainAnswer]
     outputs: Floats
+    labels: npt.NDArray[np.int64]
     sequenced: Mapping[PartitionKey, list[InputEvent]] = field(default_factory=dict)
     letters: Mapping[Place, str] = field(default_factory=dict)
     key_count: int = 0
@@ -71,7 +79,8 @@ class Unrolled:
 
 def nothing_unrolled() -> Unrolled:
     """Return an input topic without events."""
-    return Unrolled(InputTopic({}, np.zeros((0, 0), np.float32)), {}, np.zeros((0, 0), np.float32))
+    nothing = np.zeros((0, 0), np.float32)
+    return Unrolled(InputTopic({}, nothing), {}, nothing, nothing.astype(np.int64))
 
 
 def unroll_log(
@@ -113,8 +122,16 @@ def unroll_log(
         for timestep, event in enumerate(sequence)
         if event.row is not None
     }
+    blocks = [columns_of(model.outputs, field.name) for field in categories_of(model.outputs)]
+    labels = [outputs[:, block].argmax(axis=1) for block in blocks]
     return Unrolled(
-        topic, answers, activate(model.outputs, outputs), sequenced, letters, len(by_key)
+        topic,
+        answers,
+        activate(model.outputs, outputs),
+        np.stack(labels, axis=1) if labels else np.zeros((len(outputs), 0), np.int64),
+        sequenced,
+        letters,
+        len(by_key),
     )
 
 
@@ -160,27 +177,22 @@ def _unroll_together(
     model: LoadedModel,
     on_progress: Callable[[int, int], None],
 ) -> Floats:
-    """Unroll sequences of about the same length together.
-
-    Shorter ones are padded at their end, where padding can't change earlier outputs.
-    """
-    device = device_of(model.net)
+    """Unroll sequences of about the same length together."""
+    stepper, device = block_stepper(model.net, model.inputs), device_of(model.net)
     outputs = np.zeros((len(inputs), model.net.output_size), np.float32)
     rows_of = [[e.row for e in sequence if e.row is not None] for sequence in sequences]
     by_length = sorted(filter(None, rows_of), key=len, reverse=True)
     total = sum(map(len, by_length))
     done = begin = 0
     while begin < len(by_length):
-        length = len(by_length[begin])
-        count = max(1, min(_UNROLL_KEYS_MAX, _UNROLL_STEPS_MAX // length))
+        count = max(1, min(_UNROLL_KEYS_MAX, _UNROLL_STEPS_MAX // len(by_length[begin])))
         chosen = by_length[begin : begin + count]
-        padded = np.zeros((length, len(chosen), inputs.shape[1]), np.float32)  # (L, N, H_in)
-        for column, rows in enumerate(chosen):
-            padded[: len(rows), column] = inputs[rows]
-        unrolled = model.net.unroll(torch.from_numpy(padded).to(device)).cpu().numpy()
-        for column, rows in enumerate(chosen):
-            outputs[rows] = unrolled[: len(rows), column]  # (L, H_out)
-            done += len(rows)
-        begin += count
+        ranks = [[row for row in rank if row is not None] for rank in zip_longest(*chosen)]
+        rows = list(chain.from_iterable(ranks))
+        packed = PackedSequence(
+            torch.from_numpy(inputs[rows]).to(device), torch.tensor([len(rank) for rank in ranks])
+        )
+        outputs[rows] = stepper.step_packed(packed)[0].cpu().numpy()  # (n, H_out)
+        begin, done = begin + count, done + len(rows)
         on_progress(done, total)
     return outputs

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from livestep.models.contract import like_state, state_tensors
 from livestep.models.loaded_model import LoadedModel
+from livestep.models.rounding import Rounding
+from livestep.models.sequences.blocks import block_stepper
 from livestep.models.sequences.feedback import FedBack, draw_columns
 from livestep.models.sequences.generation import find_stop
 from livestep.pipeline.types import BoolArray, FloatArray, IntArray
@@ -66,10 +68,18 @@ class Generator:
         model: A model whose rules generate.
         net: Its net, with feedback.
         device: Device of the net.
+        rounding: As in `Stepper`.
     """
 
-    def __init__(self, model: LoadedModel, net: FedBack, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        net: FedBack,
+        device: torch.device,
+        rounding: Rounding = "exact",
+    ) -> None:
         self._net = net
+        self._stepper = block_stepper(net, model.inputs) if rounding == "exact" else net
         self._device = device
         self._template = net.initial_state(1)
         self._stop = find_stop(model.rules, model.outputs)
@@ -95,7 +105,7 @@ class Generator:
         step = 0
         while len(active):
             inputs = self._inputs(openings, active, step)
-            y, state = self._net.step(inputs, like_state(tensors, self._template))
+            y, state = self._stepper.step(inputs, like_state(tensors, self._template))
             tensors = state_tensors(state)
             good = finite_rows(y, tensors).cpu().numpy()
             is_finite[active[~good]] = False

@@ -1,7 +1,9 @@
-"""The verb step: runs a whole batch through the model in one call, whatever keys it contains.
+"""The verb step: runs a whole batch through the model, whatever keys it contains.
 
 All events are stepped in one packed call, those of each sequence in order.  If the model generates,
-each generated step of all sequences together is one more call.
+each generated step of all sequences together is one more call.  Both go through the net in blocks
+of fixed shape, so that a prediction does not depend on its batch; with the setting `rounding=free`,
+the net steps whole batches.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from livestep.models.contract import State, StepModel, like_state, state_tensors
 from livestep.models.loaded_model import LoadedModel
-from livestep.models.model_errors import ModelError
+from livestep.models.rounding import Rounding
+from livestep.models.sequences.blocks import block_stepper, check_stepped
 from livestep.models.sequences.feedback import FedBack, draw_columns, key_seed
 from livestep.pipeline.batch.answers import Answers, Outcome, Refusal, answer
 from livestep.pipeline.batch.generating import Generator, Openings, finite_rows
@@ -48,26 +51,30 @@ class Stepper:
     Args:
         model: The model, its net in evaluation mode.
         device: Device of the net.
+        rounding: "exact" for blocks, "free" for whole batches.
 
     Attributes:
         layout: Layout of one key's state: the net's tensors; with feedback, the values fed back;
             for many to one, the last output; with a session gap, the clock at the last event.
     """
 
-    def __init__(self, model: LoadedModel, device: torch.device) -> None:
+    def __init__(
+        self, model: LoadedModel, device: torch.device, rounding: Rounding = "exact"
+    ) -> None:
         rules = model.rules
         self._rules = rules
         self._device = device
         fed_back = None
         if rules.feedback:
             fed_back = FedBack(model.net, model.inputs, model.outputs, rules.feedback).eval()
-        self._net: StepModel = model.net
+        net: StepModel = model.net
         self._sampled_count = 0
         if fed_back is not None and rules.is_feeding_events:
-            self._net, self._sampled_count = fed_back, fed_back.sampled_count
+            net, self._sampled_count = fed_back, fed_back.sampled_count
         self._generator = None
         if fed_back is not None and rules.is_generating:
-            self._generator = Generator(model, fed_back, device)
+            self._generator = Generator(model, fed_back, device, rounding)
+        self._net = block_stepper(net, model.inputs) if rounding == "exact" else net
         self._is_drawing = fed_back is not None and fed_back.sampled_count > 0
         self._template: State = self._net.initial_state(1)
         extras: dict[str, Tensor] = {}
@@ -132,9 +139,11 @@ class Stepper:
         )
         net_tensors = self.layout.net_of(begin)
         previous = tuple(tensor.index_select(0, rows) for tensor in net_tensors)
-        packed, following = self._net.step_packed(sequence, like_state(previous, self._template))
+        begin_state = like_state(previous, self._template)
+        packed, following = self._net.step_packed(sequence, begin_state)
+        # An error here stops the worker before anything of the batch is sent or saved.
+        check_stepped(packed, following, begin_state, self._net.output_size)
         next_rows = state_tensors(following)
-        self._check_step(packed, next_rows, previous)
 
         is_finite = np.ones(len(events), dtype=bool)
         if not (_all_finite(packed) and all(map(_all_finite, next_rows))):
@@ -253,25 +262,6 @@ class Stepper:
             offsets=batch.offsets[answers.event],
             steps_max=np.where(wanted > 0, wanted, self._rules.generation.steps_max),
         )
-
-    def _check_step(
-        self, outputs: Tensor, next_rows: tuple[Tensor, ...], previous: tuple[Tensor, ...]
-    ) -> None:
-        """Check that the model keeps the shapes of its outputs and states.
-
-        Raises:
-            ModelError: If it doesn't; nothing of the batch was sent or saved.
-        """
-        if outputs.dim() != 2 or outputs.shape[1] != self._net.output_size:
-            raise ModelError(
-                "a step returned outputs of the wrong width",
-                expected=f"(n, {self._net.output_size})",
-                found=tuple(outputs.shape),
-            )
-        before = [(row.dtype, tuple(row.shape)) for row in previous]
-        after = [(row.dtype, tuple(row.shape)) for row in next_rows]
-        if before != after:
-            raise ModelError("a step changed the state's shape", expected=before, found=after)
 
     def _step_guarded(
         self, sequence: PackedSequence, previous: tuple[Tensor, ...]

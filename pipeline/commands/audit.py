@@ -46,6 +46,11 @@ _PARTS = 1_000_000
 @click.option("--group", help="Consumer group of the workers.  [default: livestep.<output-topic>]")
 @click.option("--guarantee", help="With at-least-once, repeated predictions are allowed.")
 @click.option("--device", help="Where the model runs: auto, cpu or cuda.")
+@click.option(
+    "--rounding",
+    help="With free, numbers may differ in the last digits, as from a worker with --rounding free, "
+    "another processor or another version of torch.  [default: exact]",
+)
 @click.option("--key", "keys", multiple=True, metavar="K", help="Only this key; repeatable.")
 @click.option(
     "--share",
@@ -64,11 +69,14 @@ def audit(keys: tuple[str, ...], share: float, as_json: bool, **flags: Any) -> N
     Workers may keep running: events that their group has not committed are not judged. One model
     must have made all predictions, from the first event on.
     """
+    import torch
+
     from livestep.models.devices import choose_device
     from livestep.models.disk.loading import load_model
     from livestep.pipeline.audit.output_audit import audit as audit_topics
 
     settings = Settings.from_environment(**flags)
+    torch.set_num_threads(settings.torch_threads)  # as the worker
     model = load_model(
         settings.model, str(choose_device(settings.device)), settings.allowed_packages
     )
@@ -83,6 +91,7 @@ def audit(keys: tuple[str, ...], share: float, as_json: bool, **flags: Any) -> N
             dead_letters=None if letters == default else letters,
             group=settings.group,
             may_repeat=settings.guarantee == "at-least-once",
+            rounding=settings.rounding,
             key_filter=key_filter(keys, share),
             on_progress=show,
         )

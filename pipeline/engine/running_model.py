@@ -74,7 +74,7 @@ class RunningModel:
         self.rules = model.rules
         self.codec = codec_for(model)
         model.net.eval()
-        self.stepper = Stepper(model, device_of(model.net))
+        self.stepper = Stepper(model, device_of(model.net), settings.rounding)
         self.layout = self.stepper.layout
         self.pool = Pool(self.layout, 0 if self.rules.is_stateless else settings.pool_slots)
         self.store = store

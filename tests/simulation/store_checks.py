@@ -22,9 +22,6 @@ from tests.support.shaped import ShapedRecord
 #: Bytes of offset and timesteps, which stand at the head of a record.
 _HEADER_BYTES = 16
 
-#: How far a state may be from the offline one: a batch rounds otherwise than a single row.
-_STATE_TOLERANCE = 1e-3
-
 
 class StoreChecks:
     """Looks at the states of one model, of one topic.
@@ -95,7 +92,7 @@ class StoreChecks:
             raise CheckError("applied", f"{name}: there is no such event")
         if found[1] is None:
             raise CheckError("applied", f"{name}: its sequence has ended")
-        if found[1].timesteps != timesteps or not _are_close(found[1], self._tensors(record)):
+        if found[1].timesteps != timesteps or not _are_equal(found[1], self._tensors(record)):
             raise CheckError("applied", f"{name}: is not what the unroll says")
 
     def _check_covered(self, partition: int, applied: int, records: dict[bytes, bytes]) -> None:
@@ -143,8 +140,8 @@ def _clock(record: bytes) -> int:
     return clock
 
 
-def _are_close(state: KeyState, tensors: list[Any]) -> bool:
+def _are_equal(state: KeyState, tensors: list[Any]) -> bool:
     return len(state.tensors) == len(tensors) and all(
-        np.allclose(np.ravel(mine), np.ravel(theirs), rtol=_STATE_TOLERANCE, atol=_STATE_TOLERANCE)
+        np.array_equal(np.ravel(mine), np.ravel(theirs))
         for mine, theirs in zip(state.tensors, tensors, strict=True)
     )

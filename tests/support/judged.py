@@ -12,6 +12,7 @@ from torch import Tensor
 
 from livestep import Category, Feedback, LoadedModel, Number, SequenceRules, StepModel
 from livestep.models.fields.encoding import activate, decode
+from livestep.models.rounding import Rounding
 from livestep.models.sequences.offline import OfflineAnswer, OfflineEvent
 from livestep.models.sequences.rules import Shape
 from livestep.pipeline.audit.audit_report import AuditReport
@@ -120,10 +121,14 @@ def letter(record: Any, reason: str) -> SimpleNamespace:
 
 
 def judged(
-    model: LoadedModel, records: Sequence[Any], answers: Sequence[Any], letters: Sequence[Any] = ()
+    model: LoadedModel,
+    records: Sequence[Any],
+    answers: Sequence[Any],
+    letters: Sequence[Any] = (),
+    rounding: Rounding = "exact",
 ) -> AuditReport:
     """Judge a whole run."""
-    judge = Judge("events", 1, model)
+    judge = Judge("events", 1, model, rounding=rounding)
     for one in letters:
         judge.take_dead_letter(one)
     judge.take_events(unroll_log(records, model, judge.dead, lambda *_: None))

@@ -83,8 +83,8 @@ def answers(log):
     return log.answers()
 
 
-def judged(log, answers, dead_letters=()):
-    judge = Judge("events", PARTITIONS, log.model)
+def judged(log, answers, dead_letters=(), rounding="exact"):
+    judge = Judge("events", PARTITIONS, log.model, rounding=rounding)
     for letter in dead_letters:
         judge.take_dead_letter(letter)
     judge.take_events(unroll_log(log.records, log.model, judge.dead, lambda *_: None))
@@ -114,7 +114,7 @@ def test_right_answers_are_clean(log, answers):
     assert faults(report) == (0, 0, 0, 0)
     assert report.is_clean
     assert (report.events, report.predictions, report.keys) == (60, 60, 5)
-    assert 0 < report.max_difference < 1e-6
+    assert report.max_difference == 0
     assert report.examples == ()
 
 
@@ -172,6 +172,25 @@ def test_a_changed_number_is_different_and_measured(log, answers):
     report = judged(log, answers)
     assert faults(report) == (0, 0, 0, 1)
     assert report.max_difference == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_last_bit_of_a_number_counts_unless_rounding_is_free(log, answers):
+    queue = answers[b"flat-2"]
+    if log.model.codec == "json":
+        members = orjson.loads(queue[3].value)
+        members["y"][1] = float(np.nextafter(np.float32(members["y"][1]), np.float32(9)))
+        value = orjson.dumps(members)
+    else:
+        numbers = np.frombuffer(queue[3].value, "<f4").copy()
+        numbers[4] = np.nextafter(numbers[4], np.float32(9))
+        value = numbers.tobytes()
+    queue[3] = queue[3].but(value=value)
+    report = judged(log, answers)
+    assert faults(report) == (0, 0, 0, 1)
+    assert 0 < report.max_difference < 1e-6
+    free = judged(log, answers, rounding="free")
+    assert free.is_clean
+    assert 0 < free.max_difference < 1e-6
 
 
 def test_predictions_after_a_lost_state_are_different(log, answers):

@@ -137,6 +137,7 @@ class LooksAhead(GRU):
         ),
         (adapted(user_models.RowsMix()), "keys don't mix", "alone and in the batch"),
         (adapted(user_models.RowsInOrder()), "keys don't mix", "differ by"),
+        (adapted(user_models.RowsMixSlightly()), "bit for bit", "with the other keys of its batch"),
         (adapted(user_models.Writes()), "state is not modified", "a method modified prev_state"),
         (adapted(user_models.Remembers()), "step is repeatable", "returned a different result"),
         (
@@ -165,6 +166,7 @@ def test_a_wrong_model_fails_its_check(model: StepModel, check: str, found: str)
         ("WrongEqualPacked", "sequences can be split"),
         ("RowsMix", "keys don't mix"),
         ("RowsInOrder", "keys don't mix"),
+        ("RowsMixSlightly", "bit for bit"),
         ("Writes", "state is not modified"),
         ("Remembers", "step is repeatable"),
         ("Recognizes", "state survives saving"),

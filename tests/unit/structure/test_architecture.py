@@ -22,7 +22,7 @@ LAYERS = {
     "models": (
         *("examples", "disk", "checks", "foreign", "nets", "loaded_model", "sequences", "fields"),
         *("contract", "devices", "seeding", "package_data", "lazy_names", "worker_extra"),
-        "model_errors",
+        *("model_errors", "rounding"),
     ),
 }
 
