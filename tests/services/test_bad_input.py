@@ -141,7 +141,7 @@ def test_check_reports_what_is_wrong_and_exits_with_0_or_1(
 
     good = check("--output-topic", running.output_topic)
     assert good.returncode == 0, good.stdout + good.stderr
-    assert good.stdout.count("ok    ") == 8
+    assert good.stdout.count("ok    ") == 9
 
     bad = check("--output-topic", "nowhere", "--redis-url", "redis://127.0.0.1:1")
     assert bad.returncode == 1

@@ -12,6 +12,7 @@ import pytest
 
 from livestep import GRU, save_model
 from livestep.pipeline.engine.retention import compaction_warning
+from livestep.pipeline.native import loops_text
 from livestep.pipeline.settings import Settings
 
 
@@ -36,9 +37,10 @@ def test_a_broker_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     assert lines["Kafka"].startswith(f"wrong   Kafka: no Kafka broker answers at {nowhere} with")
     assert "Connection refused" in lines["Kafka"]
     assert lines["Redis"].startswith(f"wrong   Redis: Redis at {nowhere}")
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == 9
     assert lines["topics"] == "skipped topics: needs Kafka"
     assert lines["transactions"] == "skipped transactions: needs Kafka"
+    assert lines["loops"] == f"ok      loops: {loops_text()}"
     for name in ("beginning", "keys", "events"):
         assert lines[name] == f"skipped {name}: needs topics"
 
