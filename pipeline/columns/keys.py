@@ -52,6 +52,10 @@ class Keys:
         """Return the keys at `rows`, (m,) int64, in that order."""
         return Keys(self.partitions[rows], self.names.take(rows))
 
+    def names_at(self, rows: IntArray) -> list[bytes]:
+        """Return the names of the keys at `rows`, (m,) int64, as objects: the store needs these."""
+        return cast(list[bytes], self.names.take(rows).to_list())
+
     def by_partition(self) -> dict[int, IntArray]:
         """Return the rows of each partition's keys, (m,) int64, ascending."""
         order = np.argsort(self.partitions, kind="stable")

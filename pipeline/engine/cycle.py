@@ -185,7 +185,7 @@ class Cycle:
     def _load_missing(self, partition: int, rows: IntArray, keys: Keys, states: States) -> None:
         model, owned = self._model, self._partitions[partition]
         low = model.saver.applied(partition)
-        names = [name for _, name in keys.take(rows)]
+        names = keys.names_at(rows)
         applied, records = model.store.load(partition, names)
         high = owned.queued
         if low is None or applied is None or not low <= applied <= high:
@@ -262,7 +262,7 @@ class Cycle:
 
         def make_saves() -> Iterator[Save]:
             for move, rows, clock in plan:
-                names = [name for _, name in keys.take(rows)]
+                names = keys.names_at(rows)
                 records = model.records.write(move.partition, names, states.take(rows))
                 yield Save(move, names, records, clock)
 

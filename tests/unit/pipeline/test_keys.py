@@ -72,6 +72,7 @@ def test_keys_are_read_and_taken_by_row():
     assert len(keys) == 3
     assert keys[2] == (5, b"c" * 300)
     assert list(keys.take(np.array([2, 0]))) == [(5, b"c" * 300), (5, b"a")]
+    assert keys.names_at(np.array([2, 0])) == [b"c" * 300, b"a"]
     assert len(Keys.of([])) == 0
 
 
