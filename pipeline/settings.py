@@ -128,7 +128,7 @@ class Settings:
     )
     rounding: Rounding = _setting(
         "exact",
-        "With exact, a prediction is the same to the last bit in any batch; free is faster.",
+        "exact: equal bit for bit in any batch; free: faster.",
         choices=("exact", "free"),
     )
     torch_threads: int = _setting(

@@ -48,8 +48,7 @@ _PARTS = 1_000_000
 @click.option("--device", help="Where the model runs: auto, cpu or cuda.")
 @click.option(
     "--rounding",
-    help="With free, numbers may differ in the last digits, as from a worker with --rounding free, "
-    "another processor or another version of torch.  [default: exact]",
+    help="free: numbers may differ in the last digits.  [default: exact]",
 )
 @click.option("--key", "keys", multiple=True, metavar="K", help="Only this key; repeatable.")
 @click.option(

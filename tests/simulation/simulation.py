@@ -95,7 +95,7 @@ class Simulation:
             return
         offsets: dict[int, list[int]] = {}
         for record in work.records:
-            offsets.setdefault(record.partition(), []).append(record.offset())
+            offsets.setdefault(record.partition, []).append(record.offset)
         if any(last - found[0] >= len(found) for found in offsets.values() for last in found[-1:]):
             self.faults.hits[GAPS, "poll", "within"] += 1
         texts = [f"{p}: {' '.join(map(str, found))}" for p, found in offsets.items()]

@@ -130,7 +130,7 @@ def test_a_wrong_model_is_named_with_what_to_do(wrong: Path) -> None:
     assert "axis 0 is the key" in done.output
     unchecked = r"packed equals unroll +│ not checked because .keys don.t mix. failed"
     assert re.search(unchecked, done.output)
-    assert "1 to fix; 1 not checked because of that.\n" in done.output
+    assert "1 to fix; 2 not checked because of that.\n" in done.output
 
 
 def test_a_package_that_is_not_allowed_is_not_imported_by_a_check(wrong: Path) -> None:
