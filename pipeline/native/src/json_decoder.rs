@@ -266,3 +266,79 @@ impl JsonDecoder {
 fn number_of(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoder() -> JsonDecoder {
+        let fields = vec![
+            FieldSpec::Number {
+                name: "pair".into(),
+                absent: None,
+                size: 2,
+            },
+            FieldSpec::Category {
+                name: "dish".into(),
+                absent: Some(0.0),
+                values: vec!["ü".into(), "7".into()],
+                is_integer: vec![false, true],
+                is_one_hot: true,
+            },
+            FieldSpec::Text {
+                name: "word".into(),
+                absent: Some(-1.0),
+                alphabet: "aé☃".into(),
+                length: 3,
+            },
+        ];
+        JsonDecoder::build(fields.into_iter().map(Field::from).collect(), 9).unwrap()
+    }
+
+    fn decode(decoder: &JsonDecoder, value: &[u8]) -> Option<(Vec<f32>, Marks)> {
+        let mut row = vec![0.0; decoder.width];
+        let mut found = vec![Found::Nothing; decoder.members.len()];
+        let marks = decoder.decode_one(value, &mut row, &mut found)?;
+        Some((row, marks))
+    }
+
+    const EVENT: &str =
+        r#" {"word": "☃a", "pair":[1,-2.5e0], "dish":7, "start":true, "steps_max":9} "#;
+
+    #[test]
+    fn members_may_come_in_any_order_and_fill_their_columns() {
+        let (row, marks) = decode(&decoder(), EVENT.as_bytes()).unwrap();
+        assert_eq!(row, [1.0, -2.5, 0.0, 1.0, 2.0, 0.0, -1.0]);
+        let expected = Marks {
+            bits: START,
+            steps_max: 9,
+        };
+        assert_eq!(marks, expected);
+    }
+
+    #[test]
+    fn a_mark_without_features_is_bare_and_an_event_without_a_required_one_is_declined() {
+        let decoder = decoder();
+        let (row, marks) = decode(&decoder, br#"{"end":true,"dish":null}"#).unwrap();
+        assert_eq!((row, marks.bits), (vec![0.0; 7], END | BARE));
+        assert_eq!(decode(&decoder, br#"{"end":true,"dish":7}"#), None);
+        assert_eq!(decode(&decoder, b"{}"), None);
+    }
+
+    #[test]
+    fn no_change_of_a_byte_and_no_cut_makes_the_decoder_panic() {
+        let decoder = decoder();
+        let event = EVENT.as_bytes();
+        for at in 0..event.len() {
+            decode(&decoder, &event[..at]);
+            decode(&decoder, &event[at..]);
+            for byte in 0..=u8::MAX {
+                let mut changed = event.to_vec();
+                changed[at] = byte;
+                decode(&decoder, &changed);
+                changed.insert(at, byte);
+                decode(&decoder, &changed);
+            }
+        }
+    }
+}
