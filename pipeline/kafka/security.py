@@ -40,6 +40,14 @@ _TRANSLATIONS = {
     "ssl.endpoint.identification.algorithm": "ssl_check_hostname",
 }
 
+#: Other options of kafka-python's producer, with librdkafka's names.
+_PRODUCER_OPTIONS = {
+    "client_id": "client.id",
+    "compression_type": "compression.type",
+    "linger_ms": "linger.ms",
+    "max_request_size": "message.max.bytes",
+}
+
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 #: Mechanisms for which kafka-python needs only a user and a password.
@@ -95,6 +103,43 @@ def kafka_python_options(options: Mapping[str, str]) -> dict[str, Any]:
                 protocol = translated["security_protocol"]
                 raise ConfigError(f"security protocol {protocol} needs {_variable(name)}")
     return translated
+
+
+def librdkafka_options(
+    variables: Mapping[str, str], client_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Translate options of a kafka-python client to librdkafka's.
+
+    Args:
+        variables: librdkafka's options from the environment; only the security options are used,
+            and none if the client options have a security protocol.
+        client_options: kafka-python's options, by name; they override.
+
+    Returns:
+        options: librdkafka's options, by name.
+
+    Raises:
+        ConfigError: If an option has no counterpart.
+
+    Example:
+        >>> librdkafka_options({}, {"security_protocol": "SSL", "ssl_check_hostname": False})
+        {'security.protocol': 'SSL', 'ssl.endpoint.identification.algorithm': 'none'}
+    """
+    options: dict[str, Any] = {}
+    if "security_protocol" not in client_options:
+        options = {name: one for name, one in variables.items() if name.startswith(_SECURITY)}
+    translations = {theirs: ours for ours, theirs in reversed(_TRANSLATIONS.items())}
+    names = translations | _PRODUCER_OPTIONS
+    for name, value in client_options.items():
+        if name not in names:
+            raise ConfigError(
+                f"option {name!r} is not available for bulk publishing, which accepts "
+                f"{', '.join(sorted(names))}"
+            )
+        if name == "ssl_check_hostname":
+            value = "https" if value else "none"  # noqa: PLW2901
+        options[names[name]] = value
+    return options
 
 
 def _variable(name: str) -> str:

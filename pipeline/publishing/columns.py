@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from livestep.models.sequences.rules import MARKS
 from livestep.pipeline.clients.event_encoding import mark_headers
+from livestep.pipeline.clients.event_record import EventRecord
 from livestep.pipeline.publishing.csv_cells import (
     Missing,
     flag_of,
@@ -16,7 +17,7 @@ from livestep.pipeline.publishing.csv_cells import (
     mark_of,
     timestamp_ms_of,
 )
-from livestep.pipeline.publishing.files import LineError, Row
+from livestep.pipeline.publishing.files import LineError, Lines, Row
 from livestep.pipeline.publishing.values import Values
 from livestep.pipeline.records import key_bytes, key_text
 
@@ -76,58 +77,31 @@ class EventColumns:
             if column not in columns:
                 raise missing_column(column, columns, name, line)
 
-    def checked_members(
-        self, rows: Iterator[Row], name: str, optional: Collection[str] = ()
-    ) -> Iterator[Row]:
-        """Pass on rows of JSON Lines, and check that the first event has the chosen members.
+    def check_first_event(self, row: Row, name: str, optional: Collection[str] = ()) -> bool:
+        """Check that the first event of a file of JSON Lines has the chosen members.
 
         Args:
-            rows: Rows of the file.
+            row: A row of the file.
             name: Name of the file.
             optional: Members that may be missing.
 
+        Returns:
+            is_event: Whether the row is an event; rows with marks only are not.
+
         Raises:
-            LineError: If the first event lacks one, as a CSV header might.
+            LineError: If it lacks one, as a CSV header might.
         """
         bare = (*self.marks, *(() if self.forget is None else (self.forget,)))
-        is_checked = False
-        for row in rows:
-            if not is_checked and row.members and not any(map(row.members.get, bare)):
-                is_checked = True
-                for member in self.values:
-                    if member not in row.members and member not in optional:
-                        raise LineError(
-                            name,
-                            row.line,
-                            f"member {member!r} is missing; the first event has "
-                            f"{', '.join(row.members)}",
-                        )
-            yield row
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord:
-    """One record to send.
-
-    Attributes:
-        number: Row number, from 1; ends after the last row continue the count.
-        line: Line number in the file.
-        key: Key of the event.
-        value: None for a key to be forgotten; empty for marks only.
-        timestamp_ms: Event time; None for the time of sending.
-        headers: Marks.
-        is_closing: Whether the key has no open sequence after it.
-        is_time_doubtful: Whether the event time is probably not in milliseconds.
-    """
-
-    number: int
-    line: int
-    key: bytes
-    value: bytes | None
-    timestamp_ms: int | None = None
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
-    is_closing: bool = False
-    is_time_doubtful: bool = False
+        if not row.members or any(map(row.members.get, bare)):
+            return False
+        for member in self.values:
+            if member not in row.members and member not in optional:
+                raise LineError(
+                    name,
+                    row.line,
+                    f"member {member!r} is missing; the first event has {', '.join(row.members)}",
+                )
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +121,13 @@ class BadRow:
     reason: str
 
 
+#: Rows that are converted and sent at once; a signal waits for so many.
+BATCH_ROWS = 2_000
+
+#: Consecutive rows, which are converted and sent at once.
+Batch = Sequence[EventRecord | BadRow]
+
+
 def missing_column(
     column: str, columns: Sequence[str], name: str, line: int, what: str = ""
 ) -> LineError:
@@ -156,56 +137,76 @@ def missing_column(
     )
 
 
-def read_records(
-    rows: Iterator[Row],
-    columns: EventColumns,
-    values: Values,
-    check: Callable[[EventRecord], None] = lambda record: None,
-) -> Iterator[EventRecord | BadRow]:
-    """Convert rows to records.
+class RowConverter:
+    """Converts rows to records.
 
     Args:
-        rows: Rows of the file.
-        columns: Roles of its columns.
+        columns: Roles of the columns.
         values: Encodes the value.
         check: Raises ValueError for a record that can't be sent.
-
-    Yields:
-        record: Or a bad row, with the reason.
     """
-    missing = Missing(columns.missing) if columns.missing else None
-    for row in rows:
+
+    def __init__(
+        self,
+        columns: EventColumns,
+        values: Values,
+        check: Callable[[EventRecord], None] = lambda record: None,
+    ) -> None:
+        self._columns = columns
+        self._values = values
+        self._check = check
+        self._missing = Missing(columns.missing) if columns.missing else None
+
+    def record_of(self, row: Row) -> EventRecord | BadRow:
+        """Convert a row to a record, or to a bad row with the reason."""
         if row.problem:
-            yield BadRow(row.number, row.line, None, row.problem)
-            continue
+            return BadRow(row.number, row.line, None, row.problem)
         key: bytes | None = None
         try:
-            members = row.members if missing is None else _without(missing, row.members)
-            key = _key(row.number, members, columns)
-            record = _record(row, key, members, columns, values)
-            check(record)
+            members = row.members if self._missing is None else _without(self._missing, row.members)
+            key = _key(row.number, members, self._columns)
+            record = _record(row, key, members, self._columns, self._values)
+            self._check(record)
         except ValueError as error:
             known = None if key is None else key_text(key)
-            yield BadRow(row.number, row.line, known, str(error))
-            continue
-        yield record
+            return BadRow(row.number, row.line, known, str(error))
+        return record
 
 
-def with_ends(records: Iterator[EventRecord | BadRow]) -> Iterator[EventRecord | BadRow]:
+def csv_batches(rows: Iterable[Row], lines: Lines, converter: RowConverter) -> Iterator[Batch]:
+    """Convert rows in batches, so that none waits for lines that can't be read yet.
+
+    Args:
+        rows: Rows of a file.
+        lines: The lines that they are read from.
+        converter: Converts a row.
+    """
+    batch: list[EventRecord | BadRow] = []
+    for row in rows:
+        batch.append(converter.record_of(row))
+        if not lines.left_count or len(batch) >= BATCH_ROWS:
+            yield batch
+            batch = []
+    yield batch
+
+
+def with_ends(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Pass on records, then end the sequence of each key that is still open."""
     number = 0
     open_keys: dict[bytes, tuple[int, int | None]] = {}  # line and time of the last event
-    for record in records:
-        number = record.number
-        if isinstance(record, EventRecord):
-            # Move the key to the end: sequences are ended in the order of their last events.
-            open_keys.pop(record.key, None)
-            if not record.is_closing:
-                open_keys[record.key] = record.line, record.timestamp_ms
-        yield record
-    for key, (line, timestamp_ms) in open_keys.items():
-        number += 1
-        yield EventRecord(number, line, key, b"", timestamp_ms, mark_headers(end=True), True)
+    for batch in batches:
+        for record in batch:
+            number = record.number
+            if isinstance(record, EventRecord):
+                # Move the key to the end: sequences are ended in the order of their last events.
+                open_keys.pop(record.key, None)
+                if not record.is_closing:
+                    open_keys[record.key] = record.line, record.timestamp_ms
+        yield batch
+    yield [
+        EventRecord(place, line, key, b"", timestamp_ms, mark_headers(end=True), True)
+        for place, (key, (line, timestamp_ms)) in enumerate(open_keys.items(), start=number + 1)
+    ]
 
 
 def _without(missing: Missing, members: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -255,12 +256,12 @@ def _record(
                 "a row that forgets a key may have only the key and its time, but this one has "
                 f"{', '.join(others)}"
             )
-        return EventRecord(row.number, row.line, key, None, timestamp_ms, [], True, is_doubtful)
+        return EventRecord(row.number, row.line, key, None, timestamp_ms, (), True, is_doubtful)
     is_bare = all(value is None for value in features.values()) and (
         "start" in marks or "end" in marks
     )
     value = b"" if is_bare else values.encode(features, marks.get("steps_max"), row.members)
-    headers = mark_headers(**marks)
+    headers = mark_headers(**marks) or ()
     is_closing = "end" in marks
     return EventRecord(
         row.number, row.line, key, value, timestamp_ms, headers, is_closing, is_doubtful

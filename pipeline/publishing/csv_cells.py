@@ -24,7 +24,7 @@ _INTEGERS = range(-(2**63), 2**64)
 _DIGITS_MAX = 4_000
 
 #: 1980-01-01: earlier times that are integers are probably seconds or dates, not milliseconds.
-_EARLY_MS = 315_532_800_000
+EARLY_MS = 315_532_800_000
 
 #: Length limit of a cell in an error message.
 _SHOWN = 80
@@ -210,4 +210,4 @@ def is_early(value: Any, timestamp_ms: int) -> bool:
         >>> is_early("1700000000", 1_700_000_000), is_early("1975-01-01", 157_766_400_000)
         (True, False)
     """
-    return 0 < timestamp_ms < _EARLY_MS and str(value).strip().isdecimal()
+    return 0 < timestamp_ms < EARLY_MS and str(value).strip().isdecimal()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from livestep.pipeline.clients.event_record import EventRecord
 from livestep.pipeline.engine.retention import limit_text
 from livestep.pipeline.kafka.kafka_tools import alter_command
 
@@ -40,27 +41,27 @@ class Expiry:
         self._sent_count = 0
         self._old_count = 0
 
-    def note_sent(self, line: int, timestamp_ms: int | None) -> None:
-        """Note a sent event; warn about the first one that Kafka will delete.
+    def note_sent(self, records: Sequence[EventRecord]) -> None:
+        """Note sent events; warn about the first one that Kafka will delete."""
+        self._sent_count += len(records)
+        if self._retention_ms is None:
+            return
+        oldest_ms = self._clock_ms() - self._retention_ms
+        for record in records:
+            timestamp_ms = record.timestamp_ms
+            if timestamp_ms is not None and timestamp_ms < oldest_ms:
+                self._old_count += 1
+                if self._old_count == 1:
+                    self._warn(record.line, timestamp_ms)
 
-        Args:
-            line: Line number in the file.
-            timestamp_ms: Event time; None for the time of sending.
-        """
-        self._sent_count += 1
-        if timestamp_ms is None or self._retention_ms is None:
-            return
-        if self._clock_ms() - timestamp_ms <= self._retention_ms:
-            return
-        self._old_count += 1
-        if self._old_count == 1:
-            self._say(
-                f"line {line}: the time {_shown(timestamp_ms)} is older than the retention of "
-                f"topic {self._topic!r} ({self._limit}). Kafka deletes events by their own "
-                "timestamps: soon after they are published, and a worker may never see them. To "
-                f"keep them: {alter_command(self._bootstrap_servers, self._topic, _KEEPING)}; or "
-                "create a new topic: livestep topics create NEW --config retention.ms=-1"
-            )
+    def _warn(self, line: int, timestamp_ms: int) -> None:
+        self._say(
+            f"line {line}: the time {_shown(timestamp_ms)} is older than the retention of "
+            f"topic {self._topic!r} ({self._limit}). Kafka deletes events by their own "
+            "timestamps: soon after they are published, and a worker may never see them. To "
+            f"keep them: {alter_command(self._bootstrap_servers, self._topic, _KEEPING)}; or "
+            "create a new topic: livestep topics create NEW --config retention.ms=-1"
+        )
 
     def report(self) -> None:
         """Warn about the number of events that Kafka will delete, if any."""

@@ -1,15 +1,17 @@
-"""Read the rows of CSV and JSON Lines files, one at a time, each with its line number.
+"""Read the rows of CSV and JSON Lines files, each with its line number.
 
-A row that can't be parsed is returned with the problem: the caller decides whether to stop or to
-leave it out.
+Lines are read in blocks, but none waits for later lines: a block is what can be read at once. A row
+that can't be parsed is returned with the problem: the caller decides whether to stop or to leave it
+out.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from livestep.pipeline.errors import EngineError
 from livestep.pipeline.publishing.json_lines import read_object
@@ -22,7 +24,11 @@ _BARE_CR = (
     "`tr '\\r' '\\n'` converts them"
 )
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: Bytes that are read at once: some thousand lines, and little compared with the process.
+BLOCK_BYTES = 256 * 1024
+
+#: Spreadsheets write it at the start of a file.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +48,6 @@ class Row:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EventFile:
-    """An open file of events.
-
-    Attributes:
-        columns: Columns of a CSV file; None for JSON Lines, where each row has its own.
-        rows: Rows in order, read on demand.
-        header_line: Line number of the CSV header, from 1.
-    """
-
-    columns: tuple[str, ...] | None
-    rows: Iterator[Row]
-    header_line: int = 1
-
-
 class LineError(EngineError):
     """Raised if a line can't be published; nothing of that line was sent.
 
@@ -72,7 +63,62 @@ class LineError(EngineError):
         super().__init__(f"{name}, line {line}{whose}: {problem}")
 
 
-def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
+def read_line_blocks(file: BinaryIO) -> Iterator[list[bytes]]:
+    """Read the lines of a file in blocks: those that can be read at once, without waiting.
+
+    Args:
+        file: Opened for reading; a pipe, too.
+
+    Yields:
+        lines: Each with its line end.
+    """
+    read = getattr(file, "read1", file.read)
+    rest: list[bytes] = []  # of a line that is longer than the previous blocks
+    while block := read(BLOCK_BYTES):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield io.BytesIO(b"".join([*rest, block[:end]])).readlines()
+            rest = []
+        rest.append(block[end:])
+    if last := b"".join(rest):
+        yield [last]
+
+
+class Lines:
+    """Iterates over the lines of blocks, one by one.
+
+    Attributes:
+        left_count: How many lines of the current block are left.
+    """
+
+    def __init__(self, blocks: Iterable[list[bytes]]) -> None:
+        self.left_count = 0
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._blocks:
+            self.left_count = len(block)
+            for line in block:
+                self.left_count -= 1
+                yield line
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFile:
+    """An open CSV file.
+
+    Attributes:
+        columns: Columns of the header.
+        header_line: Line number of the header, from 1.
+        rows: Rows in order, read on demand.
+    """
+
+    columns: tuple[str, ...]
+    header_line: int
+    rows: Iterator[Row]
+
+
+def read_csv(lines: Iterable[bytes], name: str) -> CsvFile:
     """Read CSV with a header line; empty lines before it are skipped.
 
     Args:
@@ -98,7 +144,7 @@ def read_csv(lines: Iterable[bytes], name: str) -> EventFile:
         raise LineError(name, line, "not UTF-8")
     if len(set(header)) < len(header):
         raise LineError(name, line, f"two columns have the same name: {', '.join(header)}")
-    return EventFile(tuple(header), _csv_rows(rows, text, header), line)
+    return CsvFile(tuple(header), line, _csv_rows(rows, text, header))
 
 
 def _csv_rows(rows: Any, text: _Text, header: list[str]) -> Iterator[Row]:
@@ -161,31 +207,23 @@ class _Text:
             return line.decode("utf-8", "replace")
 
 
-def read_json_lines(lines: Iterable[bytes], name: str) -> EventFile:
-    """Read lines of JSON objects; empty lines are skipped.
+def json_row(number: int, line_number: int, line: bytes) -> Row | None:
+    """Parse a line of JSON Lines.
 
     Args:
-        lines: Lines of the file.
-        name: Unused: there is no header that could be wrong.
+        number: Number of the row, from 1.
+        line_number: Number of the line, from 1.
+        line: The line.
+
+    Returns:
+        row: With the problem if it can't be parsed; None for an empty line.
     """
-    del name
-    return EventFile(None, _json_rows(lines))
-
-
-def _json_rows(lines: Iterable[bytes]) -> Iterator[Row]:
-    row_number = 0
-    for line_number, line in enumerate(lines, start=1):
-        if line_number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901 - as `_Text` does
-        if not line.strip():
-            continue
-        row_number += 1
-        members: dict[str, Any] = {}
-        problem = ""
-        try:
-            members = read_object(line)
-        except ValueError as error:
-            problem = str(error)
-            if b"\r" in line.rstrip():
-                problem += f"; it has {_BARE_CR}"
-        yield Row(row_number, line_number, members, problem)
+    if not line.strip():
+        return None
+    try:
+        return Row(number, line_number, read_object(line))
+    except ValueError as error:
+        problem = str(error)
+        if b"\r" in line.rstrip():
+            problem += f"; it has {_BARE_CR}"
+        return Row(number, line_number, {}, problem)

@@ -23,6 +23,11 @@ _CONTAINERS = (dict, list)
 _WHITESPACE = b" \t\r\n"
 
 
+def has_long_integer(text: bytes) -> bool:
+    """Return whether a text may have an integer of more than 64 bits."""
+    return _LONG in text.translate(_ZEROS)
+
+
 def read_object(line: bytes) -> dict[str, Any]:
     """Parse a line that contains one JSON object.
 
@@ -40,8 +45,8 @@ def read_object(line: bytes) -> dict[str, Any]:
         raise ValueError(f"a {type(members).__name__}, not a JSON object")
     try:
         # Each member has a colon: with as many colons as members, none is hidden.
-        is_whole = line.count(b":") == len(members) or _has_all(line, members)
-        if is_whole and _LONG not in line.translate(_ZEROS):
+        is_whole = line.count(b":") == len(members) or has_all_members(line, members)
+        if is_whole and not has_long_integer(line):
             return members
         exact: dict[str, Any] = json.loads(line, object_pairs_hook=_unique)
     except RecursionError:
@@ -49,7 +54,7 @@ def read_object(line: bytes) -> dict[str, Any]:
     return exact
 
 
-def _has_all(line: bytes, members: dict[str, Any]) -> bool:
+def has_all_members(line: bytes, members: dict[str, Any]) -> bool:
     """Return whether a line certainly has no other members, even with colons in its texts."""
     return line.translate(None, _WHITESPACE).count(b'":') == _member_count(members)
 

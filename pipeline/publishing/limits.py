@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from livestep.pipeline.publishing.columns import EventRecord
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.publishing.csv_cells import EARLY_MS
 
 #: Bytes of a batch in addition to its records (message format 2).
 BATCH_OVERHEAD_BYTES = 61
+
+#: Bytes of a record in addition to its key and value: the length of each as a varint.
+_RECORD_OVERHEAD_BYTES_MAX = 64
+
+_MINUTE_MS = 60_000
 
 #: Kafka's default for `max.message.bytes`.
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
@@ -55,6 +62,22 @@ class TopicLimits:
             limit("message.timestamp.after.max.ms"),
             limit("message.timestamp.before.max.ms"),
         )
+
+    @property
+    def sure_bytes(self) -> int:
+        """Bytes of key and value that a record without headers may certainly have."""
+        if self.max_message_bytes is None:
+            return sys.maxsize
+        return self.max_message_bytes - BATCH_OVERHEAD_BYTES - _RECORD_OVERHEAD_BYTES_MAX
+
+    def sure_times_ms(self) -> tuple[int, int]:
+        """Return the first and the last event time that are certainly right, at present."""
+        clock_ms = int(self.clock_ms())
+        before_max_ms = self.before_max_ms
+        earliest_ms = EARLY_MS if before_max_ms is None else clock_ms - before_max_ms + _MINUTE_MS
+        after_max_ms = self.after_max_ms
+        latest_ms = _INT64_MAX if after_max_ms is None else clock_ms + after_max_ms
+        return max(earliest_ms, EARLY_MS), latest_ms
 
     def check(self, record: EventRecord) -> None:
         """Check one record.

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from livestep.pipeline.publishing.columns import BadRow, EventRecord
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.publishing.columns import BadRow
 
 _POSITION = re.compile(r"([0-9]{1,18})((?:,[0-9]{1,9}:[0-9]{1,18})*)")
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
 
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.clients.record_sender import (
+    DeliveryFailedError,
+    RecordSender,
+    Refusal,
+    SilenceError,
+)
 from livestep.pipeline.errors import BrokerError
-from livestep.pipeline.publishing.columns import BadRow, EventRecord
+from livestep.pipeline.publishing.columns import BadRow, Batch
 from livestep.pipeline.publishing.expiry import Expiry
 from livestep.pipeline.publishing.files import LineError
 from livestep.pipeline.publishing.interrupts import Interrupts
 from livestep.pipeline.publishing.limits import shown_time
 from livestep.pipeline.publishing.position import Position
 from livestep.pipeline.publishing.rejects import Rejects
-from livestep.pipeline.publishing.sender import (
-    DeliveryFailedError,
-    RecordSender,
-    Refusal,
-    SilenceError,
-)
 from livestep.pipeline.records import key_text
 
 #: How many rows left out are shown; the file of rejects has all of them.
@@ -94,7 +95,7 @@ class Publication:
         """Whether --skip is larger than the number of rows."""
         return self._is_whole and self._position.row_count > self.row_count
 
-    def run(self, records: Iterator[EventRecord | BadRow]) -> None:
+    def run(self, batches: Iterable[Batch]) -> None:
         """Send records, and report the progress in any case.
 
         Raises:
@@ -106,7 +107,7 @@ class Publication:
         silence_s_max = _SILENCE_AFTER_SIGNAL_S
         try:
             try:
-                self._send_all(records)
+                self._send_all(batches)
                 self._is_whole = True
             finally:
                 # Whatever the cause: records in flight arrive, and are counted.
@@ -118,39 +119,65 @@ class Publication:
         finally:
             self._report()
 
-    def _send_all(self, records: Iterator[EventRecord | BadRow]) -> None:
-        for record in records:
-            self._begin()
+    def _send_all(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
             self._interrupts.check()
-            if self._position.has_done(record):
-                self.row_count = record.number
-                continue
-            if isinstance(record, BadRow):
-                self._leave_out(record)
-                self.row_count = record.number
-                continue
-            if record.is_time_doubtful and not self._is_time_doubtful:
-                self._doubt(record)
-            self._pace()
-            self.row_count = record.number
-            self._expiry.note_sent(record.line, record.timestamp_ms)
-            self._deliver(lambda record=record: self._sender.send(record))  # type: ignore[misc]
-            self._sent_count += 1
+            if batch:
+                self._begin()
+                self._send_batch(batch)
         self._begin()
         self._deliver(self._sender.flush)
+
+    def _send_batch(self, batch: Batch) -> None:
+        """Send the records of a batch up to each row that is left out, then report that row."""
+        done_count = self._position.row_count
+        ready: list[EventRecord] = []
+        for row in batch:
+            if row.number <= done_count and self._position.has_done(row):
+                continue
+            if isinstance(row, EventRecord):
+                ready.append(row)
+                continue
+            self._send(ready)
+            ready = []
+            self._leave_out(row)
+            self.row_count = row.number
+        self._send(ready)
+        self.row_count = batch[-1].number
+
+    def _send(self, records: list[EventRecord]) -> None:
+        """Send consecutive records, one by one if there is a limit of events per second."""
+        if self._course.rate is None:
+            self._send_now(records)
+            return
+        for record in records:
+            self._pace(self._course.rate)
+            self._send_now([record])
+
+    def _send_now(self, records: list[EventRecord]) -> None:
+        if not records:
+            return
+        self._look_at_times(records)
+        self.row_count = records[-1].number
+        self._sent_count += len(records)
+        self._deliver(lambda: self._sender.send(records))
 
     def _begin(self) -> None:
         if self._course.rejects is not None:
             self._course.rejects.begin()
 
-    def _doubt(self, record: EventRecord) -> None:
-        """Warn once about times that are probably not in milliseconds."""
-        self._is_time_doubtful = True
-        self._console.print(
-            f"warning: line {record.line}: the timestamp {shown_time(record.timestamp_ms or 0)} is "
-            "before 1980 (is it in milliseconds?)",
-            soft_wrap=True,
-        )
+    def _look_at_times(self, records: list[EventRecord]) -> None:
+        """Warn once about times that are probably not in milliseconds, or that Kafka deletes."""
+        for record in records:
+            if record.is_time_doubtful and not self._is_time_doubtful:
+                self._is_time_doubtful = True
+                self._console.print(
+                    f"warning: line {record.line}: the timestamp "
+                    f"{shown_time(record.timestamp_ms or 0)} is before 1980 (is it in "
+                    "milliseconds?)",
+                    soft_wrap=True,
+                )
+        self._expiry.note_sent(records)
 
     def _deliver(self, send: Callable[[], None]) -> None:
         """Send; a record that the broker refuses is left out, or ends the run."""
@@ -188,13 +215,11 @@ class Publication:
         if self._course.rejects is not None:
             self._course.rejects.write(row)
 
-    def _pace(self) -> None:
+    def _pace(self, rate: float) -> None:
         """Wait until the next event may be sent, counted from the first one."""
-        if self._course.rate is None:
-            return
         if not self._sent_count:
             self._started_s = time.monotonic()
-        early_s = self._started_s + self._sent_count / self._course.rate - time.monotonic()
+        early_s = self._started_s + self._sent_count / rate - time.monotonic()
         if early_s > 0:
             self._interrupts.sleep(early_s)
 

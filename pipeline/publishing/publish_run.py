@@ -11,21 +11,25 @@ from typing import BinaryIO
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from livestep.pipeline.clients.record_sender import RecordSender
 from livestep.pipeline.exit_codes import ExitCode
 from livestep.pipeline.publishing.columns import EventColumns, with_ends
 from livestep.pipeline.publishing.expiry import Expiry
+from livestep.pipeline.publishing.files import read_line_blocks
 from livestep.pipeline.publishing.interrupts import Interrupted, Interrupts
 from livestep.pipeline.publishing.position import Position
 from livestep.pipeline.publishing.publication import Course, Publication, rows_text
 from livestep.pipeline.publishing.rejects import Rejects
-from livestep.pipeline.publishing.sender import RecordSender
 from livestep.pipeline.publishing.setup import Source, find_target, open_source
 from livestep.pipeline.topic_names import check_topic_name
-
-#: Lines between two updates of the progress bar.
-_PROGRESS_LINES = 500
 
 #: Click's names for it.
 _STANDARD_INPUT = ("-", "<stdin>")
@@ -64,8 +68,8 @@ def publish_file(
         with interrupts.caught(), contextlib.ExitStack() as stack:
             rejects_file = None if rejects is None else stack.enter_context(Rejects(rejects, file))
             bar = stack.enter_context(_progress(console))
-            lines = _shown_lines(file, interrupts.each(_readable(file, name)), bar)
-            source = open_source(lines, name, file_format, columns, model, codec)
+            blocks = _shown(file, interrupts.each(_readable(file, name)), bar)
+            source = open_source(blocks, name, file_format, columns, model, codec)
             left_out_count = _send(
                 source,
                 bootstrap_servers,
@@ -98,9 +102,9 @@ def _send(
         position = Position.parse(skip, target.partition_count)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--skip") from None
-    records = source.records(target.limits)
+    batches = source.batches(target.limits)
     if is_ending_each_key:
-        records = with_ends(records)
+        batches = with_ends(batches)
     sender = RecordSender(
         target.options, course.topic, target.batch_bytes_max, lambda: interrupts.count > 1
     )
@@ -113,7 +117,7 @@ def _send(
     if course.rejects is not None:
         course.rejects.open(position.row_count)
     publication = Publication(course, position, sender, interrupts, console, expiry)
-    publication.run(records)
+    publication.run(batches)
     if publication.is_skip_beyond_end:
         raise click.BadParameter(
             f"{course.name} has {rows_text(publication.row_count)}: --skip {publication.row_count} "
@@ -123,14 +127,14 @@ def _send(
     return publication.left_out_count
 
 
-def _readable(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """Read the file's lines.
+def _readable(file: BinaryIO, name: str) -> Iterator[list[bytes]]:
+    """Read the file's lines, in blocks.
 
     Raises:
         click.UsageError: If it can't be read: a directory, or a closed stream.
     """
     try:
-        yield from file
+        yield from read_line_blocks(file)
     except OSError as error:
         raise click.UsageError(f"{name} can't be read: {error.strerror or error}") from error
 
@@ -142,23 +146,28 @@ def _progress(console: Console) -> Progress:
         BarColumn(),
         TextColumn("{task.fields[lines]:,} lines"),
         TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
 
 
-def _shown_lines(file: BinaryIO, lines: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+def _shown(
+    file: BinaryIO, blocks: Iterable[list[bytes]], progress: Progress
+) -> Iterator[list[bytes]]:
     """Pass on lines and update the bar, by bytes: the number of lines is unknown."""
     status = os.fstat(file.fileno()) if _has_descriptor(file) else None
     is_file = status is not None and stat.S_ISREG(status.st_mode)
     task = progress.add_task("", total=status.st_size if status and is_file else None, lines=0)
-    byte_count = 0
-    for number, line in enumerate(lines, start=1):
-        byte_count += len(line)
-        if number % _PROGRESS_LINES == 0:
-            progress.update(task, completed=byte_count, lines=number)
-        yield line
+    byte_count = line_count = 0
+    for lines in blocks:
+        yield lines
+        # The records of these lines have been handed over: only the last ones are still in flight.
+        byte_count += sum(map(len, lines))
+        line_count += len(lines)
+        progress.update(task, completed=byte_count, lines=line_count)
 
 
 def _has_descriptor(file: BinaryIO) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import click
@@ -14,17 +14,16 @@ from livestep.pipeline.errors import ConfigError
 from livestep.pipeline.kafka.admin import Admin
 from livestep.pipeline.kafka.client_options import RESERVED
 from livestep.pipeline.publishing.columns import (
-    BadRow,
+    Batch,
     EventColumns,
-    EventRecord,
+    RowConverter,
+    csv_batches,
     missing_column,
-    read_records,
 )
-from livestep.pipeline.publishing.files import EventFile, read_csv, read_json_lines
+from livestep.pipeline.publishing.files import CsvFile, Lines, Row, read_csv
+from livestep.pipeline.publishing.json_records import JsonRecords
 from livestep.pipeline.publishing.limits import TopicLimits
 from livestep.pipeline.publishing.values import JsonValues, ModelValues, Values, VectorValues
-
-_READERS = {"csv": read_csv, "jsonl": read_json_lines}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +31,12 @@ class Source:
     """An open file and the meaning of its rows.
 
     Attributes:
-        file: Its rows.
-        columns: Roles of its columns.
-        values: Encodes values.
+        batches: Converts the rows to records, and checks the topic's limits.
         note: A note for the user; may be empty.
     """
 
-    file: EventFile
-    columns: EventColumns
-    values: Values
+    batches: Callable[[TopicLimits], Iterator[Batch]]
     note: str = ""
-
-    def records(self, limits: TopicLimits) -> Iterator[EventRecord | BadRow]:
-        """Convert the rows to records, and check the topic's limits."""
-        return read_records(self.file.rows, self.columns, self.values, limits.check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +103,7 @@ def columns_of(
 
 
 def open_source(
-    lines: Iterable[bytes],
+    blocks: Iterable[list[bytes]],
     name: str,
     file_format: str,
     columns: EventColumns,
@@ -122,7 +113,7 @@ def open_source(
     """Open a file of events.
 
     Args:
-        lines: Lines of the file.
+        blocks: Lines of the file, in blocks.
         name: Name of the file, for errors.
         file_format: "csv" or "jsonl".
         columns: Roles of its columns.
@@ -137,28 +128,52 @@ def open_source(
     description = None if model is None else read_description(model)
     if description is not None and codec not in (None, description.codec):
         raise click.UsageError(f"--codec {codec}, but the model's codec is {description.codec}")
-    file = _READERS[file_format](lines, name)
-    if file.columns is not None:
-        columns.check_header(file.columns, name, file.header_line)
-    elif columns.values:
+    if file_format == "jsonl":
+        values = _values(None, name, columns, description, codec)
         optional = () if description is None else [one.name for one in description.inputs]
-        file = EventFile(None, columns.checked_members(file.rows, name, optional))
+
+        def is_first_event(row: Row) -> bool:
+            return columns.check_first_event(row, name, optional)
+
+        return Source(
+            lambda limits: JsonRecords(columns, values, limits, is_first_event).batches(blocks)
+        )
+    lines = Lines(blocks)
+    file = read_csv(lines, name)
+    columns.check_header(file.columns, name, file.header_line)
+    values = _values(file, name, columns, description, codec)
+    unknown = _unknown_columns(file, columns, description)
+    return Source(
+        lambda limits: csv_batches(file.rows, lines, RowConverter(columns, values, limits.check)),
+        f"not inputs of the model, left out: {', '.join(unknown)}" if unknown else "",
+    )
+
+
+def _values(
+    file: CsvFile | None,
+    name: str,
+    columns: EventColumns,
+    description: ModelFile | None,
+    codec: str | None,
+) -> Values:
     if description is not None:
-        return _for_model(file, name, columns, description)
-    is_csv = file.columns is not None
-    values: Values
+        _check_inputs(file, name, columns, description)
+        return ModelValues(description, columns.values, columns.marks, is_csv=file is not None)
     if codec == "float32":
         names = columns.values or tuple(
-            column for column in file.columns or () if column not in columns.taken_out
+            column
+            for column in (() if file is None else file.columns)
+            if column not in columns.taken_out
         )
-        values = VectorValues(names, columns.taken_out, is_chosen=bool(names), is_csv=is_csv)
-    else:
-        values = JsonValues(columns.values, columns.taken_out, is_csv=is_csv)
-    return Source(file, columns, values)
+        is_csv = file is not None
+        return VectorValues(names, columns.taken_out, is_chosen=bool(names), is_csv=is_csv)
+    return JsonValues(columns.values, columns.taken_out, is_csv=file is not None)
 
 
-def _for_model(file: EventFile, name: str, columns: EventColumns, description: ModelFile) -> Source:
-    """Use what the model defines.
+def _check_inputs(
+    file: CsvFile | None, name: str, columns: EventColumns, description: ModelFile
+) -> None:
+    """Check that options and file have the inputs of a model.
 
     Raises:
         click.UsageError: If an option removes an input.
@@ -173,15 +188,20 @@ def _for_model(file: EventFile, name: str, columns: EventColumns, description: M
     for input_name in required:
         if columns.values and input_name not in columns.values:
             raise click.UsageError(f"--columns lacks {input_name!r}, an input of the model")
-        if file.columns is not None and input_name not in file.columns:
+        if file is not None and input_name not in file.columns:
             raise missing_column(
                 input_name, file.columns, name, file.header_line, ", an input of the model,"
             )
-    values = ModelValues(description, columns.values, columns.marks, is_csv=bool(file.columns))
-    known = {*inputs, *columns.taken_out}
-    unknown = [column for column in file.columns or () if column not in known]
-    note = f"not inputs of the model, left out: {', '.join(unknown)}" if unknown else ""
-    return Source(file, columns, values, note)
+
+
+def _unknown_columns(
+    file: CsvFile, columns: EventColumns, description: ModelFile | None
+) -> list[str]:
+    """Return the columns of a file that a model does not use."""
+    if description is None:
+        return []
+    known = {*(field.name for field in description.inputs), *columns.taken_out}
+    return [column for column in file.columns if column not in known]
 
 
 def find_target(bootstrap_servers: str, topic: str) -> tuple[Target, str]:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from livestep.models.disk.model_json import ModelFile
@@ -18,8 +19,12 @@ from livestep.models.fields.encoding import encode
 from livestep.models.fields.event_checks import check_event
 from livestep.models.fields.field_types import Category, Field, Number
 from livestep.models.model_errors import FieldError
-from livestep.pipeline.clients.event_encoding import encode_float32, encode_json
+from livestep.pipeline.clients.event_encoding import encode_float32
 from livestep.pipeline.publishing.csv_cells import cell_value, integer_problem, is_exact, number_of
+from livestep.pipeline.publishing.json_lines import has_long_integer
+from livestep.pipeline.publishing.plain_events import plain_event_type
+
+_to_json = msgspec.json.Encoder().encode
 
 #: Length limit of a value in an error message.
 _SHOWN = 80
@@ -33,6 +38,17 @@ class Values(ABC):
     """
 
     is_json = True
+
+    def plain(self, members: dict[str, Any]) -> bytes | None:
+        """Convert and encode an event without marks in one step, if nothing in it is special.
+
+        Args:
+            members: As parsed from JSON, without an integer of more than 64 bits; may be changed.
+
+        Returns:
+            value: As `features` and `encode` would return it; None if they must decide.
+        """
+        return None
 
     @abstractmethod
     def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +87,18 @@ class JsonValues(Values):
         self._chosen = tuple(chosen)
         self._taken_out = taken_out
         self._is_csv = is_csv
+
+    def plain(self, members: dict[str, Any]) -> bytes | None:
+        """Encode the members of the value."""
+        if self._chosen:
+            members = {name: members[name] for name in self._chosen if name in members}
+        else:
+            for name in self._taken_out:
+                members.pop(name, None)
+        try:
+            return _to_json(members)
+        except RecursionError:
+            return None
 
     def features(self, members: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the members that have a value."""
@@ -177,6 +205,17 @@ class ModelValues(Values):
             if field.name not in marks and (not chosen or field.name in chosen)
         ]
         self._is_csv = is_csv
+        is_complete = set(self.required) <= {field.name for field in self._wanted}
+        self._plain_type = plain_event_type(self._wanted) if self.is_json and is_complete else None
+
+    def plain(self, members: dict[str, Any]) -> bytes | None:
+        """Choose the model's inputs, check their types, and encode them."""
+        if self._plain_type is None:
+            return None
+        try:
+            return _to_json(msgspec.convert(members, self._plain_type))
+        except msgspec.ValidationError:
+            return None
 
     @property
     def required(self) -> list[str]:
@@ -211,12 +250,20 @@ class ModelValues(Values):
 
 
 def _json(features: Mapping[str, Any]) -> bytes:
+    value = _encoded(features)
+    if has_long_integer(value):
+        for member in features.values():
+            _refuse_inexact(member)
+    return value
+
+
+def _encoded(features: Mapping[str, Any]) -> bytes:
     try:
-        return encode_json(features)
-    except TypeError as error:
-        for value in features.values():
-            _refuse_inexact(value)
-        raise ValueError(str(error)) from None
+        return _to_json(features)
+    except UnicodeEncodeError:
+        raise ValueError("a text is not valid UTF-8: surrogates not allowed") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _refuse_inexact(value: Any) -> None:
@@ -242,10 +289,8 @@ def _converted(field: Field, value: Any) -> Any:
 
 
 def _model_json(features: Mapping[str, Any]) -> bytes:
-    try:
-        return encode_json(features)
-    except TypeError:
-        return _json(_as_float32s(features))
+    value = _encoded(features)
+    return _encoded(_as_float32s(features)) if has_long_integer(value) else value
 
 
 def _as_float32s(value: Any) -> Any:

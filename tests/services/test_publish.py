@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from livestep.pipeline.publishing.columns import EventRecord
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.clients.record_sender import DeliveryFailedError, RecordSender
 from livestep.pipeline.publishing.limits import batch_bytes
-from livestep.pipeline.publishing.sender import DeliveryFailedError, RecordSender
 from tests.conftest import CreateTopic, TopicNames
 from tests.support.published import Publish, count_of, read, skip_of
 
@@ -96,10 +96,10 @@ def test_the_checked_size_is_the_one_that_the_broker_counts(
     largest, too_large = record_of(limit), record_of(limit + 1)
     assert (batch_bytes(largest), batch_bytes(too_large)) == (limit, limit + 1)
     sender = RecordSender(options, small, limit)
-    sender.send(largest)
+    sender.send([largest])
     sender.flush()
     with pytest.raises(DeliveryFailedError):
-        sender.send(too_large)
+        sender.send([too_large])
         sender.flush()
     assert sender.delivered_count == 1
 

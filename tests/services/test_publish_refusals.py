@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from livestep.pipeline.publishing.columns import EventRecord
-from livestep.pipeline.publishing.sender import DeliveryFailedError, RecordSender, SilenceError
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.clients.record_sender import DeliveryFailedError, RecordSender, SilenceError
 from tests.conftest import CreateTopic, TopicNames
 from tests.support.published import (
     WAIT_S,
@@ -25,6 +25,9 @@ from tests.support.published import (
     start_publish,
     wait_for,
 )
+
+#: Neither a divisor of the counts nor a multiple of a batch.
+SENT_AT_ONCE = 997
 
 
 @pytest.fixture
@@ -74,8 +77,9 @@ def test_a_record_that_the_broker_refuses_is_found_and_the_count_is_exact(
     # When they are sent
     refusal = None
     try:
-        for number in range(1, count + 1):
-            sender.send(record(number, is_good=number not in bad))
+        for start in range(1, count + 1, SENT_AT_ONCE):
+            numbers = range(start, min(start + SENT_AT_ONCE, count + 1))
+            sender.send([record(number, is_good=number not in bad) for number in numbers])
         sender.flush()
     except DeliveryFailedError:
         refusal = sender.recover()
@@ -96,9 +100,8 @@ def test_a_record_that_the_broker_refuses_is_found_and_the_count_is_exact(
     there = {int(value) for records in found.values() for _, value in records}
     assert set(range(1, bad[0])) <= there
     assert not there & missing
-    for number in missing:
-        key = b"k%d" % (number % 50)
-        assert max((n for n in there if b"k%d" % (n % 50) == key), default=0) < number
+    last_of_key = {number % 50: number for number in sorted(there)}
+    assert all(last_of_key.get(number % 50, 0) < number for number in missing)
 
 
 def test_records_after_refused_ones_can_be_sent(
@@ -109,7 +112,7 @@ def test_records_after_refused_ones_can_be_sent(
     left_out = []
     for number in range(1, 1_001):
         try:
-            sender.send(record(number, is_good=number not in bad))
+            sender.send([record(number, is_good=number not in bad)])
             if number == 1_000:
                 sender.flush()
         except DeliveryFailedError:
@@ -171,7 +174,7 @@ def test_a_broker_that_does_not_respond_leaves_unanswered_records(
     """At the sender, whose time limit can be shorter than the command's."""
     is_hurried = threading.Event()
     sender = RecordSender({"bootstrap.servers": "127.0.0.1:1"}, topic, is_hurried=is_hurried.is_set)
-    sender.send(record(1))
+    sender.send([record(1)])
     is_hurried.set()
     with pytest.raises(SilenceError, match="Kafka does not respond"):
         sender.flush()

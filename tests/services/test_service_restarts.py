@@ -6,8 +6,8 @@ import pytest
 
 from livestep.deploy.local.services import LocalServices
 from livestep.pipeline.audit.whole_log import read_whole_log
-from livestep.pipeline.publishing.columns import EventRecord
-from livestep.pipeline.publishing.sender import RecordSender
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.clients.record_sender import PENDING_RECORDS_MAX, RecordSender
 from tests.conftest import CreateTopic, TopicNames
 from tests.services.conftest import MakeRunning
 from tests.support.helpers import wait_until
@@ -77,18 +77,19 @@ def test_publishing_waits_for_a_broker_that_is_killed_and_restarted(
     # Given a broker that has acknowledged some records, and is killed while others are in flight
     topic = create_topic(topic_names(), 4, retention_ms="-1")
     sender = RecordSender({"bootstrap.servers": services.bootstrap_servers}, topic)
-    for number in range(1, 20_001):
-        sender.send(EventRecord(number, number + 1, b"k%d" % (number % 50), b"%d" % number))
+    count = PENDING_RECORDS_MAX + 500  # so that some must be acknowledged
+    for number in range(1, count + 1):
+        sender.send([EventRecord(number, number + 1, b"k%d" % (number % 50), b"%d" % number)])
     assert 0 < sender.delivered_count
     services.kafka.kill()
     # When it is back
     services.kafka.start()
     sender.flush()
     # Then each record is there once, and the records of a key are in order
-    assert sender.delivered_count == 20_000
+    assert sender.delivered_count == count
     numbers: dict[int, list[int]] = {}
     for record in read_whole_log(services.bootstrap_servers, topic):
         numbers.setdefault(record.partition, []).append(int(record.value))
     for found in numbers.values():
         assert found == sorted(set(found))
-    assert sum(map(len, numbers.values())) == 20_000
+    assert sum(map(len, numbers.values())) == count

@@ -17,9 +17,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.clients.record_sender import DeliveryFailedError, RecordSender
 from livestep.pipeline.kafka.topic_setup import end_offsets
-from livestep.pipeline.publishing.columns import EventRecord
-from livestep.pipeline.publishing.sender import DeliveryFailedError, RecordSender
 
 #: Generous: what is waited for arrives at once.
 WAIT_S = 60.0
@@ -91,7 +91,7 @@ def is_refused(bootstrap_servers: str, topic: str, size: int) -> bool:
     """Return whether the broker already refuses a record of this size in bytes."""
     sender = RecordSender({"bootstrap.servers": bootstrap_servers}, topic)
     try:
-        sender.send(EventRecord(1, 1, PROBE, b"x" * size))
+        sender.send([EventRecord(1, 1, PROBE, b"x" * size)])
         sender.flush()
     except DeliveryFailedError:
         return True

@@ -7,37 +7,44 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from livestep.pipeline.publishing.columns import BadRow, EventColumns, read_records, with_ends
-from livestep.pipeline.publishing.files import LineError, read_csv, read_json_lines
+from livestep.pipeline.publishing.columns import (
+    BadRow,
+    EventColumns,
+    RowConverter,
+    csv_batches,
+    with_ends,
+)
+from livestep.pipeline.publishing.files import LineError, Lines, read_csv, read_line_blocks
+from livestep.pipeline.publishing.json_records import JsonRecords
+from livestep.pipeline.publishing.limits import TopicLimits
 from livestep.pipeline.publishing.values import JsonValues
 
 KEY = EventColumns(("flat",))
 MARKED = EventColumns(("flat",), has_marks=True)
 
 
-def records_of(file, columns):
-    is_csv = file.columns is not None
-    if is_csv:
-        columns.check_header(file.columns, "days.csv", file.header_line)
-    values = JsonValues(columns.values, columns.taken_out, is_csv=is_csv)
-    return list(read_records(file.rows, columns, values))
+def blocks_of(text):
+    return read_line_blocks(io.BytesIO(text if isinstance(text, bytes) else text.encode()))
 
 
 def csv_records(text, columns=KEY):
-    return records_of(read_csv(lines_of(text), "days.csv"), columns)
+    lines = Lines(blocks_of(text))
+    file = read_csv(lines, "days.csv")
+    columns.check_header(file.columns, "days.csv", file.header_line)
+    values = JsonValues(columns.values, columns.taken_out, is_csv=True)
+    batches = csv_batches(file.rows, lines, RowConverter(columns, values))
+    return [one for batch in batches for one in batch]
 
 
 def json_records(text, columns=KEY):
-    return records_of(read_json_lines(lines_of(text), "days.jsonl"), columns)
+    values = JsonValues(columns.values, columns.taken_out, is_csv=False)
+    batches = JsonRecords(columns, values, TopicLimits()).batches(blocks_of(text))
+    return [one for batch in batches for one in batch]
 
 
 def value_of(record):
     assert not isinstance(record, BadRow), record
     return orjson.loads(record.value)
-
-
-def lines_of(text):
-    return list(io.BytesIO(text if isinstance(text, bytes) else text.encode()))
 
 
 def test_numbers_are_parsed_and_empty_cells_and_the_key_are_left_out():
@@ -232,7 +239,7 @@ def test_marks_become_headers_with_the_option(true):
     assert [record.headers for record in records] == [
         [("sequence", b"start")],
         [("sequence", b"end"), ("steps-max", b"5")],
-        [],
+        (),
         [("sequence", b"end")],
     ]
 
@@ -252,11 +259,11 @@ def test_csv_and_json_lines_send_the_same_marks():
 def test_columns_named_start_and_end_are_values_without_the_option():
     expected = {"start": "2024-05-01", "end": "2024-06-01", "steps_max": "many"}
     (record,) = csv_records("flat,start,end,steps_max\nk,2024-05-01,2024-06-01,many\n")
-    assert (value_of(record), record.headers) == (expected, [])
+    assert (value_of(record), record.headers) == (expected, ())
     (record,) = json_records(
         '{"flat":"k","start":"2024-05-01","end":"2024-06-01","steps_max":"many"}'
     )
-    assert (value_of(record), record.headers) == (expected, [])
+    assert (value_of(record), record.headers) == (expected, ())
 
 
 @pytest.mark.parametrize(
@@ -274,9 +281,9 @@ def test_a_member_that_would_act_as_a_mark_is_refused_without_the_option(text):
 def test_a_column_that_an_option_names_is_not_a_mark():
     columns = EventColumns(("start",), values=("end", "a"), has_marks=True)
     (record,) = csv_records("start,end,a\nk,7,1\n", columns)
-    assert (record.key, value_of(record), record.headers) == (b"k", {"end": 7, "a": 1}, [])
+    assert (record.key, value_of(record), record.headers) == (b"k", {"end": 7, "a": 1}, ())
     (record,) = csv_records("flat,start\nk,99\n", replace(MARKED, timestamp="start"))
-    assert (record.timestamp_ms, record.headers) == (99, [])
+    assert (record.timestamp_ms, record.headers) == (99, ())
 
 
 def test_a_row_can_forget_its_key():
@@ -317,7 +324,7 @@ def test_each_open_sequence_is_ended_after_the_last_row():
     )
     records = csv_records(text, columns)
     # When the sequences are ended
-    all_records = list(with_ends(iter(records)))
+    all_records = [one for batch in with_ends([records[:4], records[4:]]) for one in batch]
     # Then a bare end follows for each open one, at the time of its last event
     assert all_records[: len(records)] == records
     assert [

@@ -45,9 +45,9 @@ def model(tmp_path):
 
 def records_of(text, columns, model=None, codec=None, file_format=None):
     file_format = file_format or ("jsonl" if text.startswith("{") else "csv")
-    lines = text.encode().splitlines(keepends=True)
-    source = open_source(lines, "file", file_format, columns, model, codec)
-    return list(source.records(TopicLimits()))
+    blocks = [text.encode().splitlines(keepends=True)]
+    source = open_source(blocks, "file", file_format, columns, model, codec)
+    return [one for batch in source.batches(TopicLimits()) for one in batch]
 
 
 KEY = EventColumns(("k",))
@@ -151,8 +151,8 @@ def test_columns_restrict_the_inputs_of_a_model(model):
 
 
 def test_columns_that_are_not_inputs_are_reported(model):
-    lines = [b"k,load,mode,time,start\n"]
-    source = open_source(lines, "f", "csv", EventColumns(("k",), timestamp="time"), model, None)
+    blocks = [[b"k,load,mode,time,start\n"]]
+    source = open_source(blocks, "f", "csv", EventColumns(("k",), timestamp="time"), model, None)
     assert source.note == "not inputs of the model, left out: start"
 
 

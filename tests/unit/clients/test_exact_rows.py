@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livestep import GRU, Number, save_model
-from livestep.pipeline.publishing.columns import BadRow, EventColumns, EventRecord
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.publishing.columns import BadRow, EventColumns
 from livestep.pipeline.publishing.files import LineError
 from livestep.pipeline.publishing.json_lines import read_object
 from livestep.pipeline.publishing.limits import TopicLimits
@@ -28,9 +29,9 @@ def records_of(
     text: str, columns: EventColumns = KEY, codec: str | None = None, model: str | None = None
 ) -> list[EventRecord | BadRow]:
     file_format = "jsonl" if text.lstrip("\ufeff").startswith("{") else "csv"
-    lines = io.BytesIO(text.encode())
-    source = open_source(lines, "file", file_format, columns, model, codec)
-    return list(source.records(TopicLimits()))
+    blocks = [io.BytesIO(text.encode()).readlines()]
+    source = open_source(blocks, "file", file_format, columns, model, codec)
+    return [one for batch in source.batches(TopicLimits()) for one in batch]
 
 
 def told(records: list[EventRecord | BadRow]) -> list[Any]:
@@ -156,8 +157,8 @@ def test_a_byte_order_mark_is_not_part_of_the_first_line() -> None:
 
 
 def test_the_line_ends_of_an_old_mac_are_reported() -> None:
-    lines = [b'{"k":"x"}\r{"k":"y"}\r']
-    (row,) = open_source(lines, "f", "jsonl", KEY, None, None).records(TopicLimits())
+    blocks = [[b'{"k":"x"}\r{"k":"y"}\r']]
+    ((row,),) = open_source(blocks, "f", "jsonl", KEY, None, None).batches(TopicLimits())
     assert "a carriage return without a line feed" in reason_of(row)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from livestep.pipeline.clients.event_record import EventRecord
 from livestep.pipeline.publishing.expiry import Expiry
 
 NOW_MS = 1_800_000_000_000
@@ -15,7 +16,7 @@ def said_of(settings: dict[str, str], times: list[int | None]) -> list[str]:
     said: list[str] = []
     expiry = Expiry("readings", "kafka:9092", settings, said.append, lambda: NOW_MS)
     for line, timestamp_ms in enumerate(times, start=2):
-        expiry.note_sent(line, timestamp_ms)
+        expiry.note_sent([EventRecord(line - 1, line, b"k", b"", timestamp_ms)])
     expiry.report()
     return said
 

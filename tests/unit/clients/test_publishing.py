@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livestep.pipeline.publishing.columns import BadRow, EventRecord
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.publishing.columns import BadRow
 from livestep.pipeline.publishing.interrupts import Interrupted, Interrupts
 from livestep.pipeline.publishing.limits import TopicLimits
 from livestep.pipeline.publishing.position import Position

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,14 +12,15 @@ import orjson
 import pytest
 from rich.console import Console
 
-from livestep.pipeline.publishing.columns import BadRow, EventRecord
+from livestep.pipeline.clients.event_record import EventRecord
+from livestep.pipeline.clients.record_sender import RecordSender
+from livestep.pipeline.publishing.columns import BadRow
 from livestep.pipeline.publishing.expiry import Expiry
 from livestep.pipeline.publishing.files import LineError
 from livestep.pipeline.publishing.interrupts import Interrupts
 from livestep.pipeline.publishing.position import Position
 from livestep.pipeline.publishing.publication import Course, Publication
 from livestep.pipeline.publishing.rejects import Rejects
-from livestep.pipeline.publishing.sender import RecordSender
 
 
 class SentAtOnce:
@@ -32,9 +32,9 @@ class SentAtOnce:
         self.undelivered: list[EventRecord] = []
         self.unanswered: list[EventRecord] = []
 
-    def send(self, record: EventRecord) -> None:
-        self.delivered_count += 1
-        self.delivered_number_max = record.number
+    def send(self, records: Sequence[EventRecord]) -> None:
+        self.delivered_count += len(records)
+        self.delivered_number_max = records[-1].number
 
     def flush(self, silence_s_max: float = 0) -> None:
         """Nothing is pending."""
@@ -108,17 +108,17 @@ def test_an_existing_file_is_replaced_when_the_first_row_is_read(tmp_path: Path)
     with Rejects(path, io.BytesIO()) as rejects:
         rejects.open(0)
         assert path.read_text() == "of another day\n"
-        publication(rejects=rejects)[0].run(iter([bad(1), good(2), bad(3)]))
+        publication(rejects=rejects)[0].run([[bad(1), good(2), bad(3)]])
     assert listed(path) == [1, 3]
     # And a publish without rejects leaves none behind
     with Rejects(path, io.BytesIO()) as rejects:
         rejects.open(0)
-        publication(rejects=rejects)[0].run(iter([]))
+        publication(rejects=rejects)[0].run([[]])
     assert listed(path) == []
 
 
 def test_an_existing_file_remains_if_no_row_can_be_read(tmp_path: Path) -> None:
-    def rows() -> Iterator[EventRecord]:
+    def rows() -> Iterator[list[EventRecord]]:
         raise LineError("rows.jsonl", 1, "there is no member")
         yield
 
@@ -137,10 +137,10 @@ def test_a_continued_publish_lists_each_row_once(tmp_path: Path, done_row_count:
     path = tmp_path / "rejects.jsonl"
     with Rejects(path, io.BytesIO()) as rejects:
         rejects.open(0)
-        publication(rejects=rejects)[0].run(itertools.islice(records, 5))
+        publication(rejects=rejects)[0].run([records[:2], records[2:5]])
     with Rejects(path, io.BytesIO()) as rejects:
         rejects.open(done_row_count)
-        publication(Position(done_row_count), rejects)[0].run(iter(records))
+        publication(Position(done_row_count), rejects)[0].run([records])
     assert listed(path) == ([1, 3, 5] if done_row_count == 7 else [1, 3, 5, 7])
 
 
@@ -171,20 +171,20 @@ def test_a_reason_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
 
 def test_a_skip_beyond_the_end_is_reported_with_the_number_of_rows() -> None:
     done, told = publication(Position(5))
-    done.run(iter([good(1)]))
+    done.run([[good(1)]])
     assert done.is_skip_beyond_end
     assert done.row_count == 1
     assert "rows.csv has only 1 row" in told.getvalue()
     assert "--skip" not in told.getvalue()
     for count in (1, 2):
         done, told = publication(Position(1))
-        done.run(iter([good(1), good(2)][:count]))
+        done.run([[good(1), good(2)][:count]])
         assert not done.is_skip_beyond_end
         assert f"all {count} rows are done: --skip {count}" in told.getvalue()
 
 
 def test_there_is_a_warning_about_the_first_doubtful_time() -> None:
     done, told = publication()
-    done.run(iter([good(1), good(2, is_doubtful=True), good(3, is_doubtful=True)]))
+    done.run([[good(1), good(2, is_doubtful=True), good(3, is_doubtful=True)]])
     assert told.getvalue().count("is it in milliseconds?") == 1
     assert "line 3: the timestamp 5 (1970-01-01T00:00:00+00:00) is before 1980" in told.getvalue()

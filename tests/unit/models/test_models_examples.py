@@ -5,6 +5,7 @@ Only `livestep example` trains the nets in full; here each learns from a small p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -341,10 +342,10 @@ def test_the_command_writes_a_model_and_events_that_publish_reads(
         timestamp="time" if name == "purchases" else None,
         has_marks="--marks" in result.output,
     )
-    lines = file.read_bytes().splitlines()
-    records = open_source(lines, "file", "jsonl", columns, str(model), None).records(TopicLimits())
+    blocks = [file.read_bytes().splitlines()]
+    source = open_source(blocks, "file", "jsonl", columns, str(model), None)
     published = []
-    for record in records:
+    for record in itertools.chain.from_iterable(source.batches(TopicLimits())):
         assert not isinstance(record, BadRow)
         marks = {"end": True} if marks_of(record.headers) == (END, 0) else {}
         event = orjson.loads(record.value) if record.value else {}
