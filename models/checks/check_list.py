@@ -31,7 +31,12 @@ from livestep.models.checks.look_ahead import check_no_look_ahead
 from livestep.models.checks.random_events import random_rows, random_sequences, random_state
 from livestep.models.contract import State, StepModel
 from livestep.models.fields.field_types import Field
-from livestep.models.sequences.blocks import PROBE_ROWS, BlockStepper, measured_sizes
+from livestep.models.sequences.block_sizes import FUSED_STEPS
+from livestep.models.sequences.blocks import (
+    PROBE_ROWS,
+    BlockStepper,
+    measured_sizes,
+)
 
 #: Timesteps after which outputs must still be finite.
 LONG = 300
@@ -166,6 +171,7 @@ CHECKS: Final = (
             data.state,
             data.others,
             data.many,
+            data.long[: FUSED_STEPS + 4],
         ),
         "compute each row by itself: nothing over axis 0, however small its effect, and all rows "
         "by the same calls, with torch.where instead of picked rows; or let predictions differ in "

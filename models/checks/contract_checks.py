@@ -168,6 +168,7 @@ def check_bit_for_bit(
     prev_state: State,
     others: Tensor,
     many: Tensor,
+    long: Tensor,
 ) -> Agreement:
     """Check that a key's results in blocks are equal bit for bit, whatever else is in its batch.
 
@@ -178,6 +179,7 @@ def check_bit_for_bit(
         prev_state: (N, ...) each, for both.
         others: (L, M, H_in). Sequences of other keys.
         many: (L', K, H_in), L' <= L. Short sequences of new keys, enough for several blocks.
+        long: (L'', J, H_in), L'' > `FUSED_STEPS`. Long sequences of new keys, cut anywhere.
     """
     new_keys = stepper.initial_state(many.shape[1])
     found = worse(
@@ -185,6 +187,7 @@ def check_bit_for_bit(
         check_keys_dont_mix(stepper, many, new_keys, sequence[: len(many)]),
         check_packed_equals_unroll(stepper, ragged, prev_state),
         check_split_anywhere(stepper, sequence.unbind(dim=1), prev_state),
+        check_split_anywhere(stepper, long.unbind(dim=1), stepper.initial_state(long.shape[1])),
     )
     if found.difference:
         raise AssertionError(

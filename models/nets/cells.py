@@ -7,8 +7,10 @@ ours are (N, K, H): they are transposed here and nowhere else.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -49,6 +51,9 @@ class FusedCell(SizedModel):
 
     recurrent: nn.RNNBase
     head: nn.Linear
+
+    #: What `recurrent` calls.
+    _function: ClassVar[Callable[..., Any]]
 
     def __init__(
         self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1
@@ -94,8 +99,23 @@ class FusedCell(SizedModel):
             True
         """
         check_inputs(inputs, self.input_size)
-        hidden, state = self._run(inputs.unsqueeze(0), prev_state, key_count=inputs.shape[0])
-        return self.head(hidden.squeeze(0)), state
+        state = self.initial_state(len(inputs)) if prev_state is None else prev_state
+        # The function that the module calls: for few rows, its own checks would take as long.
+        weights = [weight for layer in self.recurrent.all_weights for weight in layer]
+        hidden, *final = self._function(
+            inputs.unsqueeze(0),
+            self._to_torch(state, len(inputs)),
+            weights,
+            self.recurrent.bias,
+            self.num_layers,
+            0.0,  # no dropout
+            self.training,
+            False,  # in one direction
+            False,  # time is the first axis
+        )
+        return self.head(hidden.squeeze(0)), self._from_torch(
+            final[0] if len(final) == 1 else final
+        )
 
     def unroll(self, sequence: Tensor, prev_state: State | None = None) -> Tensor:
         """Step over whole sequences offline, in one fused call.
@@ -221,6 +241,8 @@ class VanillaRNN(OneTensorCell):
 
     SIZES: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "output_size")
 
+    _function = staticmethod(torch.rnn_tanh)
+
     def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
         """Make a net with random weights.
 
@@ -250,6 +272,8 @@ class GRU(OneTensorCell):
     Source:
         Cho et al. 2014, arXiv:1406.1078; equations as in torch.nn.GRU.
     """
+
+    _function = staticmethod(torch.gru)
 
     def __init__(
         self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1
@@ -284,6 +308,8 @@ class LSTM(FusedCell):
         Hochreiter and Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; equations as in
         torch.nn.LSTM.
     """
+
+    _function = staticmethod(torch.lstm)
 
     def __init__(
         self, input_size: int, hidden_size: int, output_size: int, num_layers: int = 1

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import attrgetter
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from livestep.models.contract import (
 from livestep.models.devices import device_of
 from livestep.models.fields.field_types import Field
 from livestep.models.model_errors import ModelError
+from livestep.models.sequences.block_sizes import FUSED_STEPS, BlockSizes
 from livestep.models.sequences.feedback import FedBack
 from livestep.models.sequences.random_rows import random_field_rows
 
@@ -52,44 +53,6 @@ PROBE_ROWS = max(OTHER_BLOCK_ROWS)
 
 #: How often a block is timed; the fastest counts.
 _TIMED_RUNS = 3
-
-
-class BlockSizes:
-    """How many rows a net is called with, and how a number of rows is cut into such blocks.
-
-    Args:
-        seconds_by_rows: By number of rows, how long one call takes. Decides only which blocks are
-            used, never a result.
-
-    Example:
-        >>> sizes = BlockSizes({32: 1.0, 128: 1.5})
-        >>> sizes.cut(20), sizes.cut(70), sizes.cut(150)
-        ([32], [128], [128, 32])
-    """
-
-    def __init__(self, seconds_by_rows: Mapping[int, float]) -> None:
-        self.rows = tuple(sorted(seconds_by_rows))
-        self._unit = self.rows[0]
-        # By number of rows, in units of the smallest block: the largest block of the cheapest cut.
-        self._largest = [0]
-        cost_s = [0.0]
-        for units in range(1, -(-self.rows[-1] // self._unit) + 1):
-            cuts = []
-            for rows, seconds in seconds_by_rows.items():
-                rest = max(0, units - rows // self._unit)
-                cuts.append((seconds + cost_s[rest], max(rows, self._largest[rest])))
-            cheapest_s, largest = min(cuts)
-            cost_s.append(cheapest_s)
-            self._largest.append(largest)
-
-    def cut(self, count: int) -> list[int]:
-        """Return the rows of the blocks for `count` rows; only the last may have to be padded."""
-        blocks = []
-        while count > 0:
-            units = min(-(-count // self._unit), len(self._largest) - 1)
-            blocks.append(self._largest[units])
-            count -= blocks[-1]
-        return blocks
 
 
 class BlockStepper(StepModel):
@@ -151,23 +114,48 @@ class BlockStepper(StepModel):
         while waiting:
             block = waiting.pop()
             while block.count:
-                active = 0
-                if block.rank < len(counts):
-                    active = max(0, min(block.count, counts[block.rank] - block.first))
-                if active < block.count:
-                    finished.append(block.finish(active))
-                    if active and self.sizes.cut(active) != [block.rows]:
-                        waiting += self._blocks(block.first, block.rank, active, block.state)
-                        break
-                    continue
-                begin = starts[block.rank] + block.first
-                inputs = sequence.data[begin : begin + block.count]
-                y, state_after = self.net.step(padded(inputs, block.rows), block.state)
-                check_stepped(y, state_after, block.state, self.output_size)
-                block.state = state_after
-                outputs.append(_Rows(begin, (y[: block.count],)))
-                block.rank += 1
+                end = block.rank  # the timestep at which the first of its keys has finished
+                while end < len(counts) and counts[end] - block.first >= block.count:
+                    end += 1
+                self._step_ranks(block, sequence, starts[:end], outputs)
+                active = max(0, counts[end] - block.first) if end < len(counts) else 0
+                finished.append(block.finish(active))
+                if active and self.sizes.cut(active) != [block.rows]:
+                    waiting += self._blocks(block.first, block.rank, active, block.state)
+                    break
         return _joined(outputs)[0], like_state(_joined(finished), state)
+
+    def _step_ranks(
+        self,
+        block: _Block,
+        sequence: PackedSequence,
+        starts: Sequence[int],
+        outputs: list[_Rows],
+    ) -> None:
+        """Step a block through its next timesteps, up to the last of `starts`."""
+        is_fused = block.rows in self.sizes.fused_rows
+        while block.rank < len(starts):
+            next_starts = starts[block.rank : block.rank + FUSED_STEPS]
+            begins = [start + block.first for start in next_starts]
+            data = _gathered(sequence.data, begins, block.count, block.rows)
+            is_one_call = is_fused and len(begins) == FUSED_STEPS
+            calls = [data] if is_one_call else torch.split(data, block.rows)
+            outputs_by_step: list[Tensor] = []
+            for inputs in calls:
+                if len(inputs) == block.rows:
+                    y, following = self.net.step(padded(inputs, block.rows), block.state)
+                else:
+                    lengths = torch.full((FUSED_STEPS,), block.rows)
+                    packed = PackedSequence(inputs, lengths)
+                    y, following = self.net.step_packed(packed, block.state)
+                check_stepped(y, following, block.state, self.output_size)
+                block.state = following
+                outputs_by_step += torch.split(y, block.rows)
+            outputs += [
+                (begin, (y[: block.count],))
+                for begin, y in zip(begins, outputs_by_step, strict=True)
+            ]
+            block.rank += len(begins)
 
     def _blocks(self, first: int, rank: int, count: int, state: State) -> Iterator[_Block]:
         """Cut the first `count` rows of a state, and the keys to which they belong, into blocks."""
@@ -201,23 +189,34 @@ class _Block:
         """Keep only the first `active` keys, and return the states of the others."""
         parts = tuple(tensor[active : self.count] for tensor in state_tensors(self.state))
         self.count = active
-        return _Rows(self.first + active, parts)
+        return self.first + active, parts
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of some tensors, from `begin` on."""
+def _gathered(data: Tensor, begins: Sequence[int], count: int, rows: int) -> Tensor:
+    """Return the inputs of some timesteps of a block, (timesteps * rows, H_in).
 
-    begin: int
-    tensors: tuple[Tensor, ...]
+    Args:
+        data: In packed order.
+        begins: Of each timestep, the first row.
+        count: Rows of each timestep; the others repeat the last.
+        rows: Rows of the block.
+    """
+    if len(begins) == 1:
+        return padded(data[begins[0] : begins[0] + count], rows)
+    places = torch.arange(rows).clamp(max=count - 1) + torch.tensor(begins).unsqueeze(1)
+    return data.index_select(0, places.flatten().to(data.device))
+
+
+#: The first row of some rows of tensors, and the rows.
+_Rows = tuple[int, tuple[Tensor, ...]]
 
 
 def _joined(pieces: list[_Rows]) -> list[Tensor]:
     """Put rows in order."""
     if len(pieces) == 1:
-        return list(pieces[0].tensors)
-    in_order = sorted(pieces, key=attrgetter("begin"))
-    return [torch.cat(parts) for parts in zip(*(one.tensors for one in in_order), strict=True)]
+        return list(pieces[0][1])
+    in_order = [tensors for _, tensors in sorted(pieces, key=itemgetter(0))]
+    return [torch.cat(parts) for parts in zip(*in_order, strict=True)]
 
 
 def check_stepped(outputs: Tensor, state: State, prev_state: State, output_size: int) -> None:
@@ -316,10 +315,22 @@ def measured_sizes(net: StepModel, rows: Tensor) -> BlockSizes:
             stepper = BlockStepper(net, BlockSizes({size: 1.0}))
             if _are_equal(stepper, rows, state, expected):
                 seconds_by_rows[size] = _call_s(net, rows, state, size)
+        fused = [size for size in seconds_by_rows if size <= own and _is_fusible(net, rows, size)]
     except ModelError:
         # A class may reject random numbers: its own block is always right, others are only faster.
         return BlockSizes({own: 1.0})
-    return BlockSizes(seconds_by_rows)
+    return BlockSizes(seconds_by_rows, fused)
+
+
+def _is_fusible(net: StepModel, rows: Tensor, size: int) -> bool:
+    """Whether `step_packed` of `FUSED_STEPS` timesteps equals as many steps, twice in a row."""
+    stepwise = BlockStepper(net, BlockSizes({size: 1.0}))
+    fused = BlockStepper(net, BlockSizes({size: 1.0}, [size]))
+    repeated = rows.repeat(-(-2 * FUSED_STEPS * size // len(rows)), 1)[: 2 * FUSED_STEPS * size]
+    packed = PackedSequence(repeated, torch.full((2 * FUSED_STEPS,), size))
+    (outputs, state), (expected, end) = (one.step_packed(packed) for one in (fused, stepwise))
+    found, wanted = (outputs, *state_tensors(state)), (expected, *state_tensors(end))
+    return all(map(torch.equal, found, wanted))
 
 
 def _are_equal(

@@ -111,12 +111,15 @@ def livestep_version() -> str:
         return str(tomllib.load(file)["project"]["version"])
 
 
-def livestep(guarantee: str, model: str = "json") -> Callable[[Run], list[str]]:
+def livestep(
+    guarantee: str, model: str = "json", rounding: str = "exact"
+) -> Callable[[Run], list[str]]:
     """Make the command line of a worker.
 
     Args:
         guarantee: What it promises.
         model: Name of the model's directory: by default its codec.
+        rounding: Of the worker.
     """
 
     def command(run: Run) -> list[str]:
@@ -129,6 +132,7 @@ def livestep(guarantee: str, model: str = "json") -> Callable[[Run], list[str]]:
             "--group": run.group,
             "--worker-id": run.group,
             "--guarantee": guarantee,
+            "--rounding": rounding,
             "--device": "cpu",
         }
         flags = [part for option in options.items() for part in option]
@@ -184,6 +188,11 @@ CONTESTANTS = [
     Contestant(
         row="livestep-exactly-once", system="livestep", kind="ours",
         guarantee="exactly-once", durable=True, is_fast=True, command=livestep("exactly-once"),
+    ),
+    Contestant(
+        row="livestep-free-rounding", system="livestep", kind="ours",
+        guarantee="exactly-once", durable=True, is_fast=True,
+        command=livestep("exactly-once", rounding="free"),
     ),
     Contestant(
         row="livestep-at-least-once", system="livestep", kind="ours",

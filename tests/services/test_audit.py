@@ -168,7 +168,7 @@ def test_right_predictions_are_clean(run):
     assert report.is_clean, report
     assert (report.events, report.predictions, report.keys) == (EVENTS, EVENTS, len(KEYS))
     assert report.dead_letters == 0
-    assert report.max_difference < 1e-6
+    assert report.max_difference == 0
 
 
 def test_what_an_aborted_transaction_held_was_never_there(run):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from livestep import (
     GRU,
@@ -26,9 +27,9 @@ from livestep import (
 from livestep.models.checks.packed_sequences import pack, unpack
 from livestep.models.contract import State, like_state, state_tensors
 from livestep.models.fields.encoding import activate
+from livestep.models.sequences.block_sizes import BlockSizes
 from livestep.models.sequences.blocks import (
     BLOCK_ROWS,
-    BlockSizes,
     BlockStepper,
     block_sizes,
     block_stepper,
@@ -61,6 +62,16 @@ class BatchSized(StepModel):
         state = self.initial_state(len(inputs)) if prev_state is None else prev_state
         following = state_tensors(state)[0] + inputs
         return following + 1e-3 * len(inputs), following
+
+
+class PackedOtherwise(GRU):
+    """Its own `step_packed` rounds in another way than its steps."""
+
+    def step_packed(
+        self, sequence: PackedSequence, prev_state: State | None = None
+    ) -> tuple[Tensor, State]:
+        outputs, state = super().step_packed(sequence, prev_state)
+        return outputs * (1 + 2**-22), state
 
 
 class Choosy(BatchSized):
@@ -148,6 +159,35 @@ def test_a_ragged_batch_equals_each_of_its_sequences_alone(name: str) -> None:
     _, slow = net.step_packed_by_rank(packed, some(state, order))
     for one, other in zip(state_tensors(following), state_tensors(slow), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", NETS)
+@torch.inference_mode()
+def test_long_sequences_of_few_keys_equal_their_single_steps(name: str) -> None:
+    # Given sequences of which many timesteps can be stepped by one call
+    torch.manual_seed(2)
+    net = NETS[name]().eval()
+    stepper = block_stepper(net, numbers(net))
+    sequences = [torch.randn(length, net.input_size) for length in (100, 71, 33, 16, 15, 1)]
+    packed, order = pack(sequences)
+    outputs, following = stepper.step_packed(packed)
+    # Then each is what one step after the other returns
+    for key, together in enumerate(unpack(outputs, packed.batch_sizes, order)):
+        state = None
+        for timestep, inputs in enumerate(sequences[key]):
+            y, state = stepper.step(inputs.unsqueeze(0), state)
+            assert torch.equal(together[timestep], y[0])
+        assert state is not None
+        assert_equal(some(following, [key]), state)
+
+
+@torch.inference_mode()
+def test_a_step_packed_with_other_results_is_not_used() -> None:
+    net = PackedOtherwise(2, 4, 1).eval()
+    assert not block_sizes(net, numbers(net)).fused_rows
+    stepper, rows = block_stepper(net, numbers(net)), torch.randn(40, 2)
+    slow, _ = net.step_packed_by_rank(pack([rows])[0])
+    torch.testing.assert_close(stepper.step_packed(pack([rows])[0])[0], slow, rtol=0, atol=1e-7)
 
 
 @torch.inference_mode()

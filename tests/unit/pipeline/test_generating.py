@@ -125,7 +125,7 @@ def test_generating_together_equals_one_after_another(temperature, with_stop):
             steps_max=bounds[i], key=keys[i], offset=i,
         )  # fmt: skip
         mine = found.opening == i
-        assert np.allclose(found.outputs[mine, :4], truth.values, atol=1e-5)
+        assert np.array_equal(found.outputs[mine, :4], truth.values)
         assert np.array_equal(found.outputs[mine, 4:].astype(int), truth.chosen)
         ends = {"stop": STOPPED, "steps-max": AT_BOUND}
         assert found.finish[mine][-1] == ends[truth.finish]
