@@ -284,7 +284,8 @@ def test_kafka_pythons_own_arguments_overrule_the_variables(kafka, monkeypatch):
         "sasl_plain_password": password_of("publisher"),
         "ssl_cafile": str(kafka.authority_file),
     }
-    EventPublisher(servers, NAMES["input"], timeout_s=LONG_S, **options).close()
+    with EventPublisher(servers, NAMES["input"], timeout_s=LONG_S, **options) as publisher:
+        assert publisher.publish_many([("key-0", {"x": 0.5})]) == 1
     with pytest.raises(BrokerError, match="SASL authentication"):
         EventPublisher(servers, NAMES["input"], timeout_s=SHORT_S)
     right = {"sasl_plain_password": password_of("publisher")}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import re
 import signal
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,13 +63,31 @@ def test_a_signal_ends_a_publish_with_its_count(
     assert "Traceback" not in stderr
 
 
+def csv_rows(count: int) -> str:
+    return "k,n\n" + "".join(f"m-{n % 40},{n}\n" for n in range(1, count + 1))
+
+
+def json_rows(count: int) -> str:
+    return "".join(f'{{"k":"m-{n % 40}","n":{n}}}\n' for n in range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows_of", "count"),
+    [("rows.csv", csv_rows, 200_000), ("rows.jsonl", json_rows, 500_000)],
+    ids=["csv", "jsonl"],
+)
 def test_a_signal_in_a_large_file_causes_no_gap_and_no_repetition(
-    publish: Publish, bootstrap_servers: str, topic: str, tmp_path: Path
+    publish: Publish,
+    bootstrap_servers: str,
+    topic: str,
+    tmp_path: Path,
+    name: str,
+    rows_of: Callable[[int], str],
+    count: int,
 ) -> None:
     # Given a publish of many rows
-    file = tmp_path / "rows.csv"
-    count = 200_000
-    file.write_text("k,n\n" + "".join(f"m-{n % 40},{n}\n" for n in range(1, count + 1)))
+    file = tmp_path / name
+    file.write_text(rows_of(count))
     options = ["--topic", topic, "--key", "k"]
     with start_publish(bootstrap_servers, file, *options) as process:
         assert process.stderr is not None
@@ -83,6 +106,28 @@ def test_a_signal_in_a_large_file_causes_no_gap_and_no_repetition(
     for records in read(bootstrap_servers, topic).values():
         numbers.update(value for _, value in records)
     assert numbers == Counter(b'{"n":%d}' % n for n in range(1, count + 1))
+
+
+def test_a_terminal_shows_the_progress_and_the_time_that_is_left(
+    bootstrap_servers: str, topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json_rows(200_000))
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "livestep.pipeline.cli", "publish", str(file)]
+    options = ["--topic", topic, "--key", "k", "--bootstrap-servers", bootstrap_servers]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen([*command, *options], env=environment, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while part := os.read(ours, 65_536):
+                shown += part
+        os.close(ours)
+    assert process.returncode == 0, shown
+    plain = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown)
+    assert re.search(rb"[1-9][0-9,]* lines .*left: 0:0", plain)
+    assert b"published 200,000 events" in shown
 
 
 def test_a_publish_with_a_rate_can_be_interrupted(
