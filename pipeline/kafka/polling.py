@@ -146,6 +146,12 @@ class QueueReader:
         """Run the callbacks of rebalances, and return the errors of the client."""
         notices = []
         while (message := self._consumer.poll(timeout_s)) is not None:
+            partition = message.partition()
+            if message.error() is None and partition not in self._partitions:
+                # The listener has failed to take it over, so confluent-kafka has assigned it: the
+                # log raises that failure, and nothing of the partition is processed.
+                timeout_s = 0.0
+                continue
             if message.error() is None:
                 place = f"{message.partition()}/{message.offset()}"
                 raise RuntimeError(f"record {place} has arrived in the consumer's own queue")

@@ -59,7 +59,7 @@ def lines(net: GRU) -> None:
     [
         (
             batch_first,
-            r"the given model: step raised RuntimeError: .*; the loaded model: no error; "
+            r"the given model: unroll raised RuntimeError: .*; the loaded model: no error; "
             r"recurrent.batch_first is True as given, False as loaded$",
         ),
         (other_kind, "wrong shape; recurrent is a LSTM as given, a GRU as loaded "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from livestep import LoadedModel, MemoryStore, SequenceRules
+from livestep.pipeline.columns.keys import Keys
 from livestep.pipeline.engine.running_model import RunningModel
 from livestep.pipeline.engine.saver import Move, Save
 from livestep.pipeline.process.deadline import Deadline
@@ -26,7 +27,7 @@ def start(model: RunningModel, applied: int) -> int:
 
 def hold_keys(model: RunningModel) -> None:
     states = model.layout.fresh(len(KEYS))
-    assert model.pool.write(KEYS, states, ticket=1, saved_ticket=0) == 0
+    assert model.pool.write(Keys.of(KEYS), states, ticket=1, saved_ticket=0) == 0
 
 
 def test_what_one_model_saves_and_forgets_does_not_change_another() -> None:
