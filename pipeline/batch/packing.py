@@ -132,12 +132,12 @@ def pack(records: Records, codec: Codec, *, key_bytes_max: int, value_bytes_max:
     """
     # A crash here replays this poll; nothing is written.
     headers = read_headers(records.headers, codec.steps_limit)
+    value_bytes = records.values.lengths()
     errors = {
-        **_unreadable_values(records.values, headers, value_bytes_max),
+        **_unreadable_values(value_bytes, headers, value_bytes_max),
         **_unusable_keys(records.keys, key_bytes_max),
         **headers.errors,  # the first error of a record counts, and headers are read first
     }
-    value_bytes = records.values.lengths()
     is_read = (value_bytes > 0) & (value_bytes <= value_bytes_max)
     is_read[list(errors)] = False
     decoded = codec.read(records.values, is_read, headers.marks)
@@ -192,10 +192,9 @@ def _unusable_keys(keys: ByteColumn, key_bytes_max: int) -> dict[int, DecodeErro
 
 
 def _unreadable_values(
-    values: ByteColumn, headers: EventHeaders, value_bytes_max: int
+    value_bytes: IntArray, headers: EventHeaders, value_bytes_max: int
 ) -> dict[int, DecodeError]:
     """Return why values are not read: they are too long, or empty without a mark in the headers."""
-    value_bytes = values.lengths()
     errors = {}
     for event in np.flatnonzero((value_bytes == 0) | (value_bytes > value_bytes_max)).tolist():
         if value_bytes[event]:
